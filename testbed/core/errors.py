@@ -16,7 +16,7 @@ class TestbedError(Exception):
 class ScenarioError(TestbedError):
     """The user's input is wrong; nothing was run.
 
-    The message reads ``file: path: problem (got value); allowed: ...; did you mean ...?`` with the parts that are known.
+    The message reads ``file: path: problem (got value); allowed: ...; did you mean ...?``, as far as known.
     """
 
     exit_code = 2

@@ -1,0 +1,169 @@
+"""Typed events: what happened, when, in virtual nanoseconds. The trace is an API: tests and results read it, not logs.
+
+The digest of a run hashes its events in canonical order: by time, then by the class's `rank`, then by entity. Engines
+may therefore handle what happens at one instant in any order; what happens at which instant is what counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    COMPLETED = "completed"
+    OOM = "oom"  # its memory demand doesn't fit the device or the server: never counted as a late answer
+    FAILED = "failed"  # a message was lost for good
+    INCOMPLETE = "incomplete"  # the run stopped first
+
+
+class Hop(StrEnum):
+    """Where a request's time goes. A request's spans follow each other without gap, so they add up to its total."""
+
+    DEVICE_WAIT = "device_wait"  # for the device's processor or for an earlier request on it
+    FRONT = "front"  # layers [0, split) on the device
+    ENCODE = "encode"  # hidden states to bytes on the device
+    UP_QUEUE = "up_queue"  # behind other messages on the up-link
+    UP_SERIALISE = "up_serialise"
+    UP_PROPAGATE = "up_propagate"
+    UP_JITTER = "up_jitter"
+    UP_RETRANSMIT = "up_retransmit"  # waiting for, and repeating, lost packets
+    SERVER_WAIT = "server_wait"  # for the next iteration, or for room in it
+    DECODE = "decode"  # bytes to hidden states on the server
+    BACK = "back"  # layers [split, L), norm, head and sampling
+    DOWN_QUEUE = "down_queue"
+    DOWN_SERIALISE = "down_serialise"
+    DOWN_PROPAGATE = "down_propagate"
+    DOWN_JITTER = "down_jitter"
+    DOWN_RETRANSMIT = "down_retransmit"
+
+
+HOPS = tuple(Hop)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base: `time_ns` is when it became known. `rank` orders the kinds at one instant, for the digest alone."""
+
+    rank: ClassVar[int] = 0
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestArrived(Event):
+    rank: ClassVar[int] = 1
+    request: int
+    device: int
+    prompt_tokens: int
+    max_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAdmitted(Event):
+    """The device took the request under this decision; `server` is -1 where none takes part."""
+
+    rank: ClassVar[int] = 2
+    request: int
+    split: int
+    codec: str
+    server: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanEnded(Event):
+    """One stage of one request: [start_ns, time_ns). `step` 0 is the prefill, k the k-th decode step."""
+
+    rank: ClassVar[int] = 3
+    request: int
+    step: int
+    hop: Hop
+    start_ns: int
+    size_bytes: int = 0  # bytes on the wire, for link hops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferEnded(Event):
+    """One message left a link, delivered or given up."""
+
+    rank: ClassVar[int] = 4
+    request: int
+    link: int
+    direction: str  # up | down
+    payload_bytes: int
+    wire_bytes: int  # headers and repeated packets included
+    num_packets: int
+    num_retransmissions: int
+    delivered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IterationEnded(Event):
+    """One iteration of a server's batch: [start_ns, time_ns)."""
+
+    rank: ClassVar[int] = 5
+    server: int
+    iteration: int
+    start_ns: int
+    num_sequences: int
+    prefill_tokens: int
+    decode_tokens: int
+    kv_tokens: int  # held by all resident sequences at the end
+    num_waiting: int  # sequences ready but left out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenDelivered(Event):
+    """The device has output token number `index`; `token` is its id, -1 where the group is modelled."""
+
+    rank: ClassVar[int] = 6
+    request: int
+    index: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestEnded(Event):
+    rank: ClassVar[int] = 7
+    request: int
+    outcome: Outcome
+    reason: str  # eos, length, or why it did not complete
+
+
+EventSink = Callable[[Event], None]
+
+
+class EventDigest:
+    """Streaming SHA-256 of a run's events in canonical order. Feed events in time order, then read `hexdigest`."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._instant: list[tuple[int, str]] = []
+        self._now_ns = 0
+        self.num_events = 0
+
+    def __call__(self, event: Event) -> None:
+        if event.time_ns != self._now_ns:
+            assert event.time_ns > self._now_ns, "events must come in time order"
+            self._flush()
+            self._now_ns = event.time_ns
+        self._instant.append((event.rank, _canonical(event)))
+        self.num_events += 1
+
+    def _flush(self) -> None:
+        for _, text in sorted(self._instant):
+            self._hash.update(text.encode())
+        self._instant.clear()
+
+    def hexdigest(self) -> str:
+        """Of everything fed so far."""
+        self._flush()
+        return self._hash.hexdigest()
+
+
+def _canonical(event: Event) -> str:
+    return f"{type(event).__name__}{astuple(event)!r}\n"

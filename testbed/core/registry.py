@@ -1,0 +1,60 @@
+"""Names to implementations: rows are lazy ``"module:attribute"`` strings, so naming a thing imports nothing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from testbed.core.errors import ScenarioError, nearest_name
+
+
+class Registry:
+    """The implementations of one seam, by the name a user writes."""
+
+    def __init__(self, kind: str, rows: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._rows = dict(rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def check(self, name: str) -> None:
+        """Raise ScenarioError, with the nearest name, when there is no such row; imports nothing."""
+        if name not in self._rows:
+            raise ScenarioError(
+                f"unknown {self.kind}", value=name, allowed=sorted(self._rows), nearest=nearest_name(name, self._rows)
+            )
+
+    def load(self, name: str) -> Any:
+        """The implementation itself, imported now."""
+        self.check(name)
+        module, _, attribute = self._rows[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+POLICIES = Registry(
+    "policy",
+    {
+        "static": "testbed.policies.fixed:Static",
+        "cloud-only": "testbed.policies.fixed:CloudOnly",
+        "edge-only": "testbed.policies.fixed:EdgeOnly",
+    },
+)
+CODECS = Registry(
+    "codec",
+    {
+        "raw-float32": "testbed.codecs.raw:RawFloat32",
+        "raw-float16": "testbed.codecs.raw:RawFloat16",
+        "raw-bfloat16": "testbed.codecs.raw:RawBfloat16",
+        "int8": "testbed.codecs.uniform:UniformInt8",
+        "int4": "testbed.codecs.uniform:UniformInt4",
+    },
+)
+LINKS = Registry("link model", {"basic": "testbed.network_models.link:BasicLink"})
+SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
+ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
+SEAMS = (POLICIES, CODECS, LINKS, SCHEDULERS, ROUTERS)

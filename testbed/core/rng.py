@@ -1,0 +1,122 @@
+"""Keyed randomness: a draw is a pure function of (seed, stream, entity, counter).
+
+Order of execution, engine, process and the presence of other entities therefore can't change a draw, and two policies
+run under the same seed meet the same channel (common random numbers). The mix is splitmix64's finaliser
+(Steele, Lea, Flood 2014). Python ints and NumPy arrays give the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+MASK64 = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_M1 = 0xBF58476D1CE4E5B9
+_M2 = 0x94D049BB133111EB
+_TWO_53 = 2.0**-53
+
+U64Array = npt.NDArray[np.uint64]
+I64Array = npt.NDArray[np.int64]
+
+TABLE_CELLS = 4096
+_CELL_SHIFT = 20  # the top 12 of 32 bits choose the cell, the other 20 interpolate in it
+_CELL_MASK = (1 << _CELL_SHIFT) - 1
+
+
+def mix64(value: int) -> int:
+    """splitmix64's finaliser: a bijection of 64-bit ints that passes avalanche tests."""
+    value = ((value ^ (value >> 30)) * _M1) & MASK64
+    value = ((value ^ (value >> 27)) * _M2) & MASK64
+    return value ^ (value >> 31)
+
+
+def _mix64_array(value: U64Array) -> U64Array:
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(_M1)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(_M2)
+    return value ^ (value >> np.uint64(31))
+
+
+def stream_key(seed: int, name: str) -> int:
+    """64-bit key of a named stream; stable over processes, machines and hash seeds."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8, key=(seed & MASK64).to_bytes(8, "little")).digest()
+    return int.from_bytes(digest, "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One named source of draws, such as ``uplink.loss``; `entity` is a device, link or request id."""
+
+    key: int
+
+    @classmethod
+    def named(cls, seed: int, name: str) -> Stream:
+        return cls(stream_key(seed, name))
+
+    def u64(self, entity: int, counter: int) -> int:
+        """Uniform 64-bit integer of this (entity, counter), both non-negative."""
+        inner = mix64((self.key + (entity + 1) * _GOLDEN) & MASK64)
+        return mix64((inner + (counter + 1) * _GOLDEN) & MASK64)
+
+    def u64_run(self, entity: int, first_counter: int, count: int) -> U64Array:
+        """`count` draws for consecutive counters, bit for bit what `u64` gives one by one."""
+        inner = np.uint64(mix64((self.key + (entity + 1) * _GOLDEN) & MASK64))
+        counters = np.arange(first_counter + 1, first_counter + 1 + count, dtype=np.uint64)
+        return _mix64_array(inner + counters * np.uint64(_GOLDEN))
+
+    def uniform(self, entity: int, counter: int) -> float:
+        """Uniform in [0, 1) with 53 bits."""
+        return (self.u64(entity, counter) >> 11) * _TWO_53
+
+    def below(self, bound: int, entity: int, counter: int) -> int:
+        """Uniform integer in [0, bound); bias under bound / 2**64."""
+        return (self.u64(entity, counter) * bound) >> 64
+
+
+def probability_u32(probability: float) -> int:
+    """Threshold t such that a uniform 32-bit draw is below t with this probability (resolution 2**-32)."""
+    return round(probability * 2**32)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantileTable:
+    """Any distribution as 4,096 integer quantile cells with linear interpolation: exact on every engine.
+
+    The law is the named distribution truncated at its 1/(4 x 4096) upper tail; `mean` is the mean of the table itself.
+    """
+
+    cells: I64Array  # [TABLE_CELLS + 1], ascending
+
+    @classmethod
+    def from_quantile(cls, quantile: Callable[[float], float]) -> QuantileTable:
+        """Tabulate an inverse distribution function given on [0, 1), rounding each cell to an int."""
+        grid = [index / TABLE_CELLS for index in range(TABLE_CELLS)] + [1 - 0.25 / TABLE_CELLS]
+        return cls(np.asarray([round(quantile(u)) for u in grid], dtype=np.int64))
+
+    def value(self, u32: int) -> int:
+        """The quantile of a uniform 32-bit draw."""
+        cell = u32 >> _CELL_SHIFT
+        low = int(self.cells[cell])
+        return low + (((int(self.cells[cell + 1]) - low) * (u32 & _CELL_MASK)) >> _CELL_SHIFT)
+
+    def values(self, u32: U64Array) -> I64Array:
+        """`value` for an array of draws."""
+        cell = (u32 >> np.uint64(_CELL_SHIFT)).astype(np.int64)
+        low = self.cells[cell]
+        fraction = (u32 & np.uint64(_CELL_MASK)).astype(np.int64)
+        return low + (((self.cells[cell + 1] - low) * fraction) >> _CELL_SHIFT)
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean((self.cells[:-1] + self.cells[1:]) / 2))
+
+    @property
+    def variance(self) -> float:
+        """Of the piecewise uniform law that the table is."""
+        low, high = self.cells[:-1].astype(float), self.cells[1:].astype(float)
+        second_moment = np.mean((low * low + low * high + high * high) / 3)
+        return float(second_moment - self.mean**2)
