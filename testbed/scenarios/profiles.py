@@ -1,0 +1,144 @@
+"""Device, server and link profiles: the catalogue's entries, every number with its source.
+
+In a catalogue file a number is written ``{value: "9 GB/s", source: "..."}``; an override in a scenario may give the
+bare value, whose source is then the scenario.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from testbed.core.errors import ScenarioError
+from testbed.scenarios.base import (
+    Bandwidth,
+    BitRate,
+    Block,
+    ComputeRate,
+    LossProbability,
+    PositiveSizeBytes,
+    PositiveTimeNs,
+    Power,
+    TimeNs,
+    as_pydantic,
+)
+
+
+class Profile(Block):
+    """A catalogue entry: `sources` says, per field, where its number comes from."""
+
+    name: str
+    description: str = ""
+    sources: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_sources(cls, data: Any) -> Any:
+        """Split ``{value, source}`` into the value and an entry of `sources`."""
+        if not isinstance(data, Mapping):
+            return data
+        plain: dict[str, Any] = {}
+        sources = dict(data.get("sources") or {})
+        for key, item in data.items():
+            if key == "sources":
+                continue
+            if isinstance(item, Mapping) and "value" in item and set(item) <= {"value", "source"}:
+                plain[key] = item["value"]
+                sources[key] = str(item.get("source", "scenario"))
+            else:
+                plain[key] = item
+        return {**plain, "sources": sources}
+
+
+class ProcessorProfile(Profile):
+    """What the cost model knows of a processor.
+
+    A stage takes ``num_kernels * kernel_overhead + max(bytes / memory_bandwidth, flops / compute)``: bandwidth and
+    compute are *effective* figures, as reached by inference software, not the data sheet's peaks.
+    """
+
+    memory: PositiveSizeBytes
+    memory_bandwidth: Bandwidth
+    compute: ComputeRate
+    kernel_overhead: TimeNs  # per decoder layer and per stage: launches, dispatch
+    idle_power: Power
+    active_power: Power
+
+    @model_validator(mode="after")
+    def _active_above_idle(self) -> Self:
+        if self.active_power < self.idle_power:
+            raise as_pydantic(
+                ScenarioError(
+                    "active_power is below idle_power",
+                    value=f"{self.active_power:g} W",
+                    allowed=f"at least {self.idle_power:g} W",
+                )
+            )
+        return self
+
+
+class DeviceProfile(ProcessorProfile):
+    """An edge device. `reserved_memory` is what its system, the runtime and the codec buffers hold."""
+
+    reserved_memory: PositiveSizeBytes
+    transmit_power: Power  # added while a message is being clocked out
+    receive_power: Power
+
+
+class ServerProfile(ProcessorProfile):
+    """A cloud worker: one accelerator, or one CPU socket."""
+
+    reserved_memory: PositiveSizeBytes
+
+
+class JitterConfig(Block):
+    """Random extra delay of a message: a named law by its mean and standard deviation, never negative."""
+
+    law: Literal["constant", "uniform", "exponential", "normal", "lognormal", "gamma", "pareto"]
+    mean: TimeNs
+    std: TimeNs = 0
+
+    @model_validator(mode="after")
+    def _std_fits_law(self) -> Self:
+        needs_std = self.law in {"uniform", "normal", "lognormal", "gamma", "pareto"}
+        if needs_std and (self.std == 0 or self.mean == 0):
+            raise as_pydantic(
+                ScenarioError(f"jitter law {self.law!r} needs mean and std above 0", value=f"std {self.std} ns")
+            )
+        if not needs_std and self.std:
+            raise as_pydantic(ScenarioError(f"jitter law {self.law!r} takes no std", value=f"{self.std} ns"))
+        return self
+
+
+class LinkProfile(Profile):
+    """An access link between one device and the servers, both directions.
+
+    A lost packet is sent again `retransmit_timeout` after its message's last bit left; after `max_retransmissions`
+    rounds the message is given up.
+    """
+
+    model: str = "basic"
+    rate_up: BitRate
+    rate_down: BitRate
+    propagation_delay: TimeNs  # one way
+    jitter: JitterConfig | None = None
+    loss: LossProbability = 0.0  # per packet, independent
+    mtu: PositiveSizeBytes = Field(default=1500, validate_default=False)  # network-layer bytes a packet
+    header: PositiveSizeBytes = Field(default=40, validate_default=False)  # of those, headers
+    queue: PositiveSizeBytes = Field(default=1_000_000, validate_default=False)  # waiting and in service, a direction
+    retransmit_timeout: PositiveTimeNs = Field(default=200_000_000, validate_default=False)
+    max_retransmissions: int = Field(default=10, ge=0, le=1000)
+
+    @model_validator(mode="after")
+    def _packet_fits(self) -> Self:
+        if self.header >= self.mtu:
+            raise as_pydantic(
+                ScenarioError("header leaves no room in the MTU", value=self.header, allowed=f"below {self.mtu} B")
+            )
+        if self.queue < self.mtu:
+            raise as_pydantic(
+                ScenarioError("queue can't hold one packet", value=self.queue, allowed=f"at least {self.mtu} B")
+            )
+        return self

@@ -1,0 +1,157 @@
+"""The scenario: one frozen value that says all there is to say about a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from testbed.core.errors import ScenarioError
+from testbed.core.registry import LINKS, POLICIES, ROUTERS, SCHEDULERS, Registry
+from testbed.scenarios.base import Block, PositiveTimeNs, as_pydantic
+from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
+from testbed.scenarios.workload import Workload
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+
+
+def registered(registry: Registry) -> BeforeValidator:
+    """Refuse a name that has no row, with the nearest one."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str):
+            try:
+                registry.check(value)
+            except ScenarioError as error:
+                raise as_pydantic(error) from None
+        return value
+
+    return BeforeValidator(check)
+
+
+class PolicyConfig(Block):
+    """Base of every policy's own configuration; `kind` names the registry row."""
+
+    kind: str
+
+
+def _read_policy(value: object) -> object:
+    """A bare name, or a mapping whose `kind` chooses the configuration class."""
+    data = {"kind": value} if isinstance(value, str) else value
+    if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
+        return value  # pydantic says what is wrong with it
+    try:
+        policy = POLICIES.load(data["kind"])
+    except ScenarioError as error:
+        raise as_pydantic(error) from None
+    return policy.Config.model_validate(data)
+
+
+Policy = Annotated[SerializeAsAny[PolicyConfig], BeforeValidator(_read_policy)]
+LinkSpec = Annotated[LinkProfile, Field(description="a link of the catalogue, by name or with overrides")]
+
+
+class Sampling(Block):
+    """How the next token is chosen: greedy at temperature 0, else as `generate()` defines these settings."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    top_k: int | None = Field(default=None, ge=1)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+
+
+class Group(Block):
+    """Devices of one kind on links of one kind.
+
+    `real` devices run shards of the model; `modelled` ones take their times and bytes from the same laws, without.
+    """
+
+    name: Name
+    device: DeviceProfile
+    count: int = Field(ge=1)
+    compute: Literal["real", "modelled"] = "modelled"
+    link: LinkProfile
+    policy: Policy | None = None
+    workload: Workload | None = None
+
+    @model_validator(mode="after")
+    def _link_model_known(self) -> Self:
+        try:
+            LINKS.check(self.link.model)
+        except ScenarioError as error:
+            raise as_pydantic(error) from None
+        return self
+
+
+class Servers(Block):
+    """Equal cloud workers with iteration-level continuous batching."""
+
+    name: Name = "cloud"
+    server: ServerProfile
+    count: int = Field(default=1, ge=1)
+    max_batch: int = Field(default=32, ge=1)  # sequences in one iteration
+    max_prefill_tokens: int = Field(default=2048, ge=1)  # in one iteration; a longer prompt goes alone
+    scheduler: Annotated[str, registered(SCHEDULERS)] = "fifo"
+
+
+class Slo(Block):
+    """Goodput counts the completed requests that meet both limits."""
+
+    ttft: PositiveTimeNs
+    tpot: PositiveTimeNs
+
+
+class Execution(Block):
+    """Where real shards compute. Nothing here changes a result, `costs` apart."""
+
+    executor: Literal["local", "ray"] = "local"
+    edge_hosts: int = Field(default=1, ge=1, le=1024)  # Ray actors that share the real devices
+    cloud_hosts: int = Field(default=1, ge=1, le=1024)  # Ray actors that share the servers' real work
+    costs: Literal["modelled", "measured"] = "modelled"
+    on_failure: Literal["fail", "replay"] = "fail"  # when a host is lost
+
+
+class Record(Block):
+    spans: bool = True
+    quality: bool = True  # compare real groups with the unsplit model
+
+
+class Scenario(Block):
+    name: Name
+    description: str = ""
+    model: str  # pebble | a local folder | a Hugging Face id | a known shape, for modelled groups only
+    tokenizer: str | None = None  # a tokenizer file, where the model's folder has none
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    seed: int = Field(ge=0, lt=2**63)
+    policy: Policy
+    fleet: list[Group] = Field(min_length=1)
+    servers: list[Servers] = Field(default_factory=list)
+    router: Annotated[str, registered(ROUTERS)] = "least-loaded"
+    workload: Workload | None = None
+    sampling: Sampling = Sampling()
+    slo: Slo | None = None
+    stop_at: PositiveTimeNs | None = Field(default=None, validate_default=False)
+    execution: Execution = Execution()
+    record: Record = Record()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for items, what in ((self.fleet, "fleet"), (self.servers, "servers")):
+            names: list[str] = [item.name for item in items]
+            for name in names:
+                if names.count(name) > 1:
+                    raise as_pydantic(ScenarioError(f"two entries of {what} share a name", value=name))
+        if self.workload is None and any(group.workload is None for group in self.fleet):
+            raise as_pydantic(ScenarioError("give a workload, for all or in every group of the fleet"))
+        return self
+
+    def policy_of(self, group: Group) -> PolicyConfig:
+        return self.policy if group.policy is None else group.policy
+
+    def workload_of(self, group: Group) -> Workload:
+        workload = self.workload if group.workload is None else group.workload
+        assert workload is not None, "checked when the scenario was read"
+        return workload
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data that reads back as the same scenario."""
+        return self.model_dump(mode="json")
