@@ -1,0 +1,92 @@
+"""Who takes part in a run, and what is known of each when it ends: what results need beside the events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceEntry:
+    """One emulated device; its link has the same id."""
+
+    device: int
+    group: str
+    kind: str  # profile name
+    real: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerEntry:
+    server: int
+    group: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cast:
+    """Everyone, by id: entry i of a sequence has id i."""
+
+    devices: Sequence[DeviceEntry]
+    servers: Sequence[ServerEntry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceEnd:
+    """A device's account at the end of the run. Energy is modelled from the profile's powers."""
+
+    device: int
+    busy_ns: int
+    transmit_ns: int
+    receive_ns: int
+    energy_j: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerEnd:
+    server: int
+    busy_ns: int
+    energy_j: float
+    peak_kv_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkEnd:
+    """One direction of one device's link."""
+
+    device: int
+    direction: str  # up | down
+    messages: int
+    payload_bytes: int
+    wire_bytes: int
+    packets: int
+    retransmissions: int
+    dropped_packets: int
+    busy_ns: int
+    peak_backlog_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """A real request's answer held against the unsplit model, fed the same tokens step by step."""
+
+    num_tokens: int
+    num_agree: int  # steps at which the unsplit model's most likely token is the split run's most likely token
+    max_logit_difference: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """What the world knows when the clock stops."""
+
+    end_ns: int
+    complete: bool  # False after an interrupt or a failure
+    reason: str  # "" when complete
+    deterministic: bool
+    wall_s: float
+    devices: Sequence[DeviceEnd]
+    servers: Sequence[ServerEnd]
+    links: Sequence[LinkEnd]
+    quality: Mapping[int, Quality]  # by request
+    texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer
