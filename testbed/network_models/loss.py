@@ -1,0 +1,69 @@
+"""Packet loss: which transmissions of which packets never arrive."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from testbed.core.rng import Stream, U64Array, probability_u32
+
+_ATTEMPT_SHIFT = 40  # a packet's number lies below, its transmission's above
+_BLOCK = 512  # first transmissions drawn at a time
+_FEW = 32  # under this many, plain ints beat an array
+
+
+class BernoulliLoss:
+    """Every transmission is lost with probability `p_loss`, independently of all others.
+
+    Transmission `attempt` (0 is the first) of the link's packet number k has its own key (attempt, k). So what other
+    messages did in between, and when, can't change its fate.
+    """
+
+    __slots__ = ("_drawn_until", "_entity", "_stream", "_threshold", "_upcoming")
+
+    def __init__(self, *, p_loss: float, stream: Stream, entity: int) -> None:
+        self._threshold = probability_u32(p_loss)
+        self._stream = stream
+        self._entity = entity
+        self._upcoming: deque[int] = deque()  # packets whose first transmission will be lost, drawn ahead
+        self._drawn_until = 0
+
+    def lost(self, packets: Sequence[int], attempt: int) -> list[int]:
+        """Those of `packets` (ascending numbers) whose transmission `attempt` is lost.
+
+        First transmissions must be asked for in ascending order over all calls.
+        """
+        if not packets or not self._threshold:
+            return []
+        if attempt == 0:
+            return self._first_lost(packets)
+        if len(packets) < _FEW:
+            counter = attempt << _ATTEMPT_SHIFT
+            draws = [self._stream.u64(self._entity, counter | packet) >> 32 for packet in packets]
+            return [packet for packet, u32 in zip(packets, draws, strict=True) if u32 < self._threshold]
+        first = packets[0]
+        is_lost = self._is_lost(attempt, first, packets[-1] + 1 - first)
+        return [packet for packet in packets if is_lost[packet - first]]
+
+    def _first_lost(self, packets: Sequence[int]) -> list[int]:
+        stop = packets[-1] + 1
+        if stop > self._drawn_until:
+            self._draw_ahead(stop)
+        found = []
+        while self._upcoming and self._upcoming[0] < stop:
+            packet = self._upcoming.popleft()
+            if packet in packets:  # not so where the queue had dropped it
+                found.append(packet)
+        return found
+
+    def _draw_ahead(self, stop: int) -> None:
+        first = self._drawn_until
+        count = max(_BLOCK, stop - first)
+        self._upcoming.extend((first + np.flatnonzero(self._is_lost(0, first, count))).tolist())
+        self._drawn_until = first + count
+
+    def _is_lost(self, attempt: int, first_packet: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        draws: U64Array = self._stream.u64_run(self._entity, attempt << _ATTEMPT_SHIFT | first_packet, count)
+        return (draws >> np.uint64(32)) < np.uint64(self._threshold)

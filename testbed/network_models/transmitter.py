@@ -1,0 +1,91 @@
+"""The sending end of a link: a FIFO queue with a byte limit, drained at a constant rate."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from testbed.core.units import serialisation_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Burst:
+    """What of one round the queue took: full-size packets, then perhaps the message's last, smaller one.
+
+    The first bit leaves at `start_ns`, the last at `end_ns`; where nothing was taken both are the time of asking.
+    """
+
+    start_ns: int
+    end_ns: int
+    num_full: int
+    took_last: bool
+    wire_bytes: int
+
+
+class Transmitter:
+    """Packets leave in the order offered, each in its own whole number of nanoseconds (rounded up).
+
+    A packet holds its bytes in the queue until its last bit has left; one that leaves at t has made room for what is
+    offered at t. A packet that doesn't fit when it is offered is dropped (drop-tail); a smaller one behind it may fit.
+    Start times follow Lindley's recursion, start = max(now, end of the packet before), so a burst needs no event.
+    """
+
+    __slots__ = (
+        "_busy_total_ns",
+        "_busy_until_ns",
+        "_held_bytes",
+        "_limit_bytes",
+        "_packet_bytes",
+        "_packet_ns",
+        "_rate_bps",
+        "_waiting",
+        "peak_backlog_bytes",
+    )
+
+    def __init__(self, *, rate_bps: int, limit_bytes: int, packet_bytes: int) -> None:
+        self._rate_bps = rate_bps
+        self._limit_bytes = limit_bytes
+        self._packet_bytes = packet_bytes  # a full-size one
+        self._packet_ns = serialisation_ns(packet_bytes, rate_bps)
+        self._busy_until_ns = 0
+        self._busy_total_ns = 0
+        self._waiting: deque[Burst] = deque()
+        self._held_bytes = 0  # of all bursts in `_waiting`, whole
+        self.peak_backlog_bytes = 0
+
+    def offer(self, now_ns: int, num_full: int, last_bytes: int) -> Burst:
+        """Hand over `num_full` full-size packets and then one of `last_bytes` (0: none), back to back."""
+        backlog_bytes = self.backlog_bytes(now_ns)
+        room_bytes = self._limit_bytes - backlog_bytes
+        num_full = min(num_full, room_bytes // self._packet_bytes)
+        wire_bytes = num_full * self._packet_bytes
+        service_ns = num_full * self._packet_ns
+        took_last = 0 < last_bytes <= room_bytes - wire_bytes
+        if took_last:
+            wire_bytes += last_bytes
+            service_ns += serialisation_ns(last_bytes, self._rate_bps)
+        if not wire_bytes:
+            return Burst(start_ns=now_ns, end_ns=now_ns, num_full=0, took_last=False, wire_bytes=0)
+        start_ns = max(now_ns, self._busy_until_ns)
+        end_ns = start_ns + service_ns
+        burst = Burst(start_ns=start_ns, end_ns=end_ns, num_full=num_full, took_last=took_last, wire_bytes=wire_bytes)
+        self._waiting.append(burst)
+        self._held_bytes += wire_bytes
+        self._busy_until_ns = end_ns
+        self._busy_total_ns += service_ns
+        self.peak_backlog_bytes = max(self.peak_backlog_bytes, backlog_bytes + wire_bytes)
+        return burst
+
+    def backlog_bytes(self, now_ns: int) -> int:
+        """Bytes of the packets whose last bit has not left by now. Time must not run backwards between calls."""
+        while self._waiting and self._waiting[0].end_ns <= now_ns:
+            self._held_bytes -= self._waiting.popleft().wire_bytes
+        if not self._waiting:
+            return 0
+        head = self._waiting[0]
+        num_gone = min(head.num_full, (now_ns - head.start_ns) // self._packet_ns)
+        return self._held_bytes - num_gone * self._packet_bytes
+
+    def busy_ns(self, now_ns: int) -> int:
+        """Time spent sending until now."""
+        return self._busy_total_ns - max(0, self._busy_until_ns - now_ns)

@@ -1,0 +1,62 @@
+"""What every codec at the cut must hold. Authors subclass `CodecContract` and name theirs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from testbed.codecs.framing import Codec, CodecError, F32Array
+
+
+class CodecContract:
+    """Subclass as ``Test...`` and override `make`; `relative_error` bounds a row's error over its largest value."""
+
+    relative_error: float = 0.0
+
+    def make(self) -> Codec:
+        raise NotImplementedError("a contract test names its codec")  # pragma: no cover
+
+    def states(self, num_tokens: int, hidden_size: int, seed: int = 0) -> F32Array:
+        rng = np.random.default_rng(seed)
+        return rng.standard_normal((num_tokens, hidden_size)).astype(np.float32)
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 96), (3, 7), (17, 128), (0, 8)])
+    def test_size_law_equals_the_message(self, shape: tuple[int, int]) -> None:
+        codec = self.make()
+        assert codec.nbytes(*shape) == len(codec.encode(self.states(*shape)))
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 96), (3, 7), (17, 128), (0, 8)])
+    def test_round_trip_is_within_its_bound(self, shape: tuple[int, int]) -> None:
+        codec, states = self.make(), self.states(*shape)
+        decoded = codec.decode(codec.encode(states))
+        assert decoded.dtype == np.float32
+        assert decoded.shape == states.shape
+        peak_N = np.abs(states).max(axis=1, initial=0.0, keepdims=True)
+        assert (np.abs(decoded - states) <= self.relative_error * peak_N).all()
+
+    def test_equal_states_give_equal_bytes(self) -> None:
+        states = self.states(4, 33)
+        assert self.make().encode(states) == self.make().encode(states.copy())
+
+    def test_rows_do_not_influence_each_other(self) -> None:
+        codec, states = self.make(), self.states(6, 20)
+        together = codec.decode(codec.encode(states))
+        alone = np.vstack([codec.decode(codec.encode(row[None])) for row in states])
+        np.testing.assert_array_equal(together, alone)
+
+    def test_zero_rows_stay_zero(self) -> None:
+        codec = self.make()
+        assert not codec.decode(codec.encode(np.zeros((2, 9), np.float32))).any()
+
+    def test_wrong_lengths_raise_the_typed_error(self) -> None:
+        codec = self.make()
+        message = codec.encode(self.states(3, 10))
+        for bad in (b"", message[:7], message[:-1], message + b"\0", b"\xff" * 8, b"\xff" * len(message)):
+            with pytest.raises(CodecError):
+                codec.decode(bad)
+
+    def test_other_arrays_are_refused(self) -> None:
+        with pytest.raises(CodecError):
+            self.make().encode(np.zeros((2, 3, 4), np.float32))
+        with pytest.raises(CodecError):
+            self.make().encode(np.zeros((2, 3)))  # type: ignore[arg-type]
