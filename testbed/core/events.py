@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import ClassVar
 
 
@@ -137,33 +138,63 @@ class RequestEnded(Event):
 EventSink = Callable[[Event], None]
 
 
+_TEXT_CHUNK = 4096  # texts hashed at once
+
+
 class EventDigest:
     """Streaming SHA-256 of a run's events in canonical order. Feed events in time order, then read `hexdigest`."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
-        self._instant: list[tuple[int, str]] = []
+        self._settled: list[str] = []  # texts in canonical order, not yet hashed
+        self._instant: list[str] = []
         self._now_ns = 0
         self.num_events = 0
 
     def __call__(self, event: Event) -> None:
         if event.time_ns != self._now_ns:
             assert event.time_ns > self._now_ns, "events must come in time order"
-            self._flush()
+            self._settle()
             self._now_ns = event.time_ns
-        self._instant.append((event.rank, _canonical(event)))
+        self._instant.append(canonical_text(event))
         self.num_events += 1
 
-    def _flush(self) -> None:
-        for _, text in sorted(self._instant):
-            self._hash.update(text.encode())
+    def _settle(self) -> None:
+        """The instant is over: its events' order no longer depends on the engine."""
+        if len(self._instant) > 1:
+            self._instant.sort()
+        self._settled += self._instant
         self._instant.clear()
+        if len(self._settled) >= _TEXT_CHUNK:
+            self._hash_settled()
+
+    def _hash_settled(self) -> None:
+        self._hash.update("".join(self._settled).encode())
+        self._settled.clear()
 
     def hexdigest(self) -> str:
-        """Of everything fed so far."""
-        self._flush()
+        """Of everything fed so far; a later event of the same instant would no longer be sorted in."""
+        self._settle()
+        self._hash_settled()
         return self._hash.hexdigest()
 
 
-def _canonical(event: Event) -> str:
-    return f"{type(event).__name__}{astuple(event)!r}\n"
+def canonical_text(event: Event) -> str:
+    """One line: rank, class and fields in their order. Integers of any type, NumPy's too, read the same."""
+    kind = type(event)
+    form = _FORMS.get(kind)
+    if form is None:
+        form = _FORMS[kind] = _form_of(kind)
+    template, values = form
+    return template % values(event)
+
+
+_FORMS: dict[type[Event], tuple[str, Callable[[Event], tuple[object, ...]]]] = {}  # derived from the classes alone
+
+
+def _form_of(kind: type[Event]) -> tuple[str, Callable[[Event], tuple[object, ...]]]:
+    marks = {"int": "%d", "bool": "%d", "str": "%r"}  # a name of an enumeration stands as it is
+    listed = ", ".join(marks.get(str(field.type), "%s") for field in fields(kind))
+    names = [field.name for field in fields(kind)]
+    getter = attrgetter(*names) if len(names) > 1 else lambda event: (event.time_ns,)
+    return f"{kind.rank:02d} {kind.__name__}({listed})\n", getter
