@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +26,7 @@ class BernoulliLoss:
         self._threshold = probability_u32(p_loss)
         self._stream = stream
         self._entity = entity
-        self._upcoming: deque[int] = deque()  # packets whose first transmission will be lost, drawn ahead
+        self._upcoming: list[int] = []  # packets whose first transmission will be lost, drawn ahead, latest first
         self._drawn_until = 0
 
     def lost(self, packets: Sequence[int], attempt: int) -> list[int]:
@@ -52,8 +51,8 @@ class BernoulliLoss:
         if stop > self._drawn_until:
             self._draw_ahead(stop)
         found = []
-        while self._upcoming and self._upcoming[0] < stop:
-            packet = self._upcoming.popleft()
+        while self._upcoming and self._upcoming[-1] < stop:
+            packet = self._upcoming.pop()
             if packet in packets:  # not so where the queue had dropped it
                 found.append(packet)
         return found
@@ -61,7 +60,8 @@ class BernoulliLoss:
     def _draw_ahead(self, stop: int) -> None:
         first = self._drawn_until
         count = max(_BLOCK, stop - first)
-        self._upcoming.extend((first + np.flatnonzero(self._is_lost(0, first, count))).tolist())
+        lost = first + np.flatnonzero(self._is_lost(0, first, count))
+        self._upcoming[:0] = lost[::-1].tolist()
         self._drawn_until = first + count
 
     def _is_lost(self, attempt: int, first_packet: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
