@@ -1,0 +1,229 @@
+"""What a run amounts to: pure functions from its tables to its summary. docs/metrics.md defines every figure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from testbed.core.cast import RunEnd
+from testbed.core.events import HOPS, Outcome
+from testbed.core.units import NS_PER_S
+from testbed.results import files
+from testbed.results.folder import Tables, read_tables
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+PERCENTILES = (50, 95, 99)
+LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
+TRAFFIC = {
+    "bytes_up": "payload_bytes_up",
+    "bytes_down": "payload_bytes_down",
+    "wire_bytes_up": "wire_bytes_up",
+    "wire_bytes_down": "wire_bytes_down",
+    "retransmissions": "retransmissions",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SloLimits:
+    """A request is good when it completed within both limits."""
+
+    ttft_ns: int
+    tpot_ns: int
+
+
+def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits | None) -> dict[str, Any]:
+    """Plain data for summary.json. Only `wall_s` may differ between two runs of one deterministic scenario."""
+    requests = tables.requests
+    completed = _with_outcome(requests, Outcome.COMPLETED)
+    duration_s = end.end_ns / NS_PER_S
+    return {
+        "event_digest": event_digest,
+        "deterministic": end.deterministic,
+        "complete": end.complete,
+        "reason": end.reason,
+        **_outcomes(requests),
+        **{name: _spread(_floats(completed, name)) for name in LATENCIES},
+        "goodput": None if slo is None else goodput(requests, slo, duration_s),
+        "tokens_per_s": _ratio(_total(requests, "output_tokens"), duration_s),
+        **{name: _total(requests, column) for name, column in TRAFFIC.items()},
+        "servers": _servers(tables, end.end_ns),
+        "energy_j": {
+            "devices": _sum_by_kind(tables.devices, "energy_j"),
+            "servers": _sum_by_kind(tables.server_totals, "energy_j"),
+        },
+        "breakdown_s": breakdown(completed),
+        "quality": quality(requests),
+        "by_group": _by_group(tables),
+        "duration_s": duration_s,
+        "wall_s": end.wall_s,
+    }
+
+
+def write_summary(folder: Path, *, end: RunEnd, event_digest: str, slo: SloLimits | None) -> dict[str, Any]:
+    """Measure a run folder's tables and leave summary.json beside them; the same text for the same figures."""
+    summary = summarise(read_tables(folder), end=end, event_digest=event_digest, slo=slo)
+    text = json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    (folder / files.SUMMARY).write_text(text + "\n", encoding="utf-8")
+    return summary
+
+
+def goodput(requests: pa.Table, slo: SloLimits, duration_s: float) -> dict[str, Any]:
+    """Completed requests within both limits, compared in whole nanoseconds; one token alone has no TPOT to miss."""
+    done = _with_outcome(requests, Outcome.COMPLETED)
+    done = done.filter(pc.is_valid(done["first_token_ns"]))
+    first, last = _ints(done, "first_token_ns"), _ints(done, "last_token_ns")
+    gaps = _ints(done, "output_tokens") - 1
+    good = (first - _ints(done, "arrival_ns") <= slo.ttft_ns) & (last - first <= gaps * slo.tpot_ns)
+    count = int(good.sum())
+    return {
+        "slo_ttft_s": slo.ttft_ns / NS_PER_S,
+        "slo_tpot_s": slo.tpot_ns / NS_PER_S,
+        "requests": count,
+        "requests_per_s": _ratio(count, duration_s),
+        "share": _ratio(count, requests.num_rows),
+    }
+
+
+def breakdown(completed: pa.Table) -> dict[str, Any] | None:
+    """Where the time of the completed requests went: mean per request, and share of their total time."""
+    if completed.num_rows == 0:
+        return None
+    sums = {str(hop): _total(completed, files.hop_column(hop)) for hop in HOPS}
+    total_ns = sum(sums.values())
+    return {
+        hop: {"mean_s": sum_ns / completed.num_rows / NS_PER_S, "share": _ratio(sum_ns, total_ns)}
+        for hop, sum_ns in sums.items()
+    }
+
+
+def quality(requests: pa.Table) -> dict[str, Any] | None:
+    """Real requests against the unsplit model, each compared token counting once; None where none was compared."""
+    compared = requests.filter(pc.is_valid(requests["compared_tokens"]))
+    if compared.num_rows == 0:
+        return None
+    num_tokens = _total(compared, "compared_tokens")
+    return {
+        "requests": compared.num_rows,
+        "tokens": num_tokens,
+        "token_agreement": _ratio(_total(compared, "agreeing_tokens"), num_tokens),
+        "max_logit_difference": float(_floats(compared, "max_logit_difference").max()),
+    }
+
+
+def _outcomes(requests: pa.Table) -> dict[str, int]:
+    return {str(outcome): _with_outcome(requests, outcome).num_rows for outcome in Outcome}
+
+
+def _servers(tables: Tables, end_ns: int) -> dict[str, Any]:
+    """Utilisation and batch size, of each server and of all; a server without iterations has no batch size."""
+    totals, iterations = tables.server_totals, tables.servers
+    ids, sizes = _ints(iterations, "server"), _ints(iterations, "num_sequences").astype(np.float64)
+    each = [
+        {
+            "server": row["server"],
+            "group": row["group"],
+            "kind": row["kind"],
+            "iterations": row["iterations"],
+            "utilisation": _ratio(row["busy_ns"], end_ns),
+            "batch_size": _batch_size(sizes[ids == row["server"]]),
+        }
+        for row in totals.to_pylist()
+    ]
+    return {
+        "count": totals.num_rows,
+        "iterations": iterations.num_rows,
+        "utilisation": _ratio(pc.sum(totals["busy_ns"]).as_py(), totals.num_rows * end_ns),
+        "batch_size": _batch_size(sizes),
+        "each": each,
+    }
+
+
+def _batch_size(sizes: FloatArray) -> dict[str, float] | None:
+    if sizes.size == 0:
+        return None
+    return {
+        "mean": math.fsum(sizes.tolist()) / sizes.size,
+        "p95": float(np.percentile(sizes, 95)),
+        "max": int(sizes.max()),
+    }
+
+
+def _by_group(tables: Tables) -> dict[str, Any]:
+    devices = tables.devices
+    groups = list(dict.fromkeys(devices["group"].to_pylist()))
+    return {group: _group(_equal(tables.requests, "group", group), _equal(devices, "group", group)) for group in groups}
+
+
+def _group(requests: pa.Table, devices: pa.Table) -> dict[str, Any]:
+    completed = _with_outcome(requests, Outcome.COMPLETED)
+    num_tokens = _total(requests, "output_tokens")
+    return {
+        "devices": devices.num_rows,
+        "device_kind": devices["kind"][0].as_py(),
+        "real": devices["real"][0].as_py(),
+        **_outcomes(requests),
+        **{name: _spread(_floats(completed, name)) for name in LATENCIES},
+        "output_tokens": num_tokens,
+        "bytes_per_token_up": _ratio(_total(requests, "payload_bytes_up"), num_tokens),
+        "bytes_per_token_down": _ratio(_total(requests, "payload_bytes_down"), num_tokens),
+        "energy_j": _sum_or_none(devices, "energy_j"),
+        "breakdown_s": breakdown(completed),
+        "quality": quality(requests),
+    }
+
+
+def _sum_by_kind(table: pa.Table, column: str) -> dict[str, float | None]:
+    kinds = sorted(set(table["kind"].to_pylist()))
+    return {kind: _sum_or_none(_equal(table, "kind", kind), column) for kind in kinds}
+
+
+def _sum_or_none(table: pa.Table, column: str) -> float | None:
+    """None where no row has a value, so that a lost account isn't read as nothing used."""
+    values = _floats(table, column)
+    return math.fsum(values.tolist()) if values.size else None
+
+
+def _spread(values: FloatArray) -> dict[str, float] | None:
+    """Mean and percentiles, these by linear interpolation between the order statistics; None without values."""
+    if values.size == 0:
+        return None
+    cuts = np.percentile(values, PERCENTILES)
+    named: Mapping[str, float] = {f"p{cut}": float(value) for cut, value in zip(PERCENTILES, cuts, strict=True)}
+    return {"mean": math.fsum(values.tolist()) / values.size, **named}
+
+
+def _ratio(part: float | None, whole: float) -> float | None:
+    return None if part is None or whole == 0 else part / whole
+
+
+def _equal(table: pa.Table, column: str, value: str) -> pa.Table:
+    return table.filter(pc.equal(table[column], value))
+
+
+def _with_outcome(requests: pa.Table, outcome: Outcome) -> pa.Table:
+    return _equal(requests, "outcome", str(outcome))
+
+
+def _total(table: pa.Table, column: str) -> int:
+    """Exact sum of an integer column, nulls left out."""
+    return int(pc.sum(table[column]).as_py() or 0)
+
+
+def _floats(table: pa.Table, column: str) -> FloatArray:
+    values: FloatArray = table[column].drop_null().to_numpy()
+    return values
+
+
+def _ints(table: pa.Table, column: str) -> IntArray:
+    values: IntArray = table[column].to_numpy()
+    return values

@@ -1,0 +1,173 @@
+"""The tables that are written when a run ends: requests, devices, links, servers' totals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from testbed.core.cast import Cast, DeviceEnd, RunEnd, ServerEnd
+from testbed.core.events import HOPS, Outcome
+from testbed.core.units import NS_PER_S
+from testbed.results import files, rows
+from testbed.results.rows import OUTCOMES, UNKNOWN, RequestRows
+
+IntArray = npt.NDArray[np.int64]
+_COMPLETED = OUTCOMES.index(Outcome.COMPLETED)
+
+
+def request_table(requests: RequestRows, cast: Cast, end: RunEnd) -> pa.Table:
+    """A row a request, sorted by its number; null where a thing is not defined."""
+    cells_RC = requests.table()
+    columns: dict[str, Any] = {
+        **_identity_columns(cells_RC, cast),
+        **_decision_columns(cells_RC, requests),
+        **_time_columns(cells_RC),
+        **_traffic_columns(cells_RC),
+        **{files.hop_column(hop): _ints(cells_RC[:, index]) for index, hop in enumerate(HOPS)},
+        **_answer_columns(cells_RC[:, rows.REQUEST], requests, end),
+    }
+    return pa.table({name: columns[name] for name in files.REQUEST_SCHEMA.names}, schema=files.REQUEST_SCHEMA)
+
+
+def _ints(values: IntArray) -> pa.Array:
+    return pa.array(np.ascontiguousarray(values))
+
+
+def _known(values: IntArray) -> pa.Array:
+    """Integers with UNKNOWN as null."""
+    return pa.array(np.ascontiguousarray(values), mask=values == UNKNOWN)
+
+
+def _names(codes: IntArray, names: Sequence[str]) -> pa.Array:
+    """Strings by code, with UNKNOWN as null."""
+    indices = pa.array(codes, mask=codes == UNKNOWN).cast(pa.int32())
+    return pa.DictionaryArray.from_arrays(indices, pa.array(list(names), pa.string())).dictionary_decode()
+
+
+def _identity_columns(cells_RC: IntArray, cast: Cast) -> dict[str, pa.Array]:
+    devices = cells_RC[:, rows.DEVICE]
+    groups = sorted({entry.group for entry in cast.devices})
+    kinds = sorted({entry.kind for entry in cast.devices})
+    group_of = np.array([groups.index(entry.group) for entry in cast.devices], dtype=np.int64)
+    kind_of = np.array([kinds.index(entry.kind) for entry in cast.devices], dtype=np.int64)
+    real_of = np.array([entry.real for entry in cast.devices], dtype=np.bool_)
+    return {
+        "request": _ints(cells_RC[:, rows.REQUEST]),
+        "device": _ints(devices),
+        "group": _names(group_of[devices], groups),
+        "device_kind": _names(kind_of[devices], kinds),
+        "real": pa.array(real_of[devices]),
+    }
+
+
+def _decision_columns(cells_RC: IntArray, requests: RequestRows) -> dict[str, pa.Array]:
+    return {
+        "server": _known(cells_RC[:, rows.SERVER]),
+        "split": _known(cells_RC[:, rows.SPLIT]),
+        "codec": _names(cells_RC[:, rows.CODEC], list(requests.codecs)),
+        "outcome": _names(cells_RC[:, rows.OUTCOME], OUTCOMES),
+        "reason": _names(cells_RC[:, rows.REASON], list(requests.reasons)),
+    }
+
+
+def _time_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
+    """Times, and the three latencies: TTFT from the first token on, TPOT from the second, E2E of completed requests."""
+    arrival, first = cells_RC[:, rows.ARRIVAL_NS], cells_RC[:, rows.FIRST_TOKEN_NS]
+    last, end = cells_RC[:, rows.LAST_TOKEN_NS], cells_RC[:, rows.END_NS]
+    num_tokens = cells_RC[:, rows.OUTPUT_TOKENS]
+    gaps = np.maximum(num_tokens - 1, 1)
+    return {
+        "arrival_ns": _ints(arrival),
+        "admitted_ns": _known(cells_RC[:, rows.ADMITTED_NS]),
+        "first_token_ns": _known(first),
+        "last_token_ns": _known(last),
+        "end_ns": _known(end),
+        "prompt_tokens": _ints(cells_RC[:, rows.PROMPT_TOKENS]),
+        "max_output_tokens": _ints(cells_RC[:, rows.MAX_OUTPUT_TOKENS]),
+        "output_tokens": _ints(num_tokens),
+        "ttft_s": pa.array((first - arrival) / NS_PER_S, mask=first == UNKNOWN),
+        "tpot_s": pa.array((last - first) / gaps / NS_PER_S, mask=num_tokens < 2),  # noqa: PLR2004
+        "e2e_s": pa.array((end - arrival) / NS_PER_S, mask=cells_RC[:, rows.OUTCOME] != _COMPLETED),
+    }
+
+
+def _traffic_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
+    return {
+        "payload_bytes_up": _ints(cells_RC[:, rows.PAYLOAD_UP]),
+        "payload_bytes_down": _ints(cells_RC[:, rows.PAYLOAD_DOWN]),
+        "wire_bytes_up": _ints(cells_RC[:, rows.WIRE_UP]),
+        "wire_bytes_down": _ints(cells_RC[:, rows.WIRE_DOWN]),
+        "retransmissions": _ints(cells_RC[:, rows.RETRANSMISSIONS]),
+    }
+
+
+def _answer_columns(ids: IntArray, requests: RequestRows, end: RunEnd) -> dict[str, pa.Array]:
+    """What real requests answered, and how it compares with the unsplit model."""
+    order: list[int] = ids.tolist()
+    tokens = [None if request not in requests.tokens else list(requests.tokens[request]) for request in order]
+    quality = [end.quality.get(request) for request in order]
+    agreement = [None if q is None or q.num_tokens == 0 else q.num_agree / q.num_tokens for q in quality]
+    return {
+        "tokens": pa.array(tokens, pa.list_(pa.int64())),
+        "text": pa.array([end.texts.get(request) for request in order], pa.string()),
+        "compared_tokens": pa.array([None if q is None else q.num_tokens for q in quality], pa.int64()),
+        "agreeing_tokens": pa.array([None if q is None else q.num_agree for q in quality], pa.int64()),
+        "token_agreement": pa.array(agreement, pa.float64()),
+        "max_logit_difference": pa.array(
+            [None if q is None else q.max_logit_difference for q in quality], pa.float64()
+        ),
+    }
+
+
+def device_table(requests: pa.Table, cast: Cast, end: RunEnd) -> pa.Table:
+    """A row a device: its requests by outcome, and its account where the run could still give one."""
+    counts = {outcome: _count_by_device(requests, outcome, len(cast.devices)) for outcome in OUTCOMES}
+    ends = {entry.device: entry for entry in end.devices}
+    found: list[DeviceEnd | None] = [ends.get(entry.device) for entry in cast.devices]
+    columns = {
+        "device": [entry.device for entry in cast.devices],
+        "group": [entry.group for entry in cast.devices],
+        "kind": [entry.kind for entry in cast.devices],
+        "real": [entry.real for entry in cast.devices],
+        "requests": sum(counts.values()),
+        **{str(outcome): count for outcome, count in counts.items()},
+        **_accounts(found, ("busy_ns", "transmit_ns", "receive_ns", "energy_j", "peak_memory_bytes")),
+    }
+    return pa.table(columns, schema=files.DEVICE_SCHEMA)
+
+
+def _count_by_device(requests: pa.Table, outcome: Outcome, num_devices: int) -> IntArray:
+    chosen = requests.filter(pc.equal(requests["outcome"], str(outcome)))["device"].to_numpy()
+    return np.bincount(chosen, minlength=num_devices).astype(np.int64)
+
+
+def _accounts(entries: Sequence[Any | None], names: Sequence[str]) -> dict[str, list[Any]]:
+    """A column a name, null where there is no entry."""
+    return {name: [None if entry is None else getattr(entry, name) for entry in entries] for name in names}
+
+
+def link_table(cast: Cast, end: RunEnd) -> pa.Table:
+    """A row a direction of a device's link."""
+    names = [name for name in files.LINK_SCHEMA.names if name != "group"]
+    columns = _accounts(end.links, names)
+    columns["group"] = [cast.devices[entry.device].group for entry in end.links]
+    return pa.table({name: columns[name] for name in files.LINK_SCHEMA.names}, schema=files.LINK_SCHEMA)
+
+
+def server_total_table(num_iterations: Sequence[int], cast: Cast, end: RunEnd) -> pa.Table:
+    """A row a server."""
+    ends = {entry.server: entry for entry in end.servers}
+    found: list[ServerEnd | None] = [ends.get(entry.server) for entry in cast.servers]
+    columns = {
+        "server": [entry.server for entry in cast.servers],
+        "group": [entry.group for entry in cast.servers],
+        "kind": [entry.kind for entry in cast.servers],
+        "iterations": list(num_iterations),
+        **_accounts(found, ("busy_ns", "energy_j", "peak_kv_bytes")),
+    }
+    return pa.table(columns, schema=files.SERVER_TOTAL_SCHEMA)
