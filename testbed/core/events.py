@@ -77,13 +77,17 @@ class RequestAdmitted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanEnded(Event):
-    """One stage of one request: [start_ns, time_ns). `step` 0 is the prefill, k the k-th decode step."""
+    """One stage of one request: [start_ns, end_ns). `step` 0 is the prefill, k the k-th decode step.
+
+    A message's hops become known together when it arrives, so `end_ns` may lie before `time_ns`.
+    """
 
     rank: ClassVar[int] = 3
     request: int
     step: int
     hop: Hop
     start_ns: int
+    end_ns: int
     size_bytes: int = 0  # bytes on the wire, for link hops
 
 
