@@ -7,7 +7,7 @@ the data; offsets count from the end of the header. Large models come as several
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,23 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     return dict(header)
 
 
+def canonical_names(names: Iterable[str], family: Family) -> dict[str, str]:
+    """{name in the whole causal LM: name in the file}; some checkpoints leave out the base model's prefix."""
+    listed = list(names)
+    if any(name.startswith(f"{family.decoder}.") for name in listed):
+        return {name: name for name in listed}
+    base = family.decoder.split(".", 1)[0]
+    return {name if name in {family.head, "lm_head.weight"} else f"{base}.{name}": name for name in listed}
+
+
 def check_complete(folder: Path, names: Mapping[str, Path], family: Family, num_layers: int, tied: bool) -> None:
     """ModelError where a decoder layer, the token table or an untied LM head is not in the checkpoint."""
-    stack = f"{family.decoder}.{family.layers}."
-    found = {name.removeprefix(stack).split(".", 1)[0] for name in names if name.startswith(stack)}
+    stack, known = f"{family.decoder}.{family.layers}.", canonical_names(names, family)
+    found = {name.removeprefix(stack).split(".", 1)[0] for name in known if name.startswith(stack)}
     absent = [f"{stack}{layer}.*" for layer in range(num_layers) if str(layer) not in found]
     table = f"{family.decoder}.{family.token_table}.weight"
-    absent += [name for name in (table, *(() if tied else (family.head,))) if name not in names]
+    absent += [] if table in known else [table]
+    absent += [] if tied or {family.head, "lm_head.weight"} & known.keys() else [family.head]
     if absent:
         raise ModelError("tensor missing from the checkpoint", file=folder, value=absent[0])
 

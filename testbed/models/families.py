@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from testbed.core.errors import ModelError, nearest_name
-from testbed.models.shape import ModelShape
 
 Config = Mapping[str, Any]
 Bias = bool | str
@@ -39,6 +38,8 @@ class Family:
     norm: Literal["rms", "layer"] = "rms"
     norms_per_layer: int = 2
     qk_norm: Literal["none", "head", "full"] = "none"
+    grouped_query: bool = True
+    """Whether the config may set KV heads and head size apart from H and d / H."""
     qkv_bias: Bias = False
     out_bias: Bias = False
     mlp_bias: Bias = False
@@ -99,6 +100,7 @@ FAMILIES: Mapping[str, Family] = {
         back_parts=("ln_f",),
         gated_mlp=False,
         norm="layer",
+        grouped_query=False,
         qkv_bias=True,
         out_bias=True,
         mlp_bias=True,
@@ -113,6 +115,7 @@ FAMILIES: Mapping[str, Family] = {
         unsupported={
             "scale_attn_by_inverse_layer_idx": "its attention scale depends on the layer's place in the whole model",
             "add_cross_attention": "cross-attention needs an encoder",
+            "reorder_and_upcast_attn": "its attention bypasses the shards' batched attention",
         },
     ),
     "opt": Family(
@@ -123,6 +126,7 @@ FAMILIES: Mapping[str, Family] = {
         back_parts=("final_layer_norm", "project_out"),
         gated_mlp=False,
         norm="layer",
+        grouped_query=False,
         qkv_bias="enable_bias",
         out_bias="enable_bias",
         mlp_bias="enable_bias",
@@ -144,6 +148,7 @@ FAMILIES: Mapping[str, Family] = {
         head="embed_out.weight",
         gated_mlp=False,
         norm="layer",
+        grouped_query=False,
         qkv_bias="attention_bias",
         out_bias="attention_bias",
         mlp_bias=True,
@@ -177,107 +182,6 @@ def family_of(config: Config, *, file: str | None = None) -> tuple[str, Family]:
     family = FAMILIES[model_type]
     _check_variant(config, family, file)
     return model_type, family
-
-
-def shape_of(name: str, config: Config, *, file: str | None = None) -> ModelShape:
-    """Sizes and weight counts of a model from its config alone; equal to what the library would build.
-
-    Raises ModelError for an unsupported family or variant and for a size that is missing or senseless.
-    """
-    model_type, family = family_of(config, file=file)
-    read = _Reader(config, family, file)
-    hidden, heads, vocab = read.size("hidden_size"), read.size("num_attention_heads"), read.size("vocab_size")
-    kv_heads, head_dim = read.size("num_key_value_heads", heads), read.size("head_dim", hidden // heads)
-    intermediate = read.size("intermediate_size", 4 * hidden)
-    matrix = vocab * read.size("word_embed_proj_dim", hidden)
-    return ModelShape(
-        name=name,
-        family=model_type,
-        num_layers=read.size("num_hidden_layers"),
-        hidden_size=hidden,
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate_size=intermediate,
-        vocab_size=vocab,
-        max_positions=read.size("max_position_embeddings", 2048),
-        tied_embeddings=read.flag("tie_word_embeddings"),
-        params_per_layer=hidden * (2 * heads + 2 * kv_heads) * head_dim + _mlp_matrices(family) * intermediate * hidden,
-        extra_params_per_layer=_extra_params(read, query=heads * head_dim, keys=kv_heads * head_dim),
-        embedding_params=matrix + _input_extras(read, family, hidden),
-        head_params=matrix + _output_extras(read, family, hidden),
-        head_matrix_params=matrix,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Reads a config under a family's own key names and the library's defaults for keys left out."""
-
-    config: Config
-    family: Family
-    file: str | None
-
-    def get(self, key: str) -> object:
-        own = self.family.aliases.get(key, key)
-        for name in (own, key):
-            if self.config.get(name) is not None:
-                return self.config[name]
-        return self.family.defaults.get(own)
-
-    def size(self, key: str, default: int | None = None) -> int:
-        value = self.get(key)
-        value = default if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise ModelError(
-                "bad size in the model's config", file=self.file, path=key, value=value, allowed="whole > 0"
-            )
-        return value
-
-    def flag(self, key: Bias) -> bool:
-        return key if isinstance(key, bool) else bool(self.get(key))
-
-
-def _mlp_matrices(family: Family) -> int:
-    """Gate, up and down, or up and down."""
-    return 3 if family.gated_mlp else 2
-
-
-def _extra_params(read: _Reader, *, query: int, keys: int) -> int:
-    """Biases and norms of one decoder layer; ``query`` and ``keys`` are the widths H D and H_kv D."""
-    family, hidden = read.family, read.size("hidden_size")
-    intermediate = read.size("intermediate_size", 4 * hidden)
-    biases = (query + 2 * keys) * read.flag(family.qkv_bias) + hidden * read.flag(family.out_bias)
-    biases += ((_mlp_matrices(family) - 1) * intermediate + hidden) * read.flag(family.mlp_bias)
-    head_dim = query // read.size("num_attention_heads")
-    qk_norm = {"none": 0, "head": 2 * head_dim, "full": query + keys}[family.qk_norm]
-    return biases + family.norms_per_layer * _norm_params(read, family, hidden) + qk_norm
-
-
-def _norm_params(read: _Reader, family: Family, hidden: int) -> int:
-    """Weights of one norm: a gain, for LayerNorm also a shift, nothing where the affine part is switched off."""
-    if read.get("layer_norm_elementwise_affine") is False:
-        return 0
-    return hidden if family.norm == "rms" else 2 * hidden
-
-
-def _input_extras(read: _Reader, family: Family, hidden: int) -> int:
-    """Learned positions and, where token vectors are narrower than d (OPT-350M), the input projection."""
-    positions = 0
-    if family.position_table is not None:
-        positions = (read.size("max_position_embeddings") + family.position_offset) * hidden
-    return positions + _projection(read, hidden)
-
-
-def _output_extras(read: _Reader, family: Family, hidden: int) -> int:
-    """Final norm (absent in post-norm OPT) and the output projection."""
-    no_norm = read.get("do_layer_norm_before") is False or read.get("_remove_final_layer_norm") is True
-    return (0 if no_norm else _norm_params(read, family, hidden)) + _projection(read, hidden)
-
-
-def _projection(read: _Reader, hidden: int) -> int:
-    width = read.size("word_embed_proj_dim", hidden)
-    return 0 if width == hidden else width * hidden
 
 
 def _check_variant(config: Config, family: Family, file: str | None) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-
 _KEYS = (
     "num_hidden_layers",
     "hidden_size",

@@ -1,0 +1,206 @@
+"""The KV cache of one shard: the keys and values of its own layers for all of its sessions, in one store per layer.
+
+Shapes: K KV heads, D head size, S places of the store, N new tokens of all rows, R rows, T history length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from testbed.core.errors import ModelError
+from testbed.models.kv_places import PlaceAllocator, SessionPlaces
+from testbed.models.ragged import Window
+
+
+@dataclass(slots=True)
+class Session:
+    """One session's cache: ``length`` tokens so far, and per window where they lie."""
+
+    length: int
+    places: Mapping[Window, SessionPlaces]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The iteration in progress: where new tokens are written, and for a lone sequence what it reads and its past."""
+
+    writes: Mapping[Window, torch.Tensor]
+    lone_reads: Mapping[Window, torch.Tensor] | None
+    past: int
+
+
+class StoredLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """Keys and values [K, S, D] of one layer; grows with the allocator, zeroed so that padding reads as zero."""
+
+    def __init__(self, window: Window) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sliding_window = window
+        self.is_sliding = window is not None
+        self.step: Step | None = None
+        self.num_places = 0
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Takes head count, head size, dtype and device from the first keys and values [1, K, N, D]."""
+        self.keys = key_states.new_zeros((key_states.shape[1], 0, key_states.shape[3]))
+        self.values = value_states.new_zeros((value_states.shape[1], 0, value_states.shape[3]))
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes the new keys and values [1, K, N, D]; a lone sequence gets its history [1, K, T, D] back.
+
+        A ragged batch gets its input back: its attention reads the store group by group.
+        """
+        assert self.step is not None
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self._grow()
+        places = self.step.writes[self.sliding_window]
+        self._keys().index_copy_(1, places, key_states[0])
+        self._values().index_copy_(1, places, value_states[0])
+        if self.step.lone_reads is None:
+            return key_states, value_states
+        return self.read(self.step.lone_reads[self.sliding_window], 1)
+
+    def read(self, places: torch.Tensor, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values at ``places`` [R T], each [R, K, T, D]; contiguous for one row."""
+        return _rows(self._keys(), places, num_rows), _rows(self._values(), places, num_rows)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and first position of what ``update`` returns, as the library's own dynamic layers define it."""
+        past = self.get_seq_length()
+        offset = 0 if self.sliding_window is None else max(past - self.sliding_window + 1, 0)
+        return past - offset + query_length, offset
+
+    def get_seq_length(self) -> int:
+        """Tokens of the lone sequence before this iteration."""
+        return 0 if self.step is None else self.step.past
+
+    def get_max_length(self) -> int:
+        """No maximum."""
+        return -1
+
+    def num_bytes_per_place(self) -> int:
+        """Bytes of one token's key and value; 0 before the first token."""
+        if not self.is_initialized:
+            return 0
+        return sum(item.shape[0] * item.shape[2] * item.element_size() for item in (self._keys(), self._values()))
+
+    def _grow(self) -> None:
+        if self._keys().shape[1] < self.num_places:
+            places = max(self.num_places, 2 * self._keys().shape[1])
+            self.keys, self.values = _widened(self._keys(), places), _widened(self._values(), places)
+
+    def _keys(self) -> torch.Tensor:
+        assert self.keys is not None
+        return self.keys
+
+    def _values(self) -> torch.Tensor:
+        assert self.values is not None
+        return self.values
+
+
+class KVStore(Cache):
+    """A shard's layers of keys and values, and the sessions that own them; the library's models use it as a cache."""
+
+    def __init__(self, windows: Iterable[Window], device: torch.device) -> None:
+        self._layers = [StoredLayer(window) for window in windows]
+        super().__init__(layers=list(self._layers))
+        self._allocators = {layer.sliding_window: PlaceAllocator() for layer in self._layers}
+        self._device = device
+        self.sessions: dict[int, Session] = {}
+
+    @property
+    def windows(self) -> list[Window]:
+        """The different sliding windows among the layers (None: full attention)."""
+        return list(self._allocators)
+
+    def window(self, layer: int) -> Window:
+        """The layer's sliding window, None for full attention."""
+        return self._layers[layer].sliding_window
+
+    def read(self, layer: int, places: torch.Tensor, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a layer at ``places`` [R T], each [R, K, T, D]."""
+        return self._layers[layer].read(places, num_rows)
+
+    def open(self, session: int) -> None:
+        """Starts an empty session."""
+        self.sessions[session] = Session(0, {window: SessionPlaces() for window in self._allocators})
+
+    def close(self, session: int) -> None:
+        """Ends a session; its places are free for others."""
+        self.truncate(session, 0)
+        del self.sessions[session]
+
+    def truncate(self, session: int, length: int) -> None:
+        """Drops a session's tokens from position ``length`` on; ModelError where a window has left them behind."""
+        state = self.sessions[session]
+        if length and any(
+            places.held_from > max(length - window + 1, 0) for window, places in state.places.items() if window
+        ):
+            raise ModelError("cannot truncate: the sliding window has already dropped what is needed", value=length)
+        for window, places in state.places.items():
+            self._allocators[window].release_from(places, length)
+        state.length = length
+
+    def reserve(self, session: int, tokens: int) -> None:
+        """Makes room for a session of ``tokens`` tokens in all, without changing its length."""
+        for window, places in self.sessions[session].places.items():
+            self._allocators[window].reserve(places, tokens)
+
+    def begin(self, step: Step) -> None:
+        """Points every layer at the iteration that is about to run; tensors grow when they are next written."""
+        for layer in self._layers:
+            layer.step = step
+            layer.num_places = self._allocators[layer.sliding_window].num_places
+
+    def advance(self, session: int, length: int) -> None:
+        """Commits a session's new length after an iteration; sliding layers forget what no later token can see."""
+        state = self.sessions[session]
+        state.length = length
+        for window, places in state.places.items():
+            if window is not None:
+                self._allocators[window].forget_before(places, length - window + 1)
+
+    def span(self, session: int, window: Window, start: int, stop: int) -> np.ndarray:
+        """Places of a session's positions [start, stop) in layers of this window."""
+        return self.sessions[session].places[window].table[start:stop]
+
+    def to_device(self, places: np.ndarray) -> torch.Tensor:
+        """Places as an index tensor on the store's device."""
+        return torch.from_numpy(np.ascontiguousarray(places)).to(self._device)
+
+    def move(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor on the store's device."""
+        return tensor.to(self._device)
+
+    def held_bytes(self) -> int:
+        """Bytes of the keys and values that sessions hold now, counted in tokens."""
+        tokens = {window: self._held_tokens(window) for window in self._allocators}
+        return sum(tokens[layer.sliding_window] * layer.num_bytes_per_place() for layer in self._layers)
+
+    def reserved_bytes(self) -> int:
+        """Bytes of the store's tensors, free places and padding included."""
+        return sum(item.nbytes for layer in self._layers for item in (layer.keys, layer.values) if item is not None)
+
+    def _held_tokens(self, window: Window) -> int:
+        lengths = [session.length for session in self.sessions.values()]
+        return sum(lengths) if window is None else sum(min(length, window - 1) for length in lengths)
+
+
+def _rows(stored_KSD: torch.Tensor, places: torch.Tensor, num_rows: int) -> torch.Tensor:
+    heads, _, head_dim = stored_KSD.shape
+    return stored_KSD.index_select(1, places).view(heads, num_rows, -1, head_dim).transpose(0, 1)
+
+
+def _widened(stored_KSD: torch.Tensor, places: int) -> torch.Tensor:
+    wider = stored_KSD.new_zeros((stored_KSD.shape[0], places, stored_KSD.shape[2]))
+    wider[:, : stored_KSD.shape[1]] = stored_KSD
+    return wider

@@ -1,0 +1,247 @@
+"""A shard: consecutive layers of one model with their own weights and their own sessions' KV cache.
+
+``Shard(0, l)`` is a front, ``Shard(l, L)`` a back, ``Shard(0, L)`` the unsplit model. A shard that starts at 0 takes
+token ids, any other takes hidden states; a shard that stops at L returns logits, any other returns hidden states.
+Hidden states cross the cut as float32, which holds bfloat16 and float16 exactly.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from testbed.core.errors import ModelError, nearest_name
+from testbed.models.families import FAMILIES
+from testbed.models.kv_store import KVStore
+from testbed.models.loading import load_module
+from testbed.models.plan import Row, lone_step, plan_batch
+from testbed.models.ragged import Window, register
+from testbed.models.source import ModelSource
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTIONS = ("sdpa", "eager")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardInput:
+    """New tokens of one session: ids for a shard with the embedding, else hidden states [n, d] float32."""
+
+    session: int
+    tokens: Sequence[int] | None = None
+    hidden: np.ndarray | None = None
+
+
+class Shard:
+    """Layers [start, stop) of a model; holds only their tensors and the keys and values of its open sessions."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        *,
+        start: int,
+        stop: int,
+        dtype: str = "float32",
+        device: str = "cpu",
+        attn_implementation: str | None = None,
+    ) -> None:
+        _check_choice(dtype, DTYPES, "dtype")
+        attention = attn_implementation or FAMILIES[source.shape.family].attention
+        _check_choice(attention, ATTENTIONS, "attn_implementation")
+        if not 0 <= start < stop <= source.shape.num_layers:
+            raise ModelError(
+                f"a shard of {source.name} needs at least one layer",
+                value=f"[{start}, {stop})",
+                allowed=f"0 <= start < stop <= {source.shape.num_layers}",
+            )
+        self.source, self.start, self.stop = source, start, stop
+        self._dtype, self._device = DTYPES[dtype], torch.device(device)
+        self._module = load_module(
+            source, start=start, stop=stop, dtype=self._dtype, device=self._device, attention=register(attention)
+        )
+        self._windows = _layer_windows(self._module.config)
+        self._store = KVStore(self._windows, self._device)
+        self._mask_dtype = self._dtype if attention == "eager" else None
+        self._max_tokens = _max_tokens(source, self._module.config)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the shard has the embedding and takes token ids."""
+        return self.start == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the shard has final norm and LM head and returns logits."""
+        return self.stop == self.source.shape.num_layers
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The shard's own module; weight quantisers replace its parameters."""
+        return self._module.outer
+
+    @property
+    def sessions(self) -> tuple[int, ...]:
+        """Open sessions in the order of their opening."""
+        return tuple(self._store.sessions)
+
+    def open(self, session: int) -> None:
+        """Starts a session with an empty cache."""
+        if session in self._store.sessions:
+            raise ModelError("session is already open on this shard", value=session)
+        self._store.open(session)
+
+    def close(self, session: int) -> None:
+        """Ends a session; its cache is free for others."""
+        self._length_of(session)
+        self._store.close(session)
+
+    def length(self, session: int) -> int:
+        """Tokens of the session that this shard has run."""
+        return self._length_of(session)
+
+    def truncate(self, session: int, length: int) -> None:
+        """Forgets a session's tokens from position ``length`` on; ModelError where a sliding window forbids it."""
+        if not 0 <= length <= self._length_of(session):
+            raise ModelError("cannot truncate to this length", value=length, allowed=f"0 to {self.length(session)}")
+        self._store.truncate(session, length)
+
+    def kv_bytes(self) -> int:
+        """Bytes of the keys and values that open sessions hold: the KV law's bytes (a window's, where one slides)."""
+        return self._store.held_bytes()
+
+    def kv_reserved_bytes(self) -> int:
+        """Bytes of the cache's tensors, room for growth included."""
+        return self._store.reserved_bytes()
+
+    def resident_bytes(self) -> int:
+        """Bytes of weights and buffers that this shard holds, a tied matrix counted once; without the KV cache."""
+        module = self._module.outer
+        tensors = {item.data_ptr(): item.nbytes for item in (*module.parameters(), *module.buffers())}
+        return sum(tensors.values())
+
+    def forward(self, inputs: Sequence[ShardInput], *, batched: bool = True) -> list[np.ndarray]:
+        """Runs every input's new tokens through the layers and appends them to its session's cache.
+
+        Per input, in order: hidden states [n, d] float32, or from the last shard the logits [V] float32 of the input's
+        last token. ``batched`` runs all inputs as one batch, whatever their lengths; otherwise, or for a single
+        input, each runs alone and gives what the unsplit model gives, bit for bit. Which other sessions share a
+        batch or have lived on the shard before changes results by rounding only. A failed call leaves every session's
+        length as it was. Raises ModelError for a session that is not open or named twice and for inputs that do
+        not fit the model.
+        """
+        rows = [self._row(item) for item in inputs]
+        if len({row.session for row in rows}) < len(rows):
+            raise ModelError("a session appears twice in one batch", value=[row.session for row in rows])
+        with torch.inference_mode():
+            if batched and len(rows) > 1:
+                return self._run_together(rows)
+            return [self._run_alone(row) for row in rows]
+
+    def _run_alone(self, row: Row) -> np.ndarray:
+        self._store.reserve(row.session, row.total)
+        self._store.begin(lone_step(row, self._store))
+        positions = torch.arange(row.past, row.total, device=self._device)
+        output = self._call(row.data, positions, logits_to_keep=1)
+        self._store.advance(row.session, row.total)
+        return output[-1] if self.is_last else output
+
+    def _run_together(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        for row in rows:
+            self._store.reserve(row.session, row.total)
+        step, batch = plan_batch(rows, self._store, mask_dtype=self._mask_dtype)
+        self._store.begin(step)
+        ends = np.cumsum([row.new for row in rows])
+        positions = torch.from_numpy(np.concatenate([np.arange(row.past, row.total) for row in rows]))
+        output = self._call(
+            torch.cat([row.data for row in rows]),
+            positions.to(self._device),
+            logits_to_keep=torch.from_numpy(ends - 1).to(self._device),
+            attention_mask=torch.empty((1, 1, 0, 0), device=self._device),  # 4-D: the library makes no mask of its own
+            ragged=batch,
+        )
+        for row in rows:
+            self._store.advance(row.session, row.total)
+        return list(output) if self.is_last else [part.copy() for part in np.split(output, ends[:-1])]
+
+    def _call(
+        self, data: torch.Tensor, positions: torch.Tensor, *, logits_to_keep: int | torch.Tensor, **kwargs: Any
+    ) -> np.ndarray:
+        """Hidden states [N, d], or logits of the positions to keep [rows, V], of packed tokens; float32 on the host."""
+        kwargs |= {"input_ids" if self.is_first else "inputs_embeds": data[None], "position_ids": positions[None]}
+        if self._module.causal_lm is None:
+            result = self._module.decoder(past_key_values=self._store, use_cache=True, **kwargs).last_hidden_state
+        else:
+            kwargs["logits_to_keep"] = logits_to_keep
+            result = self._module.causal_lm(past_key_values=self._store, use_cache=True, **kwargs).logits
+        output: np.ndarray = result[0].float().cpu().numpy()
+        return output
+
+    def _row(self, item: ShardInput) -> Row:
+        """The checked input on the shard's device."""
+        past = self._length_of(item.session)
+        data = self._token_data(item) if self.is_first else self._hidden_data(item)
+        row = Row(session=item.session, past=past, data=data)
+        if row.total > self._max_tokens:
+            raise ModelError(
+                f"session {item.session} grows beyond what {self.source.name} can place",
+                value=row.total,
+                allowed=f"{self._max_tokens} tokens",
+            )
+        return row
+
+    def _token_data(self, item: ShardInput) -> torch.Tensor:
+        if not item.tokens:
+            raise ModelError("this shard has the embedding and takes token ids", path=f"session {item.session}")
+        vocab = self.source.shape.vocab_size
+        if min(item.tokens) < 0 or max(item.tokens) >= vocab:
+            raise ModelError("token id outside the vocabulary", value=max(item.tokens), allowed=f"0 to {vocab - 1}")
+        return torch.tensor(list(item.tokens), dtype=torch.long, device=self._device)
+
+    def _hidden_data(self, item: ShardInput) -> torch.Tensor:
+        width, hidden = self.source.shape.hidden_size, item.hidden
+        if hidden is None or hidden.ndim != 2 or hidden.shape[0] == 0 or hidden.shape[1] != width:  # noqa: PLR2004
+            raise ModelError(
+                "this shard starts behind the cut and takes hidden states",
+                path=f"session {item.session}",
+                value=None if hidden is None else list(hidden.shape),
+                allowed=f"[n, {width}]",
+            )
+        return torch.from_numpy(np.array(hidden, dtype=np.float32)).to(self._device, self._dtype)
+
+    def _length_of(self, session: int) -> int:
+        if session not in self._store.sessions:
+            raise ModelError("session is not open on this shard", value=session)
+        return self._store.sessions[session].length
+
+
+def _layer_windows(config: Any) -> list[Window]:
+    """Each layer's sliding window, as the library's own cache for this config has it."""
+    layers: list[Any] = list(DynamicCache(config=config).layers)
+    return [layer.sliding_window if layer.is_sliding else None for layer in layers]
+
+
+def _max_tokens(source: ModelSource, config: Any) -> int:
+    """The longest session: the learned position table, or where rotary frequencies start to depend on the length.
+
+    Beyond that length dynamic and long-context rotary scaling change the frequencies of a whole batch.
+    """
+    limits = [sys.maxsize]
+    if FAMILIES[source.shape.family].position_table is not None:
+        limits.append(source.shape.max_positions)
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for item in (parameters, *(value for value in parameters.values() if isinstance(value, dict))):
+        if item.get("rope_type") in {"dynamic", "longrope"}:
+            original = item.get("original_max_position_embeddings")
+            original = original or getattr(config, "original_max_position_embeddings", None)
+            limits.append(int(original or source.shape.max_positions))
+    return min(limits)
+
+
+def _check_choice(value: str, allowed: Iterable[str], what: str) -> None:
+    if value not in set(allowed):
+        raise ModelError(f"unknown {what}", value=value, allowed=sorted(allowed), nearest=nearest_name(value, allowed))
