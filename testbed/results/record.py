@@ -83,11 +83,11 @@ class RunRecorder:
         write_table(totals, self._folder / files.SERVER_TOTALS)
 
     def _span(self, event: SpanEnded) -> None:
-        hop, start_ns, end_ns, request = self._hop_index[event.hop], event.start_ns, event.time_ns, event.request
+        hop, start_ns, end_ns, request = self._hop_index[event.hop], event.start_ns, event.end_ns, event.request
         rows = self._rows
         rows.cells[rows.base[request] + hop] += end_ns - start_ns
         if self._spans is not None:
-            self._spans.append((request, event.step, hop, start_ns, end_ns, event.size_bytes))
+            self._spans.append(request, event.step, hop, start_ns, end_ns, event.size_bytes)
 
     def _admitted(self, event: RequestAdmitted) -> None:
         rows = self._rows
@@ -101,31 +101,27 @@ class RunRecorder:
         self._rows.transfer(event)
         if self._transfers is not None:
             self._transfers.append(
-                (
-                    event.request,
-                    event.link,
-                    event.direction == "down",
-                    event.time_ns,
-                    event.payload_bytes,
-                    event.wire_bytes,
-                    event.num_packets,
-                    event.num_retransmissions,
-                    event.delivered,
-                )
+                event.request,
+                event.link,
+                event.direction == "down",
+                event.time_ns,
+                event.payload_bytes,
+                event.wire_bytes,
+                event.num_packets,
+                event.num_retransmissions,
+                event.delivered,
             )
 
     def _iteration(self, event: IterationEnded) -> None:
         self._num_iterations[event.server] += 1
         self._iterations.append(
-            (
-                event.server,
-                event.iteration,
-                event.start_ns,
-                event.time_ns,
-                event.num_sequences,
-                event.prefill_tokens,
-                event.decode_tokens,
-                event.kv_tokens,
-                event.num_waiting,
-            )
+            event.server,
+            event.iteration,
+            event.start_ns,
+            event.time_ns,
+            event.num_sequences,
+            event.prefill_tokens,
+            event.decode_tokens,
+            event.kv_tokens,
+            event.num_waiting,
         )
