@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.core.errors import ModelError
-from testbed.models.families import Family
+from testbed.models.family import Family
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"

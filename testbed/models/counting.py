@@ -1,20 +1,16 @@
-"""Sizes and weight counts of a model from its config.json alone, equal to what the library would build."""
+"""Counts a model's weights from its config.json and family row, equal to what the library would build."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from testbed.core.errors import ModelError
-from testbed.models.families import Bias, Config, Family, family_of
+from testbed.models.family import Bias, Config, Family
 from testbed.models.shape import ModelShape
 
 
-def shape_of(name: str, config: Config, *, file: str | None = None) -> ModelShape:
-    """Sizes and weight counts of a model from its config alone; equal to what the library would build.
-
-    Raises ModelError for an unsupported family or variant and for a size that is missing or senseless.
-    """
-    model_type, family = family_of(config, file=file)
+def count_shape(name: str, model_type: str, family: Family, config: Config, *, file: str | None) -> ModelShape:
+    """The shape of a model of one family; ModelError for a size that is missing or senseless."""
     read = _Reader(config, family, file)
     hidden, heads, vocab = read.size("hidden_size"), read.size("num_attention_heads"), read.size("vocab_size")
     kv_heads, head_dim = heads, hidden // heads

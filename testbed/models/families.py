@@ -7,49 +7,11 @@ weights can be counted from config.json alone. Adding a family means adding a ro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
 from testbed.core.errors import ModelError, nearest_name
-
-Config = Mapping[str, Any]
-Bias = bool | str
-"""A fixed choice, or the config key that decides."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """Where one family keeps its parts (module and checkpoint paths) and what one decoder layer holds.
-
-    ``decoder``, ``layers``: path of the decoder stack and of the layer list in it. ``front_parts``: children of the
-    decoder that only the first layer's shard holds; ``position_table`` the learned positions among them, added by the
-    decoder itself. ``back_parts``: children that only the last layer's shard holds. ``head``: the LM head's key.
-    """
-
-    label: str
-    decoder: str = "model"
-    layers: str = "layers"
-    token_table: str = "embed_tokens"
-    front_parts: tuple[str, ...] = ("embed_tokens",)
-    position_table: str | None = None
-    back_parts: tuple[str, ...] = ("norm",)
-    head: str = "lm_head.weight"
-    gated_mlp: bool = True
-    norm: Literal["rms", "layer"] = "rms"
-    norms_per_layer: int = 2
-    qk_norm: Literal["none", "head", "full"] = "none"
-    grouped_query: bool = True
-    """Whether the config may set KV heads and head size apart from H and d / H."""
-    qkv_bias: Bias = False
-    out_bias: Bias = False
-    mlp_bias: Bias = False
-    position_offset: int = 0
-    attention: str = "sdpa"
-    defaults: Mapping[str, object] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    unsupported: Mapping[str, str] = field(default_factory=dict)
-    """Config keys that, when true, change the computation beyond what the shards cover, and why."""
-
+from testbed.models.counting import count_shape
+from testbed.models.family import Config, Family
+from testbed.models.shape import ModelShape
 
 _GEMMA_DEFAULTS = {"tie_word_embeddings": True, "head_dim": 256, "max_position_embeddings": 8192}
 
@@ -182,6 +144,15 @@ def family_of(config: Config, *, file: str | None = None) -> tuple[str, Family]:
     family = FAMILIES[model_type]
     _check_variant(config, family, file)
     return model_type, family
+
+
+def shape_of(name: str, config: Config, *, file: str | None = None) -> ModelShape:
+    """Sizes and weight counts of a model from its config alone; equal to what the library would build.
+
+    Raises ModelError for an unsupported family or variant and for a size that is missing or senseless.
+    """
+    model_type, family = family_of(config, file=file)
+    return count_shape(name, model_type, family, config, file=file)
 
 
 def _check_variant(config: Config, family: Family, file: str | None) -> None:

@@ -20,7 +20,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from testbed.core.errors import ModelError
 from testbed.models.checkpoint import canonical_names, tensor_files
-from testbed.models.families import FAMILIES, Family
+from testbed.models.families import FAMILIES
+from testbed.models.family import Family
 from testbed.models.source import ModelSource
 
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from testbed.core.errors import ModelError, nearest_name
 from testbed.models.checkpoint import check_complete, read_json, tensor_files
-from testbed.models.counting import shape_of
-from testbed.models.families import FAMILIES
+from testbed.models.families import FAMILIES, shape_of
 from testbed.models.known_shapes import KNOWN_CONFIGS
 from testbed.models.shape import ModelShape
 
