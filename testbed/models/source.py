@@ -22,7 +22,7 @@ from testbed.models.shape import ModelShape
 PEBBLE = "pebble"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ def from_folder(folder: Path, *, name: str | None = None) -> ModelSource:
         config=config,
         shape=shape,
         has_weights=True,
-        tokenizer_file=next((folder / item for item in _TOKENIZER_FILES if (folder / item).is_file()), None),
+        tokenizer_file=next((folder / item for item in TOKENIZER_FILES if (folder / item).is_file()), None),
         stop_token_ids=_stop_token_ids(folder, config),
     )
 
