@@ -24,11 +24,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Ticket(Generic[T]):
-    """A stage under way: it ends `duration_ns` of virtual time after it began, and its result is asked for only then.
+    """A stage under way: it ends `duration_ns` of virtual time after it began, and `value` is asked for only then.
 
-    `duration_ns` None means that the stage takes as long as it really takes (``costs: measured``): `value` is asked for
-    at once and its wall time becomes the virtual duration.
+    Real tensors therefore compute while virtual time goes on elsewhere.
     """
 
-    duration_ns: int | None
+    duration_ns: int
     value: Callable[[], T]

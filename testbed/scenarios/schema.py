@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import LINKS, POLICIES, ROUTERS, SCHEDULERS, Registry
 from testbed.scenarios.base import Block, PositiveTimeNs, as_pydantic
+from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
 from testbed.scenarios.workload import Workload
 
@@ -41,14 +42,12 @@ def _read_policy(value: object) -> object:
     if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
         return value  # pydantic says what is wrong with it
     try:
-        policy = POLICIES.load(data["kind"])
+        return validate(POLICIES.load(data["kind"]).Config, data)
     except ScenarioError as error:
         raise as_pydantic(error) from None
-    return policy.Config.model_validate(data)
 
 
 Policy = Annotated[SerializeAsAny[PolicyConfig], BeforeValidator(_read_policy)]
-LinkSpec = Annotated[LinkProfile, Field(description="a link of the catalogue, by name or with overrides")]
 
 
 class Sampling(Block):

@@ -1,0 +1,97 @@
+"""What shard hosts are asked to compute, as plain values that travel between processes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.models.sampling_config import SamplingConfig
+from testbed.models.source import ModelSource
+
+TOKEN_BYTES = 4  # a token id on the wire
+
+
+def pack_tokens(tokens: Sequence[int]) -> bytes:
+    """Token ids as they travel where nothing runs on the device."""
+    return struct.pack(f"<{len(tokens)}I", *tokens)
+
+
+def unpack_tokens(message: bytes) -> list[int]:
+    return list(struct.unpack(f"<{len(message) // TOKEN_BYTES}I", message))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpec:
+    """Everything a host needs to load shards: equal on every host of a run."""
+
+    source: ModelSource
+    dtype: str
+    sampling: SamplingConfig
+    seed: int
+    keep_logits: bool  # for AuditCall
+    use_gpu: bool = False  # cloud hosts, where one is at hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontCall:
+    """Run `tokens` through layers [0, split) of a session and encode the hidden states: the message to send."""
+
+    session: int
+    split: int
+    codec: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeCall:
+    """Run `tokens` through the whole model on the device and choose the next token."""
+
+    session: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackItem:
+    """One sequence of a server's batch: its message, or token ids where `split` is 0."""
+
+    session: int
+    split: int
+    codec: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackCall:
+    """Run one real batch through layers [split, L) and choose each sequence's next token."""
+
+    items: tuple[BackItem, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseCall:
+    """Forget a session's caches. Its logits stay until they are audited."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditCall:
+    """Hold a finished session's logits against the unsplit model, fed the same tokens step by step."""
+
+    session: int
+    prompt: tuple[int, ...]
+    output: tuple[int, ...]
+
+
+Call = FrontCall | WholeCall | BackCall | CloseCall | AuditCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A call's result and the wall time it took: layers apart from the codec."""
+
+    value: Any
+    compute_ns: int = 0
+    codec_ns: int = 0

@@ -1,0 +1,149 @@
+"""A shard host: one process's worth of real shards, shared by many emulated devices or servers.
+
+Fronts of one split share one set of weights; every session keeps its own KV cache. The host is a plain class: the
+in-process executor calls it directly and a Ray actor wraps it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from testbed.actors.calls import (
+    AuditCall,
+    BackCall,
+    BackItem,
+    Call,
+    CloseCall,
+    Done,
+    FrontCall,
+    HostSpec,
+    WholeCall,
+    unpack_tokens,
+)
+from testbed.codecs.framing import Codec
+from testbed.core.cast import Quality
+from testbed.core.registry import CODECS
+from testbed.core.rng import Stream
+from testbed.models.sampling import Sampler
+from testbed.models.shard import Shard, ShardInput
+
+Logits = npt.NDArray[np.float32]
+
+
+class ShardHost:
+    """Loads the shards its calls need, at their first use, and runs calls one after the other.
+
+    Devices' passes run at batch 1, since each stands for a machine of its own: their results can't depend on which
+    devices share a host. A server's batch runs as one real batch.
+    """
+
+    def __init__(self, spec: HostSpec) -> None:
+        torch.set_num_threads(1)  # results, and the host's share of the machine, must not depend on the core count
+        self._spec = spec
+        self._device = "cuda" if spec.use_gpu and torch.cuda.is_available() else "cpu"
+        self._shards: dict[tuple[int, int], Shard] = {}
+        self._codecs: dict[str, Codec] = {}
+        self._samplers: dict[int, Sampler] = {}
+        self._logits: dict[int, list[Logits]] = {}
+        self._seeds = Stream.named(spec.seed, "sampling")
+        self._run: dict[type[Call], Callable[[Any], Done]] = {
+            FrontCall: self._front,
+            WholeCall: self._whole,
+            BackCall: self._back,
+            CloseCall: self._close,
+            AuditCall: self._audit,
+        }
+
+    def execute(self, calls: Sequence[Call]) -> list[Done]:
+        """Run calls in order; a session is opened by its first call."""
+        return [self._run[type(call)](call) for call in calls]
+
+    def resident_bytes(self) -> dict[tuple[int, int], int]:
+        """Bytes of weights held, by shard (start, stop)."""
+        return {key: shard.resident_bytes() for key, shard in self._shards.items()}
+
+    def _front(self, call: FrontCall) -> Done:
+        shard = self._shard(0, call.split, call.session)
+        started_ns = time.perf_counter_ns()
+        (hidden_ND,) = shard.forward([ShardInput(session=call.session, tokens=call.tokens)], batched=False)
+        computed_ns = time.perf_counter_ns()
+        message = self._codec(call.codec).encode(hidden_ND)
+        return Done(value=message, compute_ns=computed_ns - started_ns, codec_ns=time.perf_counter_ns() - computed_ns)
+
+    def _whole(self, call: WholeCall) -> Done:
+        shard = self._shard(0, self._num_layers, call.session)
+        started_ns = time.perf_counter_ns()
+        (logits_V,) = shard.forward([ShardInput(session=call.session, tokens=call.tokens)], batched=False)
+        token = self._choose(call.session, logits_V)
+        return Done(value=token, compute_ns=time.perf_counter_ns() - started_ns)
+
+    def _back(self, call: BackCall) -> Done:
+        started_ns = time.perf_counter_ns()
+        inputs = [self._input(item) for item in call.items]
+        decoded_ns = time.perf_counter_ns()
+        tokens: list[int] = [0] * len(inputs)
+        for split in sorted({item.split for item in call.items}):
+            places = [place for place, item in enumerate(call.items) if item.split == split]
+            shard = self._shard(split, self._num_layers, *(call.items[place].session for place in places))
+            for place, logits_V in zip(places, shard.forward([inputs[place] for place in places]), strict=True):
+                tokens[place] = self._choose(call.items[place].session, logits_V)
+        compute_ns = time.perf_counter_ns() - decoded_ns
+        return Done(value=tokens, compute_ns=compute_ns, codec_ns=decoded_ns - started_ns)
+
+    def _input(self, item: BackItem) -> ShardInput:
+        if item.split == 0:
+            return ShardInput(session=item.session, tokens=unpack_tokens(item.message))
+        return ShardInput(session=item.session, hidden=self._codec(item.codec).decode(item.message))
+
+    def _close(self, call: CloseCall) -> Done:
+        for shard in self._shards.values():
+            if call.session in shard.sessions:
+                shard.close(call.session)
+        self._samplers.pop(call.session, None)
+        return Done(value=None)
+
+    def _audit(self, call: AuditCall) -> Done:
+        """Teacher-forced: at each step the unsplit model sees the tokens that the split run chose."""
+        kept = self._logits.pop(call.session)
+        shard = self._shard(0, self._num_layers, session := -1 - call.session)
+        num_agree, largest = 0, 0.0
+        for step, logits_V in enumerate(kept):
+            tokens = call.prompt if step == 0 else (call.output[step - 1],)
+            (reference_V,) = shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
+            num_agree += int(np.argmax(reference_V) == np.argmax(logits_V))
+            largest = max(largest, float(np.abs(reference_V - logits_V).max()))
+        shard.close(session)
+        return Done(value=Quality(num_tokens=len(kept), num_agree=num_agree, max_logit_difference=largest))
+
+    def _choose(self, session: int, logits_V: Logits) -> int:
+        if session not in self._samplers:
+            seed = self._seeds.u64(session, 0) >> 1  # torch takes 63 bits
+            self._samplers[session] = Sampler(self._spec.sampling, seed)
+        if self._spec.keep_logits:
+            self._logits.setdefault(session, []).append(logits_V)
+        return self._samplers[session].sample(logits_V)
+
+    def _shard(self, start: int, stop: int, *sessions: int) -> Shard:
+        shard = self._shards.get((start, stop))
+        if shard is None:
+            shard = Shard(self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device)
+            self._shards[start, stop] = shard
+        for session in sessions:
+            if session not in shard.sessions:
+                shard.open(session)
+        return shard
+
+    def _codec(self, name: str) -> Codec:
+        if name not in self._codecs:
+            self._codecs[name] = CODECS.load(name)()
+        return self._codecs[name]
+
+    @property
+    def _num_layers(self) -> int:
+        return self._spec.source.shape.num_layers

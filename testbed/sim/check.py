@@ -1,0 +1,85 @@
+"""What can be known to be impossible before anything runs: refused as the user's mistake, with its YAML path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from testbed.actors.memory import edge_demand, free_bytes, largest_split, server_weights_bytes
+from testbed.core.errors import ScenarioError
+from testbed.core.units import format_si
+from testbed.models.shape import ModelShape
+from testbed.models.source import ModelSource
+from testbed.scenarios.schema import Group, Scenario
+from testbed.sim.requests import Request
+from testbed.sim.world import BITS, Policy, build_policies
+
+
+def check_scenario(scenario: Scenario, source: ModelSource) -> None:
+    """Raise ScenarioError for a split the model, a device or the servers can't have, and for real groups of no model."""
+    policies = build_policies(scenario)
+    for index, (group, policy) in enumerate(zip(scenario.fleet, policies, strict=True)):
+        if group.compute == "real" and not source.has_weights:
+            raise ScenarioError(
+                "a real group needs a model with weights", path=f"fleet[{index}].compute", value=scenario.model,
+                allowed="modelled, or a model folder",
+            )  # fmt: skip
+        for split in policy.splits(source.shape.num_layers):
+            _check_split(scenario, source.shape, index, split)
+    _check_servers(scenario, source.shape, policies)
+
+
+def check_requests(scenario: Scenario, source: ModelSource, requests: Iterable[Request]) -> None:
+    """Raise ScenarioError for a real request that is longer than the model's positions."""
+    limit = source.shape.max_positions
+    for request in requests:
+        total = request.num_prompt_tokens + request.max_output_tokens
+        if request.prompt is not None and total > limit:
+            raise ScenarioError(
+                f"prompt and output of request {request.request} are longer than the model's positions",
+                path=f"fleet[{request.group}]",
+                value=total,
+                allowed=f"at most {limit} tokens",
+            )
+
+
+def _check_split(scenario: Scenario, shape: ModelShape, index: int, split: int) -> None:
+    group = scenario.fleet[index]
+    path = "policy.split" if group.policy is None else f"fleet[{index}].policy.split"
+    if split > shape.num_layers:
+        raise ScenarioError(
+            f"the model has {shape.num_layers} layers", path=path, value=split, allowed=f"0 to {shape.num_layers}"
+        )
+    if split < shape.num_layers and not scenario.servers:
+        raise ScenarioError(
+            "layers behind the cut need a server, and there is none", path=path, value=split,
+            allowed=f"{shape.num_layers}, or an entry under servers",
+        )  # fmt: skip
+    _check_device(group, shape, split, path, BITS[scenario.dtype])
+
+
+def _check_device(group: Group, shape: ModelShape, split: int, path: str, bits: int) -> None:
+    """One token must fit at least; longer requests that don't are out-of-memory outcomes of the run."""
+    demand, free = edge_demand(shape, split, 1, bits, bits).total_bytes, free_bytes(group.device)
+    if demand > free:
+        most = largest_split(group.device, shape, 1, bits, bits)
+        raise ScenarioError(
+            f"{group.device.name} has {format_si(free, 'B')} free and the front of {split} layers takes "
+            f"{format_si(demand, 'B')}",
+            path=path,
+            value=split,
+            allowed=f"0 to {most}",
+        )
+
+
+def _check_servers(scenario: Scenario, shape: ModelShape, policies: Iterable[Policy]) -> None:
+    splits = {split for policy in policies for split in policy.splits(shape.num_layers)} - {shape.num_layers}
+    bits = BITS[scenario.dtype]
+    weights = server_weights_bytes(shape, splits, bits) if splits else 0
+    for index, servers in enumerate(scenario.servers):
+        free = free_bytes(servers.server)
+        if weights > free:
+            raise ScenarioError(
+                f"{servers.server.name} has {format_si(free, 'B')} free and the layers behind the cut take "
+                f"{format_si(weights, 'B')}",
+                path=f"servers[{index}].server",
+            )

@@ -1,0 +1,97 @@
+"""An edge device in virtual time: its turn, its memory, its link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import simpy
+
+from testbed.actors.edge import EdgeDevice
+from testbed.actors.energy import device_energy_j
+from testbed.actors.memory import edge_demand, free_bytes
+from testbed.core.cast import DeviceEnd, LinkEnd
+from testbed.core.plan import Decision, Observation
+from testbed.models.shape import ModelShape
+from testbed.network_models.transfer import Direction, Link
+from testbed.scenarios.profiles import DeviceProfile
+from testbed.sim.kernel import Clock
+from testbed.sim.requests import Request
+
+
+@dataclass(slots=True, kw_only=True)
+class Device:
+    """One device; it answers one request at a time, later ones wait for their turn."""
+
+    device: int
+    profile: DeviceProfile
+    shape: ModelShape
+    value_bits: int
+    edge: EdgeDevice
+    uplink: Link
+    downlink: Link
+    turn: simpy.Resource
+    busy_ns: int = 0
+    peak_memory_bytes: int = field(default=0)
+
+    def observe(self, clock: Clock, request: Request) -> Observation:
+        """What the device knows when its turn comes."""
+        return Observation(
+            now_ns=clock.now_ns,
+            device_kind=self.profile.name,
+            memory_bytes=self.profile.memory,
+            free_memory_bytes=free_bytes(self.profile),
+            num_layers=self.shape.num_layers,
+            prompt_tokens=request.num_prompt_tokens,
+            max_output_tokens=request.max_output_tokens,
+        )
+
+    def admits(self, request: Request, decision: Decision) -> bool:
+        """Whether weights, KV cache at full length and activations fit; a request that doesn't is out of memory."""
+        tokens = request.num_prompt_tokens + request.max_output_tokens
+        demand = edge_demand(self.shape, decision.split, tokens, self.value_bits, self.value_bits).total_bytes
+        if demand > free_bytes(self.profile):
+            return False
+        self.peak_memory_bytes = max(self.peak_memory_bytes, demand)
+        return True
+
+    def end(self, duration_ns: int) -> DeviceEnd:
+        """The account of a run that took this long."""
+        transmit_ns, receive_ns = self.uplink.snapshot().busy_ns, self.downlink.snapshot().busy_ns
+        energy_j = device_energy_j(
+            self.profile,
+            duration_ns=duration_ns,
+            busy_ns=min(self.busy_ns, duration_ns),
+            transmit_ns=transmit_ns,
+            receive_ns=receive_ns,
+        )
+        return DeviceEnd(
+            device=self.device,
+            busy_ns=self.busy_ns,
+            transmit_ns=transmit_ns,
+            receive_ns=receive_ns,
+            energy_j=energy_j,
+            peak_memory_bytes=self.peak_memory_bytes,
+        )
+
+    def link_ends(self) -> list[LinkEnd]:
+        """The account of both directions of its link."""
+        return [
+            _link_end(self.device, direction, link)
+            for direction, link in ((Direction.UP, self.uplink), (Direction.DOWN, self.downlink))
+        ]
+
+
+def _link_end(device: int, direction: Direction, link: Link) -> LinkEnd:
+    counters = link.snapshot()
+    return LinkEnd(
+        device=device,
+        direction=direction.value,
+        messages=counters.messages,
+        payload_bytes=counters.payload_bytes,
+        wire_bytes=counters.wire_bytes,
+        packets=counters.packets,
+        retransmissions=counters.retransmissions,
+        dropped_packets=counters.dropped_packets,
+        busy_ns=counters.busy_ns,
+        peak_backlog_bytes=counters.peak_backlog_bytes,
+    )

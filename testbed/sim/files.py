@@ -1,0 +1,133 @@
+"""Files that a workload names: prompts and arrival traces. Every complaint has the file and its line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.core.errors import ScenarioError, nearest_name
+from testbed.core.units import NS_PER_S
+from testbed.scenarios.workload import TraceArrivals
+
+_NS_PER_UNIT = {"s": NS_PER_S, "ms": 1_000_000, "us": 1_000, "ns": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceRow:
+    index: int
+    arrival_ns: int
+    num_prompt_tokens: int | None
+    num_output_tokens: int | None
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise ScenarioError("no such file", file=file) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"can't read the file: {error}", file=file) from None
+
+
+def read_text_prompts(file: str) -> list[str]:
+    """The non-empty lines."""
+    texts = [line.strip() for line in _lines(file) if line.strip()]
+    if not texts:
+        raise ScenarioError("the file has no prompt", file=file)
+    return texts
+
+
+def read_id_prompts(file: str) -> list[list[int]]:
+    """A JSON list of token ids, or a mapping with `ids`, a line."""
+    prompts = [_ids(line, file, number) for number, line in enumerate(_lines(file), 1) if line.strip()]
+    if not prompts:
+        raise ScenarioError("the file has no prompt", file=file)
+    return prompts
+
+
+def _ids(line: str, file: str, number: int) -> list[int]:
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ScenarioError(f"line {number} is not JSON: {error.msg}", file=file, value=line[:80]) from None
+    ids = data.get("ids") if isinstance(data, dict) else data
+    if not isinstance(ids, list) or not ids or not all(type(item) is int for item in ids):
+        raise ScenarioError(
+            f"line {number} is no prompt", file=file, value=line[:80], allowed='[1, 2, 3] or {"ids": [1, 2, 3]}'
+        )
+    return ids
+
+
+def read_trace(arrivals: TraceArrivals) -> Iterator[TraceRow]:
+    """The rows of a CSV trace, in the file's order, up to its limit."""
+    reader = csv.reader(_lines(arrivals.file))
+    header = next(reader, None)
+    if header is None:
+        raise ScenarioError("the trace is empty: a header row is expected", file=arrivals.file)
+    time_column = _column(arrivals.time_column, header, arrivals.file)
+    prompt_column = _column(arrivals.prompt_column, header, arrivals.file)
+    output_column = _column(arrivals.output_column, header, arrivals.file)
+    assert time_column is not None, "the schema requires it"
+    index = 0
+    for row in reader:
+        if not row:
+            continue
+        if index == arrivals.limit:
+            return
+        cells = _Cells(row, file=arrivals.file, line=reader.line_num)
+        yield TraceRow(
+            index=index,
+            arrival_ns=cells.time_ns(time_column, _NS_PER_UNIT[arrivals.time_unit]),
+            num_prompt_tokens=cells.count(prompt_column),
+            num_output_tokens=cells.count(output_column),
+        )
+        index += 1
+    if index == 0:
+        raise ScenarioError("the trace has no rows", file=arrivals.file)
+
+
+def _column(name: str | None, header: list[str], file: str) -> int | None:
+    if name is None:
+        return None
+    if name not in header:
+        raise ScenarioError(
+            "the trace has no such column", file=file, value=name, allowed=header, nearest=nearest_name(name, header)
+        )
+    return header.index(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """One row of a trace, and where it stands."""
+
+    cells: list[str]
+    file: str
+    line: int
+
+    def time_ns(self, column: int, ns_per_unit: int) -> int:
+        text = self._cell(column)
+        try:
+            time_ns = round(float(text) * ns_per_unit)
+        except (ValueError, OverflowError):
+            raise ScenarioError(f"line {self.line}: not a time", file=self.file, value=text) from None
+        if time_ns < 0:
+            raise ScenarioError(f"line {self.line}: a time can't be negative", file=self.file, value=text)
+        return time_ns
+
+    def count(self, column: int | None) -> int | None:
+        if column is None:
+            return None
+        text = self._cell(column)
+        if not text.strip().isdecimal() or int(text) < 1:
+            raise ScenarioError(
+                f"line {self.line}: not a number of tokens", file=self.file, value=text, allowed="1 or more"
+            )
+        return int(text)
+
+    def _cell(self, column: int) -> str:
+        if column >= len(self.cells):
+            raise ScenarioError(f"line {self.line} has {len(self.cells)} columns, too few", file=self.file)
+        return self.cells[column]

@@ -1,0 +1,65 @@
+"""What a request carries along: its session, its place, its tokens so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from testbed.actors.edge import Session, Step
+from testbed.core.errors import TestbedError
+from testbed.network_models.transfer import Direction
+from testbed.sim.device import Device
+from testbed.sim.kernel import Clock
+from testbed.sim.requests import Request
+from testbed.sim.server import Server
+from testbed.sim.trace import Trace
+
+
+class MessageLostError(TestbedError):
+    """A link gave a message up; the request fails."""
+
+    def __init__(self, direction: Direction) -> None:
+        super().__init__(f"message lost on the {direction}-link")
+
+
+@dataclass(slots=True, kw_only=True)
+class Journey:
+    """One admitted request. `server` is None where the device holds the whole model."""
+
+    clock: Clock
+    request: Request
+    session: Session
+    device: Device
+    server: Server | None
+    trace: Trace
+    kv_reserve_bytes: int  # of the server's KV cache, at full length
+    stop_tokens: frozenset[int]
+    output: list[int] = field(default_factory=list)
+
+    @property
+    def is_real(self) -> bool:
+        return self.request.prompt is not None
+
+    @property
+    def server_goes_on(self) -> bool:
+        """At split 0 the server has all it needs for the next step: tokens stream down meanwhile."""
+        return self.session.split == 0
+
+    @property
+    def step(self) -> Step:
+        """The pass to run next: the prompt, then the token chosen last."""
+        request = self.request
+        if not self.output:
+            return Step(num_tokens=request.num_prompt_tokens, past_tokens=0, tokens=request.prompt)
+        past_tokens = request.num_prompt_tokens + len(self.output) - 1
+        return Step(num_tokens=1, past_tokens=past_tokens, tokens=(self.output[-1],) if self.is_real else None)
+
+    def choose(self, token: int) -> str:
+        """Take the token that the last pass chose: why generation ends with it, or "" when it goes on."""
+        self.output.append(token)
+        if token in self.stop_tokens:
+            return "eos"
+        return "length" if len(self.output) == self.request.max_output_tokens else ""
+
+    def deliver(self) -> None:
+        """The device has the token chosen last."""
+        self.trace.token(self.clock.now_ns, len(self.output) - 1, self.output[-1])

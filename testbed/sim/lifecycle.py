@@ -1,0 +1,119 @@
+"""One request's journey. Read this file first: everything else serves one of its lines.
+
+Every wait below is one span of the request's trace, so its hops add up to its end-to-end time exactly.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from testbed.actors.calls import TOKEN_BYTES
+from testbed.actors.cloud import BackStep
+from testbed.actors.edge import Payload, token_payload
+from testbed.core.events import Hop, Outcome
+from testbed.core.work import Ticket
+from testbed.network_models.transfer import Direction
+from testbed.sim.journey import Journey, MessageLostError
+from testbed.sim.kernel import Wait
+from testbed.sim.requests import Request
+from testbed.sim.server import Served
+from testbed.sim.streaming import TokenStream
+from testbed.sim.world import World
+
+T = TypeVar("T")
+
+
+def live(world: World, request: Request) -> Wait[None]:
+    """From arrival to the last token, out of memory, or a message lost for good."""
+    clock, device, trace = world.clock, world.devices[request.device], world.trace(request)
+    with device.turn.request() as turn:
+        yield turn
+        trace.span(clock.now_ns, Hop.DEVICE_WAIT)
+        decision = world.decide(request)
+        if not device.admits(request, decision):
+            trace.ended(clock.now_ns, Outcome.OOM, "device memory")
+            return
+        journey = world.embark(request, decision, trace)
+        if journey is None:
+            trace.ended(clock.now_ns, Outcome.OOM, "server memory")
+            return
+        try:
+            finish = yield from _generate(journey) if journey.server else _generate_alone(journey)
+            trace.ended(clock.now_ns, Outcome.COMPLETED, finish)
+            world.completed(journey)
+        except MessageLostError as lost:
+            trace.ended(clock.now_ns, Outcome.FAILED, str(lost))
+        finally:
+            world.disembark(journey)
+
+
+def _generate(journey: Journey) -> Wait[str]:
+    """Prefill, then a decode step a token; where the server goes on by itself its tokens stream down meanwhile."""
+    stream = TokenStream(journey)
+    payload = yield from _send_up(journey)
+    while True:
+        token = yield from _back(journey, payload)
+        finish = journey.choose(token)
+        if journey.server_goes_on:
+            stream.send(token)
+        else:
+            yield from _carry(journey, TOKEN_BYTES, Direction.DOWN)
+            journey.deliver()
+        if finish:
+            break
+        journey.trace.step += 1
+        payload = token_payload(journey.step) if journey.server_goes_on else (yield from _send_up(journey))
+    yield from stream.drain()
+    return finish
+
+
+def _generate_alone(journey: Journey) -> Wait[str]:
+    """The device holds the whole model: nothing crosses the link."""
+    finish = ""
+    while not finish:
+        token = yield from _busy(journey, Hop.FRONT, journey.device.edge.start_whole(journey.session, journey.step))
+        finish = journey.choose(token)
+        journey.deliver()
+        journey.trace.step += 1
+    return finish
+
+
+def _send_up(journey: Journey) -> Wait[Payload]:
+    """The device's share of a step, and its message to the server."""
+    payload = token_payload(journey.step)
+    if journey.session.split > 0:
+        front = journey.device.edge.start_front(journey.session, journey.step)
+        payload = yield from _busy(journey, Hop.FRONT, front)
+        yield from _busy(journey, Hop.ENCODE, Ticket(payload.encode_ns, lambda: None))
+    yield from _carry(journey, payload.size_bytes, Direction.UP)
+    return payload
+
+
+def _busy(journey: Journey, hop: Hop, ticket: Ticket[T]) -> Wait[T]:
+    """The device computes."""
+    value = yield from journey.clock.completion(ticket)
+    journey.device.busy_ns += ticket.duration_ns
+    journey.trace.span(journey.clock.now_ns, hop)
+    return value
+
+
+def _carry(journey: Journey, size_bytes: int, direction: Direction) -> Wait[None]:
+    """One message over the device's link."""
+    link = journey.device.uplink if direction is Direction.UP else journey.device.downlink
+    transfer = yield link.send(size_bytes)
+    journey.trace.moved(transfer, direction)
+    journey.trace.waited(transfer, direction)
+    if not transfer.delivered:
+        raise MessageLostError(direction)
+
+
+def _back(journey: Journey, payload: Payload) -> Wait[int]:
+    """The server's share of a step: it waits for its iteration, which serves many."""
+    assert journey.server is not None, "an edge-only journey has no back"
+    step = BackStep(session=journey.session, step=journey.step, payload=payload, real=journey.is_real)
+    served: Served = yield journey.server.submit(step, journey.kv_reserve_bytes)
+    wait_ns = journey.clock.now_ns - journey.trace.cursor_ns - served.decode_ns - served.back_ns
+    journey.trace.spans(
+        journey.clock.now_ns, (Hop.SERVER_WAIT, wait_ns), (Hop.DECODE, served.decode_ns), (Hop.BACK, served.back_ns)
+    )
+    return served.token

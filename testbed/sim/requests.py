@@ -1,0 +1,195 @@
+"""The requests of a run: a pure function of the scenario, the seed and the files it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from testbed.core.distributions import exponential, lognormal
+from testbed.core.errors import ScenarioError
+from testbed.core.rng import Stream
+from testbed.core.units import seconds_to_ns
+from testbed.scenarios.schema import Scenario
+from testbed.scenarios.workload import (
+    CorpusPrompts,
+    EmpiricalLength,
+    FixedLength,
+    IdPrompts,
+    Length,
+    PoissonArrivals,
+    Prompts,
+    RandomPrompts,
+    TextPrompts,
+    TimedArrivals,
+    TraceArrivals,
+    UniformLength,
+    Workload,
+)
+from testbed.sim.files import read_id_prompts, read_text_prompts, read_trace
+
+_NUM_CORPUS_PROMPTS = 256  # taken in turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request as its device gets it. `prompt` is None in modelled groups, which need its length only."""
+
+    request: int
+    group: int
+    device: int
+    arrival_ns: int
+    num_prompt_tokens: int
+    prompt: tuple[int, ...] | None
+    max_output_tokens: int
+    ignore_eos: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrival:
+    """A request before it has a number; `entity` and `counter` key its draws."""
+
+    arrival_ns: int
+    device: int
+    counter: int  # of the device's requests, or of the trace's rows
+    num_prompt_tokens: int | None = None
+    num_output_tokens: int | None = None
+
+
+class Encoder(Protocol):
+    """The part of a tokenizer that prompts need."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+class Workloads:
+    """Draws every group's requests. `tokenizer` is asked for only where prompts are text."""
+
+    def __init__(self, scenario: Scenario, *, vocab_size: int, tokenizer: Callable[[], Encoder]) -> None:
+        self._scenario = scenario
+        self._vocab_size = vocab_size
+        self._tokenizer = tokenizer
+        self._gaps = Stream.named(scenario.seed, "arrivals")
+        self._lengths = Stream.named(scenario.seed, "lengths.prompt")
+        self._outputs = Stream.named(scenario.seed, "lengths.output")
+        self._ids = Stream.named(scenario.seed, "prompt.ids")
+
+    def requests(self) -> list[Request]:
+        """All requests, numbered in the order of (arrival, device, the device's count)."""
+        drafts = [
+            (arrival, index)
+            for index, group in enumerate(self._scenario.fleet)
+            for arrival in self._arrivals(self._scenario.workload_of(group), self._devices(index))
+        ]
+        drafts.sort(key=lambda draft: (draft[0].arrival_ns, draft[0].device, draft[0].counter))
+        prompts = [self._prompts(self._scenario.workload_of(group).prompts) for group in self._scenario.fleet]
+        return [self._request(number, group, arrival, prompts[group]) for number, (arrival, group) in enumerate(drafts)]
+
+    def _devices(self, group: int) -> range:
+        first = sum(item.count for item in self._scenario.fleet[:group])
+        return range(first, first + self._scenario.fleet[group].count)
+
+    def _arrivals(self, workload: Workload, devices: range) -> Iterator[_Arrival]:
+        arrivals = workload.arrivals
+        if isinstance(arrivals, TraceArrivals):
+            yield from self._trace_arrivals(arrivals, devices)
+            return
+        for device in devices:
+            times = self._poisson(arrivals, device) if isinstance(arrivals, PoissonArrivals) else _timed(arrivals)
+            for counter, arrival_ns in enumerate(times):
+                yield _Arrival(arrival_ns=arrival_ns, device=device, counter=counter)
+
+    def _poisson(self, arrivals: PoissonArrivals, device: int) -> Iterator[int]:
+        now_ns, gap = 0, exponential(1 / arrivals.rate_per_device)
+        for counter in range(arrivals.requests_per_device):
+            now_ns += seconds_to_ns(gap.quantile(self._gaps.uniform(device, counter)))
+            yield now_ns
+
+    def _trace_arrivals(self, arrivals: TraceArrivals, devices: range) -> Iterator[_Arrival]:
+        for row in read_trace(arrivals):
+            device = devices[self._gaps.below(len(devices), devices.start, row.index)]
+            yield _Arrival(
+                arrival_ns=row.arrival_ns,
+                device=device,
+                counter=row.index,
+                num_prompt_tokens=row.num_prompt_tokens,
+                num_output_tokens=row.num_output_tokens,
+            )
+
+    def _prompts(self, prompts: Prompts) -> Sequence[tuple[int, ...]]:
+        """The prompts that a group's requests take in turn; empty where ids are random."""
+        match prompts:
+            case TextPrompts():
+                texts = prompts.texts if prompts.texts is not None else read_text_prompts(str(prompts.file))
+                return [tuple(self._tokenizer().encode(text)) for text in texts]
+            case CorpusPrompts():
+                return [tuple(self._tokenizer().encode(text)) for text in _corpus_texts(self._scenario.seed)]
+            case IdPrompts():
+                ids = prompts.ids if prompts.ids is not None else read_id_prompts(str(prompts.file))
+                return [self._checked_ids(item) for item in ids]
+            case RandomPrompts():
+                return []
+
+    def _checked_ids(self, ids: Sequence[int]) -> tuple[int, ...]:
+        if not ids or min(ids) < 0 or max(ids) >= self._vocab_size:
+            raise ScenarioError(
+                "a prompt's ids don't fit the model",
+                value=list(ids),
+                allowed=f"0 to {self._vocab_size - 1}, at least one",
+            )
+        return tuple(ids)
+
+    def _request(self, number: int, group: int, arrival: _Arrival, prompts: Sequence[tuple[int, ...]]) -> Request:
+        workload = self._scenario.workload_of(self._scenario.fleet[group])
+        real = self._scenario.fleet[group].compute == "real"
+        device, counter = arrival.device, arrival.counter
+        if prompts and arrival.num_prompt_tokens is None:
+            prompt: tuple[int, ...] | None = prompts[number % len(prompts)]
+            length = len(prompts[number % len(prompts)])
+        else:
+            length = self._prompt_length(workload.prompts, arrival)
+            prompt = self._random_ids(device, counter, length) if real else None
+        output = arrival.num_output_tokens or draw_length(
+            workload.output_tokens, self._outputs.uniform(device, counter)
+        )
+        return Request(
+            request=number,
+            group=group,
+            device=device,
+            arrival_ns=arrival.arrival_ns,
+            num_prompt_tokens=length,
+            prompt=prompt if real else None,
+            max_output_tokens=output,
+            ignore_eos=workload.ignore_eos,
+        )
+
+    def _prompt_length(self, prompts: Prompts, arrival: _Arrival) -> int:
+        if arrival.num_prompt_tokens is not None:
+            return arrival.num_prompt_tokens
+        assert isinstance(prompts, RandomPrompts), "all other kinds have prompts"
+        return draw_length(prompts.length, self._lengths.uniform(arrival.device, arrival.counter))
+
+    def _random_ids(self, device: int, counter: int, length: int) -> tuple[int, ...]:
+        draws = self._ids.u64_run(self._ids.u64(device, counter) >> 1, 0, length)
+        return tuple(int(draw) % self._vocab_size for draw in draws)
+
+
+def draw_length(length: Length, u: float) -> int:
+    """The length at quantile `u` in [0, 1)."""
+    if isinstance(length, FixedLength):
+        return length.value
+    if isinstance(length, UniformLength):
+        return length.low + int(u * (length.high - length.low + 1))
+    if isinstance(length, EmpiricalLength):
+        return length.values[int(u * len(length.values))]
+    return min(length.max, max(1, round(lognormal(length.mean, length.std).quantile(u))))
+
+
+def _timed(arrivals: TimedArrivals) -> Sequence[int]:
+    return sorted(arrivals.times)
+
+
+def _corpus_texts(seed: int) -> Sequence[str]:
+    from testbed.models.pebble.prompts import prompts  # noqa: PLC0415 - builds the corpus's world
+
+    return prompts(seed, _NUM_CORPUS_PROMPTS)

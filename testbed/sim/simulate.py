@@ -1,0 +1,28 @@
+"""Run a world: requests enter at their arrival, the clock goes on until nothing is left to happen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from testbed.sim.kernel import Wait
+from testbed.sim.lifecycle import live
+from testbed.sim.requests import Request
+from testbed.sim.world import World
+
+
+def simulate(world: World, requests: Sequence[Request], *, stop_at_ns: int | None = None) -> None:
+    """Advance virtual time until every request has ended, or to `stop_at_ns`; `requests` are in arrival order."""
+    arrivals = world.clock.process(_arrive(world, requests))
+    if stop_at_ns is not None:
+        world.clock.run(until=stop_at_ns)
+    else:
+        world.clock.run()
+        assert arrivals.processed, "every request has entered"
+
+
+def _arrive(world: World, requests: Sequence[Request]) -> Wait[None]:
+    """Requests of one instant enter in the order of their numbers."""
+    for request in requests:
+        if request.arrival_ns > world.clock.now_ns:
+            yield world.clock.timeout(request.arrival_ns - world.clock.now_ns)
+        world.clock.process(live(world, request))

@@ -1,0 +1,54 @@
+"""Tokens that a server sends down while it goes on: the device reads them in order."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import simpy
+
+from testbed.actors.calls import TOKEN_BYTES
+from testbed.network_models.transfer import Direction, Transfer
+from testbed.sim.journey import Journey, MessageLostError
+from testbed.sim.kernel import Wait
+
+
+class TokenStream:
+    """One request's tokens on their way down, each a message of its own; jitter may let them overtake each other."""
+
+    def __init__(self, journey: Journey) -> None:
+        self._journey = journey
+        self._messages: list[simpy.Event] = []
+        self._waiting: dict[int, int] = {}  # arrived before an earlier token: index -> token
+        self._num_delivered = 0
+
+    def send(self, token: int) -> None:
+        """Hand one token to the down-link."""
+        index = len(self._messages)
+        message = self._journey.device.downlink.send(TOKEN_BYTES)
+        assert message.callbacks is not None, "a message takes time"
+        message.callbacks.append(lambda event: self._arrive(index, token, event.value))
+        self._messages.append(message)
+
+    def drain(self) -> Wait[None]:
+        """Wait until the last token is there.
+
+        Raises MessageLostError when one never came.
+        """
+        if not self._messages:
+            return
+        yield self._journey.clock.all_of(self._messages)
+        transfers = [cast(Transfer, message.value) for message in self._messages]
+        last = max(transfers, key=lambda transfer: transfer.ended_ns)
+        self._journey.trace.waited(last, Direction.DOWN)
+        if not all(transfer.delivered for transfer in transfers):
+            raise MessageLostError(Direction.DOWN)
+
+    def _arrive(self, index: int, token: int, transfer: Transfer) -> None:
+        self._journey.trace.moved(transfer, Direction.DOWN)
+        if not transfer.delivered:
+            return
+        self._waiting[index] = token
+        while self._num_delivered in self._waiting:
+            token = self._waiting.pop(self._num_delivered)
+            self._journey.trace.token(self._journey.clock.now_ns, self._num_delivered, token)
+            self._num_delivered += 1

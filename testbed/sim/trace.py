@@ -1,0 +1,125 @@
+"""One request's account of its time: spans that follow each other without gap, and what it has to show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from testbed.core.events import (
+    Event,
+    EventSink,
+    Hop,
+    Outcome,
+    RequestAdmitted,
+    RequestArrived,
+    RequestEnded,
+    SpanEnded,
+    TokenDelivered,
+    TransferEnded,
+)
+from testbed.network_models.transfer import Direction, Transfer
+from testbed.sim.requests import Request
+
+_PIECES = {
+    Direction.UP: (Hop.UP_QUEUE, Hop.UP_SERIALISE, Hop.UP_RETRANSMIT, Hop.UP_PROPAGATE, Hop.UP_JITTER),
+    Direction.DOWN: (Hop.DOWN_QUEUE, Hop.DOWN_SERIALISE, Hop.DOWN_RETRANSMIT, Hop.DOWN_PROPAGATE, Hop.DOWN_JITTER),
+}
+
+
+class Trace:
+    """Emits a request's events. `cursor_ns` is where its next span begins."""
+
+    __slots__ = ("_emit", "cursor_ns", "device", "request", "step", "tokens")
+
+    def __init__(self, request: Request, emit: EventSink) -> None:
+        self.request = request.request
+        self.device = request.device
+        self.step = 0
+        self.cursor_ns = request.arrival_ns
+        self.tokens: list[int] = []
+        self._emit = emit
+        self.event(
+            RequestArrived(
+                time_ns=request.arrival_ns,
+                request=request.request,
+                device=request.device,
+                prompt_tokens=request.num_prompt_tokens,
+                max_output_tokens=request.max_output_tokens,
+            )
+        )
+
+    def event(self, event: Event) -> None:
+        self._emit(event)
+
+    def admitted(self, now_ns: int, *, split: int, codec: str, server: int) -> None:
+        self.event(RequestAdmitted(time_ns=now_ns, request=self.request, split=split, codec=codec, server=server))
+
+    def span(self, now_ns: int, hop: Hop, size_bytes: int = 0) -> None:
+        """What passed since the last span was `hop`; nothing where no time passed."""
+        if now_ns > self.cursor_ns:
+            self._span(now_ns, hop, self.cursor_ns, now_ns, size_bytes)
+
+    def spans(self, now_ns: int, *parts: tuple[Hop, int]) -> None:
+        """What passed since the last span, as consecutive (hop, duration) parts that end now."""
+        for hop, duration_ns in parts:
+            if duration_ns:
+                self._span(now_ns, hop, self.cursor_ns, self.cursor_ns + duration_ns, 0)
+        assert self.cursor_ns == now_ns, "a request's spans add up to its time"
+
+    def waited(self, transfer: Transfer, direction: Direction) -> None:
+        """A message that the request waited for has arrived, or was given up: the hops of its way."""
+        start_ns = transfer.sent_ns
+        for hop, duration_ns in _pieces(transfer, direction):
+            end_ns = start_ns + duration_ns
+            # A token streamed down while the server went on was waited for only from the last span's end.
+            if end_ns > self.cursor_ns:
+                self._span(transfer.ended_ns, hop, self.cursor_ns, end_ns, transfer.wire_bytes)
+            start_ns = end_ns
+
+    def moved(self, transfer: Transfer, direction: Direction) -> None:
+        """Account for a message's bytes."""
+        self.event(
+            TransferEnded(
+                time_ns=transfer.ended_ns,
+                request=self.request,
+                link=self.device,
+                direction=direction.value,
+                payload_bytes=transfer.payload_bytes,
+                wire_bytes=transfer.wire_bytes,
+                num_packets=transfer.num_packets,
+                num_retransmissions=transfer.num_retransmissions,
+                delivered=transfer.delivered,
+            )
+        )
+
+    def token(self, now_ns: int, index: int, token: int) -> None:
+        self.event(TokenDelivered(time_ns=now_ns, request=self.request, index=index, token=token))
+
+    def ended(self, now_ns: int, outcome: Outcome, reason: str) -> None:
+        assert self.cursor_ns == now_ns, "a request's spans add up to its time"
+        self.event(RequestEnded(time_ns=now_ns, request=self.request, outcome=outcome, reason=reason))
+
+    def _span(self, now_ns: int, hop: Hop, start_ns: int, end_ns: int, size_bytes: int) -> None:
+        self.cursor_ns = end_ns
+        self.event(
+            SpanEnded(
+                time_ns=now_ns,
+                request=self.request,
+                step=self.step,
+                hop=hop,
+                start_ns=start_ns,
+                end_ns=end_ns,
+                size_bytes=size_bytes,
+            )
+        )
+
+
+def _pieces(transfer: Transfer, direction: Direction) -> Iterator[tuple[Hop, int]]:
+    """The parts of a transfer's time in the order in which its last packet met them."""
+    durations = (
+        transfer.queue_ns,
+        transfer.serialise_ns,
+        transfer.retransmit_ns,
+        transfer.propagate_ns,
+        transfer.jitter_ns,
+    )
+    return zip(_PIECES[direction], durations, strict=True)

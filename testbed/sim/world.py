@@ -1,0 +1,227 @@
+"""A scenario's live objects: clock, devices on their links, servers, policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import simpy
+
+from testbed.actors.calls import AuditCall, CloseCall
+from testbed.actors.cloud import CloudWorker
+from testbed.actors.costs import CostModel
+from testbed.actors.edge import EdgeDevice, Session
+from testbed.actors.energy import processor_energy_j
+from testbed.actors.executor import Executor, HostPort, HostRef, Promise
+from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
+from testbed.codecs.framing import Codec
+from testbed.core.cast import Cast, DeviceEntry, ServerEnd, ServerEntry
+from testbed.core.events import EventSink
+from testbed.core.plan import Decision, Observation
+from testbed.core.registry import CODECS, POLICIES, ROUTERS, SCHEDULERS
+from testbed.models.source import ModelSource
+from testbed.network_models.build import build_link
+from testbed.network_models.transfer import Direction
+from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
+from testbed.scenarios.schema import Group, Scenario, Servers
+from testbed.sim.device import Device
+from testbed.sim.journey import Journey
+from testbed.sim.kernel import Clock
+from testbed.sim.requests import Request
+from testbed.sim.server import Server
+from testbed.sim.trace import Trace
+
+BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
+
+
+class Policy(Protocol):
+    """Decides at admission how a request is run; pure, with its state passed in and out."""
+
+    def splits(self, num_layers: int) -> Sequence[int]:
+        """Every split it may choose, so that what can't be held is refused before anything runs."""
+        ...
+
+    def decide(self, observation: Observation, state: Any) -> tuple[Decision, Any]: ...
+
+
+def build_policies(scenario: Scenario) -> list[Policy]:
+    """One policy a group."""
+    configs = [scenario.policy_of(group) for group in scenario.fleet]
+    return [POLICIES.load(config.kind)(config) for config in configs]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Built:
+    """A server and the profile it was built from."""
+
+    server: Server
+    profile: ServerProfile
+    group: str
+
+
+class World:
+    """Everyone who takes part. `executor` is None where no group is real."""
+
+    def __init__(self, scenario: Scenario, source: ModelSource, *, executor: Executor | None, emit: EventSink) -> None:
+        self.scenario = scenario
+        self.clock = Clock()
+        self._shape = source.shape
+        self._bits = BITS[scenario.dtype]
+        self._stop_tokens = frozenset(source.stop_token_ids)
+        self._executor = executor
+        self._emit = emit
+        self._policies = build_policies(scenario)
+        self._policy_states: dict[int, Any] = {}
+        self._router = ROUTERS.load(scenario.router)()
+        self._codecs: dict[str, Codec] = {}
+        self.audits: dict[int, Promise] = {}
+        self.devices = [self._device(number, group) for number, group in enumerate(_each(scenario.fleet))]
+        self._built = [self._server(number, group) for number, group in enumerate(_each(scenario.servers))]
+
+    def trace(self, request: Request) -> Trace:
+        """Begins a request's account: it has arrived."""
+        return Trace(request, self._emit)
+
+    def decide(self, request: Request) -> Decision:
+        """Ask the group's policy; its state is the device's own."""
+        observation = self.devices[request.device].observe(self.clock, request)
+        state = self._policy_states.get(request.device)
+        decision, self._policy_states[request.device] = self._policies[request.group].decide(observation, state)
+        return decision
+
+    def embark(self, request: Request, decision: Decision, trace: Trace) -> Journey | None:
+        """Open the session, with a server unless the device holds all; None where no server could ever hold it."""
+        edge_only = decision.split == self._shape.num_layers
+        tokens = request.num_prompt_tokens + request.max_output_tokens
+        reserve = server_kv_bytes(self._shape, decision.split, tokens, self._bits)
+        server = None if edge_only else self._route(reserve)
+        if server is None and not edge_only:
+            return None
+        if server is not None:
+            server.enter()
+        number = -1 if server is None else server.server
+        trace.admitted(self.clock.now_ns, split=decision.split, codec=decision.codec, server=number)
+        return Journey(
+            clock=self.clock,
+            request=request,
+            session=Session(
+                request=request.request,
+                split=decision.split,
+                codec_name=decision.codec,
+                codec=self._codec(decision.codec),
+            ),
+            device=self.devices[request.device],
+            server=server,
+            trace=trace,
+            kv_reserve_bytes=reserve,
+            stop_tokens=frozenset() if request.ignore_eos else self._stop_tokens,
+        )
+
+    def completed(self, journey: Journey) -> None:
+        """A real answer is held against the unsplit model, in real time only."""
+        prompt = journey.request.prompt
+        if self._executor is None or prompt is None or not self.scenario.record.quality:
+            return
+        call = AuditCall(session=journey.request.request, prompt=prompt, output=tuple(journey.output))
+        self.audits[journey.request.request] = self._executor.submit(self._chooser(journey), call)
+
+    def disembark(self, journey: Journey) -> None:
+        """The session ends, whatever became of it: caches and reservations are free."""
+        request = journey.request.request
+        if journey.server is not None:
+            journey.server.leave(request)
+        if self._executor is not None and journey.is_real:
+            for host in {self._edge_host(journey.request.device), self._chooser(journey)}:
+                self._executor.submit(host, CloseCall(session=request))
+
+    def cast(self) -> Cast:
+        """Who takes part, for the results."""
+        groups = list(_each(self.scenario.fleet))
+        return Cast(
+            devices=[
+                DeviceEntry(device=number, group=group.name, kind=group.device.name, real=group.compute == "real")
+                for number, group in enumerate(groups)
+            ],
+            servers=[
+                ServerEntry(server=number, group=built.group, kind=built.profile.name)
+                for number, built in enumerate(self._built)
+            ],
+        )
+
+    def server_ends(self, duration_ns: int) -> list[ServerEnd]:
+        """Every server's account of a run that took this long."""
+        return [
+            ServerEnd(
+                server=built.server.server,
+                busy_ns=built.server.busy_ns,
+                energy_j=processor_energy_j(
+                    built.profile, duration_ns=duration_ns, busy_ns=min(built.server.busy_ns, duration_ns)
+                ),
+                peak_kv_bytes=built.server.peak_kv_bytes,
+            )
+            for built in self._built
+        ]
+
+    def _route(self, kv_reserve_bytes: int) -> Server | None:
+        able = [built.server for built in self._built if built.server.fits_ever(kv_reserve_bytes)]
+        return able[self._router.choose([server.num_outstanding for server in able])] if able else None
+
+    def _device(self, number: int, group: Group) -> Device:
+        port = self._port(self._edge_host(number)) if group.compute == "real" else None
+        seed = self.scenario.seed
+        return Device(
+            device=number,
+            profile=group.device,
+            shape=self._shape,
+            value_bits=self._bits,
+            edge=EdgeDevice(self._costs(group.device), port),
+            uplink=build_link(self.clock, group.link, Direction.UP, number, seed),
+            downlink=build_link(self.clock, group.link, Direction.DOWN, number, seed),
+            turn=simpy.Resource(self.clock),
+        )
+
+    def _server(self, number: int, group: Servers) -> _Built:
+        capacity = free_bytes(group.server) - server_weights_bytes(self._shape, self.served_splits(), self._bits)
+        scheduler = SCHEDULERS.load(group.scheduler)(
+            max_batch=group.max_batch, max_prefill_tokens=group.max_prefill_tokens, kv_capacity_bytes=capacity
+        )
+        worker = CloudWorker(self._costs(group.server), self._port(self._cloud_host(number)))
+        server = Server(self.clock, number, worker=worker, scheduler=scheduler, emit=self._emit)
+        return _Built(server=server, profile=group.server, group=group.name)
+
+    def served_splits(self) -> set[int]:
+        """Every split a server may be asked to continue from."""
+        chosen = {split for policy in self._policies for split in policy.splits(self._shape.num_layers)}
+        return chosen - {self._shape.num_layers}
+
+    def _costs(self, profile: ProcessorProfile) -> CostModel:
+        return CostModel(profile=profile, shape=self._shape, weight_bits=self._bits, kv_bits=self._bits)
+
+    def _codec(self, name: str) -> Codec:
+        if name not in self._codecs:
+            self._codecs[name] = CODECS.load(name)()
+        return self._codecs[name]
+
+    def _port(self, host: HostRef) -> HostPort | None:
+        if self._executor is None:
+            return None
+        measured = self.scenario.execution.costs == "measured"
+        return HostPort(executor=self._executor, host=host, measured=measured)
+
+    def _edge_host(self, device: int) -> HostRef:
+        return HostRef("edge", device % self.scenario.execution.edge_hosts)
+
+    def _cloud_host(self, server: int) -> HostRef:
+        return HostRef("cloud", server % self.scenario.execution.cloud_hosts)
+
+    def _chooser(self, journey: Journey) -> HostRef:
+        """The host that chooses the session's tokens, and therefore has its logits."""
+        if journey.server is None:
+            return self._edge_host(journey.request.device)
+        return self._cloud_host(journey.server.server)
+
+
+def _each(groups: Sequence[Any]) -> list[Any]:
+    """Every group once for each of its members, in order: the index is the member's id."""
+    return [group for group in groups for _ in range(group.count)]
