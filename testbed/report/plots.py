@@ -1,0 +1,176 @@
+"""Plots as inline SVG. Colours are the page's CSS variables, so one drawing serves light and dark; the same data give
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+from testbed.core.events import HOPS
+from testbed.report.markup import Markup
+from testbed.report.series import Load, Traffic, slice_edges_s
+from testbed.report.style import DASHES, HOP_COLOURS, NUM_SERIES
+
+FloatArray = npt.NDArray[np.float64]
+
+# Stand-ins that Matplotlib can draw with; `_inline` puts the page's variables in their place.
+_INK, _GRID, _PAPER = "#010101", "#020202", "#030303"
+_SERIES = tuple(f"#0404{index:02x}" for index in range(NUM_SERIES))
+_VARIABLES = {
+    _INK: "var(--soft)",
+    _GRID: "var(--line)",
+    _PAPER: "var(--card)",
+    **{colour: f"var(--s{index})" for index, colour in enumerate(_SERIES)},
+}
+_STYLE: Any = {  # Matplotlib types its keys one by one, and by version
+    "svg.hashsalt": "split-testbed",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "text.color": _INK,
+    "text.parse_math": False,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "lines.linewidth": 1.5,
+}
+_WIDTH_IN = 5.4
+_WIDE_IN = 8.6
+_LOG_FROM = 30  # ratio of the largest to the smallest value at which a linear axis hides the small ones
+_MAX_NAME = 22
+
+
+def latency_cdf(by_series: Mapping[str, FloatArray], label: str, limit_s: float | None) -> Markup:
+    """The share of completed requests that were at least as fast; `limit_s` is the SLO's."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(_WIDTH_IN, 3.0)
+        for index, values in enumerate(by_series.values()):
+            ordered = np.sort(values)
+            heights = np.arange(1, ordered.size + 1) / max(ordered.size, 1)
+            axes.step(np.repeat(ordered, [2] + [1] * (ordered.size - 1)), [0, *heights], where="post", **_line(index))
+        if limit_s is not None:
+            axes.axvline(limit_s, color=_INK, linewidth=1, linestyle=(0, (2, 2)))
+            axes.annotate(
+                "SLO", (limit_s, 1.0), (3, -2), textcoords="offset points", va="top", xycoords=("data", "axes fraction")
+            )
+        _latency_axis(axes, np.concatenate(list(by_series.values())))
+        axes.set(xlabel=label, ylim=(0, 1.02))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        return _inline(figure, label.replace(" ", "-"), f"Cumulative distribution of {label}")
+
+
+def time_by_hop(mean_s: Mapping[str, Mapping[str, float]]) -> Markup:
+    """A bar a group: the mean time of its completed requests, hop after hop."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(_WIDE_IN, 0.75 + 0.36 * len(mean_s))
+        left = np.zeros(len(mean_s))
+        rows = np.arange(len(mean_s))
+        for hop in HOPS:
+            widths = np.array([group[hop] for group in mean_s.values()])
+            axes.barh(rows, widths, left=left, height=0.62, color=HOP_COLOURS[hop], edgecolor=_PAPER, linewidth=0.5)
+            left += widths
+        axes.set_yticks(rows, [_short(name) for name in mean_s])
+        axes.set(xlabel="mean time of a completed request", ylim=(len(mean_s) - 0.5, -0.5))
+        axes.xaxis.set_major_formatter(EngFormatter(unit="s"))
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        return _inline(
+            figure, "hops", "Mean time by hop, a stacked bar for each group; the table below has the figures"
+        )
+
+
+def traffic_over_time(traffic: Traffic, duration_s: float) -> Markup:
+    """Payload as an area, everything on the wire as a line above it; up and down each on its own scale."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE_IN, 2.5), layout="constrained")
+        for index, (axes, direction) in enumerate(zip(figure.subplots(1, 2), ("up", "down"), strict=True)):
+            edges = slice_edges_s(duration_s)
+            axes.stairs(traffic.payload[direction] * 8, edges, fill=True, color=_SERIES[index], alpha=0.35)
+            axes.stairs(traffic.wire[direction] * 8, edges, color=_SERIES[index], linewidth=1.3)
+            axes.set_title(f"{direction}-link", loc="left", fontsize=9)
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(EngFormatter(unit="bit/s"))
+            _time_axis(axes, duration_s)
+        return _inline(figure, "traffic", "Traffic over time: payload as an area, bytes on the wire as a line")
+
+
+def load_over_time(loads: Sequence[Load], duration_s: float) -> Markup:
+    """Utilisation, batch and queue, a line a server."""
+    edges = slice_edges_s(duration_s)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE_IN, 2.3), layout="constrained")
+        panels = figure.subplots(1, 3)
+        names = ("busy", "batch", "waiting")
+        titles = ("busy share of time", "sequences in a batch", "sequences left waiting")
+        for axes, name, title in zip(panels, names, titles, strict=True):
+            for index, load in enumerate(loads):
+                axes.plot((edges[:-1] + edges[1:]) / 2, getattr(load, name), **_line(index))
+            axes.set_title(title, loc="left", fontsize=9)
+            axes.set_ylim(bottom=0)
+            _time_axis(axes, duration_s)
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=name != "busy"))
+        panels[0].set_ylim(0, 1.02)
+        panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+        return _inline(figure, "load", "Server load over time: busy share, batch size and queue")
+
+
+def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _line(index: int) -> dict[str, Any]:
+    dashes = tuple(float(part) for part in DASHES[index].split())
+    return {"color": _SERIES[index], "linestyle": (0, dashes) if dashes else "solid"}
+
+
+def _latency_axis(axes: Axes, values: FloatArray) -> None:
+    positive = values[values > 0]
+    if positive.size and positive.max() > _LOG_FROM * positive.min():
+        axes.set_xscale("log")
+    else:
+        axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(EngFormatter(unit="s"))
+
+
+def _time_axis(axes: Axes, duration_s: float) -> None:
+    axes.set_xlim(0, duration_s)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("virtual time, s")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
+
+
+def _inline(figure: Figure, name: str, alternative: str) -> Markup:
+    """The drawing as an element of the page, with ids of its own and without metadata."""
+    buffer = io.StringIO()
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    view_box = re.search(r'viewBox="[^"]*"', text)
+    assert view_box is not None, "Matplotlib's SVG has a viewBox"
+    text = text[text.index(">") + 1 :]
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"#0[1-4]0[1-4][0-9a-f]{2}\b", lambda found: _VARIABLES[found[0]], text)
+    return Markup(f'<svg role="img" aria-label="{alternative}" {view_box[0]}>{text}')

@@ -1,0 +1,259 @@
+"""The report's results: key figures, outcomes, latencies, where time went, traffic, servers, quality."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from testbed.core.events import HOPS, Outcome
+from testbed.report import plots, series, words
+from testbed.report.markup import Markup, element, figure, join, section, table
+from testbed.report.style import DASHES, HOP_COLOURS, NUM_SERIES
+from testbed.results import files
+from testbed.results.folder import Run, batches
+
+_NUM_TEXTS = 5
+_NUM_REASONS = 12
+_MAX_TEXT = 1200
+_VIRTUAL = "Virtual time."
+
+
+def tiles(run: Run) -> Markup:
+    summary = run.summary
+    good, batch = summary["goodput"], summary["servers"]["batch_size"]
+    troubled = summary["oom"] + summary["failed"] + summary["incomplete"]
+    lost = f"{summary['oom']} OOM, {summary['failed']} failed, {summary['incomplete']} unfinished"
+    used = [joules for kinds in summary["energy_j"].values() for joules in kinds.values() if joules is not None]
+    told = [
+        _tile("Completed", f"{summary['completed']} of {words.num_requests(summary)}", lost, warn=troubled > 0),
+        *(
+            _tile(f"{name} p50", words.spread(summary[key], "p50")[0], _tail(summary[key]))
+            for name, key in (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))
+        ),
+        _tile("Output", f"{words.number(summary['tokens_per_s'])} tokens/s", "of virtual time, all requests"),
+        _tile("Payload up", words.size(summary["bytes_up"]), f"{words.size(summary['wire_bytes_up'])} on the wire"),
+        _tile("Retransmissions", words.number(summary["retransmissions"]), "packets sent again"),
+        _tile("Energy", words.energy(sum(used) if used else None), "devices and servers, modelled"),
+    ]
+    if good is not None:
+        within = f"TTFT ≤ {words.seconds(good['slo_ttft_s'])}, TPOT ≤ {words.seconds(good['slo_tpot_s'])}"
+        told.insert(4, _tile("Goodput", words.share(good["share"]), within))
+    if summary["servers"]["count"]:
+        mean = words.number(None if batch is None else batch["mean"])
+        told.append(_tile("Servers busy", words.share(summary["servers"]["utilisation"]), f"mean batch {mean}"))
+    return element("div", *told, class_="tiles")
+
+
+def _tile(name: str, value: str, more: str, *, warn: bool = False) -> Markup:
+    parts = [element("div", told, class_=style) for told, style in ((name, "name"), (value, "value"), (more, "more"))]
+    return element("div", *parts, class_="tile warn" if warn else "tile")
+
+
+def _tail(values: Mapping[str, float] | None) -> str:
+    p95, p99 = words.spread(values, "p95", "p99")
+    return f"p95 {p95} · p99 {p99}"
+
+
+def outcomes(run: Run) -> Markup:
+    header = ["group", "device", "compute", "devices", "completed", "OOM", "failed", "unfinished"]
+    header += ["TTFT p50", "p95", "TPOT p50", "p95", "B/token up", "down", "energy"]
+    rows = [_group_row(name, group) for name, group in _groups(run).items()]
+    whole = table("Every group", header, rows, num_text=3)
+    reasons = _reasons(run.tables.requests)
+    why = [table("Why requests did not complete", ["outcome", "reason", "requests"], reasons, num_text=2)]
+    note = "OOM is an outcome of its own and never counts as a late answer. Latencies are of completed requests only."
+    return section("Groups and outcomes", whole, *(why if reasons else []), note=note)
+
+
+def _group_row(name: str, group: Mapping[str, Any]) -> list[object]:
+    troubled = [_count(group[outcome]) for outcome in ("oom", "failed", "incomplete")]
+    latencies = [*words.spread(group["ttft_s"], "p50", "p95"), *words.spread(group["tpot_s"], "p50", "p95")]
+    per_token = [words.size(group[f"bytes_per_token_{direction}"]) for direction in ("up", "down")]
+    compute = "real" if group["real"] else "modelled"
+    counts = [words.number(group["devices"]), words.number(group["completed"])]
+    return [
+        name,
+        group["device_kind"],
+        compute,
+        *counts,
+        *troubled,
+        *latencies,
+        *per_token,
+        words.energy(group["energy_j"]),
+    ]
+
+
+def _count(count: int) -> Markup | str:
+    return element("strong", words.number(count), class_="warn") if count else "0"
+
+
+def _reasons(requests: pa.Table) -> list[Sequence[object]]:
+    lost = requests.filter(pc.not_equal(requests["outcome"], str(Outcome.COMPLETED)))
+    pairs = zip(lost["outcome"].to_pylist(), lost["reason"].to_pylist(), strict=True)
+    ranked = sorted(Counter(pairs).items(), key=lambda item: (-item[1], item[0]))
+    return [(outcome, reason or words.DASH, words.number(count)) for (outcome, reason), count in ranked[:_NUM_REASONS]]
+
+
+def latencies(run: Run) -> Markup:
+    good = run.summary["goodput"] or {}
+    drawn = [
+        _cdf(run.tables.requests, column, title, good.get(limit))
+        for column, title, limit in (
+            ("ttft_s", "time to first token (TTFT)", "slo_ttft_s"),
+            ("tpot_s", "time per output token (TPOT)", "slo_tpot_s"),
+        )
+    ]
+    note = f"{_VIRTUAL} Share of the completed requests at or below each value."
+    return section("Latency", element("div", *drawn, class_="pair"), note=note)
+
+
+def _cdf(requests: pa.Table, column: str, title: str, limit_s: float | None) -> Markup:
+    completed = requests.filter(pc.equal(requests["outcome"], str(Outcome.COMPLETED)))
+    completed = completed.filter(pc.is_valid(completed[column]))
+    if completed.num_rows == 0:
+        return figure(title, element("p", "No completed request has this latency.", class_="note"))
+    groups = completed["group"].to_numpy(zero_copy_only=False)
+    values = completed[column].to_numpy()
+    by_series = {name: values[np.isin(groups, names)] for name, names in _series_of(groups.tolist()).items()}
+    return figure(title, plots.latency_cdf(by_series, title, limit_s), _legend(list(by_series)))
+
+
+def _series_of(groups: Sequence[str]) -> dict[str, list[str]]:
+    """A line a group, the smaller ones in one where there are more than can be told apart."""
+    ranked = [name for name, _ in Counter(groups).most_common()]
+    if len(ranked) <= NUM_SERIES:
+        return {name: [name] for name in sorted(ranked)}
+    kept = sorted(ranked[: NUM_SERIES - 1])
+    rest = sorted(ranked[NUM_SERIES - 1 :])
+    return {**{name: [name] for name in kept}, f"{len(rest)} other groups": rest}
+
+
+def _legend(names: Sequence[str]) -> Markup:
+    return element("ul", *(element("li", _stroke(index), name) for index, name in enumerate(names)), class_="legend")
+
+
+def _stroke(index: int) -> Markup:
+    dashes = " ".join(str(2 * int(part)) for part in DASHES[index].split())
+    dash = f' stroke-dasharray="{dashes}"' if dashes else ""
+    line = f'<line x1="0" y1="5" x2="30" y2="5" stroke="var(--s{index})" stroke-width="2.5"{dash}/>'
+    return Markup(f'<svg viewBox="0 0 30 10" aria-hidden="true">{line}</svg>')
+
+
+def hops(run: Run) -> Markup:
+    title = "Where the time goes"
+    whole, groups = run.summary["breakdown_s"], _groups(run)
+    if whole is None:
+        return section(title, element("p", "No request completed.", class_="note"))
+    shown = {name: group["breakdown_s"] for name, group in groups.items() if group["breakdown_s"] is not None}
+    means = {name: {hop: entry["mean_s"] for hop, entry in hops.items()} for name, hops in shown.items()}
+    drawn = element("div", plots.time_by_hop(means), class_="wide")
+    used = [hop for hop in HOPS if whole[hop]["mean_s"] > 0]
+    rows = [
+        [_named_hop(hop), words.share(whole[hop]["share"]), words.seconds(whole[hop]["mean_s"])]
+        + [words.seconds(mean[hop]) for mean in means.values()]
+        for hop in used
+    ]
+    figures = table("Mean time of a completed request by hop", ["hop", "share", "all", *means], rows)
+    note = f"{_VIRTUAL} The hops of a request follow each other without gap and add up to its end-to-end time exactly."
+    return section(title, drawn, figures, note=note)
+
+
+def _named_hop(hop: str) -> Markup:
+    swatch = element("span", class_="swatch", style=f"background:{HOP_COLOURS[hop]}", aria_hidden="true")
+    return join([swatch, words.HOP_WORDS[hop]])
+
+
+def traffic(run: Run) -> Markup:
+    summary = run.summary
+    columns = ["end_ns", "direction", "payload_bytes", "wire_bytes"]
+    found = series.traffic(batches(run.folder / files.TRANSFERS, columns), summary["duration_s"])
+    rows = [
+        [direction, words.size(summary[f"bytes_{direction}"]), words.size(summary[f"wire_bytes_{direction}"])]
+        for direction in ("up", "down")
+    ]
+    totals = table("Bytes of the whole run", ["direction", "payload", "on the wire"], rows)
+    note = f"{_VIRTUAL} Wire bytes hold headers and repeated packets too. "
+    if found is None:
+        recorded = (run.folder / files.TRANSFERS).exists()
+        note += "No message crossed a link." if recorded else "Single messages were not recorded (record.spans is off)."
+        return section("Traffic", totals, note=note)
+    note += "Filled: payload; line: on the wire; each counted when its message left the link."
+    drawn = element("div", plots.traffic_over_time(found, summary["duration_s"]), class_="wide")
+    return section("Traffic", drawn, totals, note=note)
+
+
+def servers(run: Run) -> Markup:
+    title, found = "Server load", run.summary["servers"]
+    if found["count"] == 0:
+        return section(title, element("p", "No server took part.", class_="note"))
+    rows = [
+        [
+            f"{entry['group']} {entry['server']}",
+            entry["kind"],
+            words.number(entry["iterations"]),
+            words.share(entry["utilisation"]),
+            *_batch(entry["batch_size"]),
+        ]
+        for entry in found["each"]
+    ]
+    header = ["server", "kind", "iterations", "busy", "batch mean", "p95", "max"]
+    figures = table("Every server", header, rows, num_text=2)
+    if found["iterations"] == 0 or run.summary["duration_s"] == 0:
+        return section(title, figures, note="No iteration ended.")
+    busiest = sorted(found["each"], key=lambda entry: (-entry["iterations"], entry["server"]))[:NUM_SERIES]
+    ids = sorted(entry["server"] for entry in busiest)
+    loads = [series.load(run.tables.servers, server, run.summary["duration_s"]) for server in ids]
+    drawn = element("div", plots.load_over_time(loads, run.summary["duration_s"]), class_="wide")
+    names = [f"{entry['group']} {entry['server']}" for entry in found["each"] if entry["server"] in ids]
+    note = f"{_VIRTUAL} Batch and queue are means over the time in which the server computed."
+    if len(ids) < found["count"]:
+        note += f" Drawn: the {len(ids)} servers with most iterations."
+    return section(title, drawn, *([_legend(names)] if len(names) > 1 else []), figures, note=note)
+
+
+def _batch(batch: Mapping[str, float] | None) -> list[str]:
+    return [words.number(None if batch is None else batch[name]) for name in ("mean", "p95", "max")]
+
+
+def quality(run: Run) -> Markup:
+    title, whole = "Quality of real groups", run.summary["quality"]
+    texts = _texts(run.tables.requests)
+    if whole is None and not texts:
+        told = "No real request was compared with the unsplit model."
+        return section(title, element("p", told, class_="note"))
+    parts: list[Markup] = []
+    if whole is not None:
+        compared = {name: group["quality"] for name, group in _groups(run).items() if group["quality"] is not None}
+        rows = [_quality_row(name, found) for name, found in {**compared, "all": whole}.items()]
+        header = ["group", "requests", "tokens", "tokens that agree", "largest logit difference"]
+        parts.append(table("Against the unsplit model, fed the same tokens", header, rows))
+    if texts:
+        parts.append(element("h3", "First answers (prompt and generated text)"))
+    return section(title, *parts, *texts)
+
+
+def _quality_row(name: str, found: Mapping[str, Any]) -> list[object]:
+    counts = [words.number(found["requests"]), words.number(found["tokens"])]
+    return [name, *counts, words.share(found["token_agreement"]), f"{found['max_logit_difference']:.3g}"]
+
+
+def _texts(requests: pa.Table) -> list[Markup]:
+    chosen = requests.filter(pc.is_valid(requests["text"])).select(["request", "group", "split", "codec", "text"])
+    return [_quoted(row) for row in chosen.slice(0, _NUM_TEXTS).to_pylist()]
+
+
+def _quoted(row: Mapping[str, Any]) -> Markup:
+    text = row["text"] if len(row["text"]) <= _MAX_TEXT else row["text"][:_MAX_TEXT] + " …"
+    origin = f"request {row['request']}, {row['group']}, split {row['split']}, {row['codec']}"
+    return element("blockquote", text, element("footer", origin))
+
+
+def _groups(run: Run) -> dict[str, Any]:
+    """In the order of the fleet."""
+    order = dict.fromkeys(run.tables.devices["group"].to_pylist())
+    return {name: run.summary["by_group"][name] for name in order}

@@ -1,0 +1,81 @@
+"""Figures as people read them, on the console and in the page; what is not defined is a dash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from testbed.core.events import Hop
+from testbed.core.units import format_seconds, format_si
+
+DASH = "–"
+_KILO = 1000
+
+HOP_WORDS: Mapping[str, str] = {
+    Hop.DEVICE_WAIT: "device: wait",
+    Hop.FRONT: "device: front layers",
+    Hop.ENCODE: "device: encode",
+    Hop.UP_QUEUE: "up: queue",
+    Hop.UP_SERIALISE: "up: serialise",
+    Hop.UP_PROPAGATE: "up: propagate",
+    Hop.UP_JITTER: "up: jitter",
+    Hop.UP_RETRANSMIT: "up: retransmit",
+    Hop.SERVER_WAIT: "server: wait",
+    Hop.DECODE: "server: decode",
+    Hop.BACK: "server: back layers",
+    Hop.DOWN_QUEUE: "down: queue",
+    Hop.DOWN_SERIALISE: "down: serialise",
+    Hop.DOWN_PROPAGATE: "down: propagate",
+    Hop.DOWN_JITTER: "down: jitter",
+    Hop.DOWN_RETRANSMIT: "down: retransmit",
+}
+
+
+def seconds(value: float | None) -> str:
+    return DASH if value is None else format_seconds(value)
+
+
+def size(value: float | None) -> str:
+    """Bytes, whole below a kilobyte."""
+    if value is None:
+        return DASH
+    return f"{value:.0f} B" if abs(value) < _KILO else format_si(value, "B")
+
+
+def energy(value: float | None) -> str:
+    return DASH if value is None else format_si(value, "J")
+
+
+def share(value: float | None) -> str:
+    return DASH if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: float | None) -> str:
+    """A count with thin thousands, or three significant digits."""
+    if value is None:
+        return DASH
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    return f"{value:.3g}" if abs(value) < _KILO else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def spread(values: Mapping[str, float] | None, *names: str) -> list[str]:
+    """The named statistics of a latency, a dash each where no request completed."""
+    return [seconds(None if values is None else values[name]) for name in names]
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{number(count)} {noun}" if count == 1 else f"{number(count)} {noun}s"
+
+
+def kinds_of_compute(summary: Mapping[str, Any]) -> dict[bool, list[str]]:
+    """Real and modelled groups, each as "name (3 × kind)"."""
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for name, group in summary["by_group"].items():
+        told[group["real"]].append(f"{name} ({number(group['devices'])} × {group['device_kind']})")
+    return told
+
+
+def num_requests(summary: Mapping[str, Any]) -> int:
+    """All that arrived."""
+    return sum(int(summary[outcome]) for outcome in ("completed", "oom", "failed", "incomplete"))
