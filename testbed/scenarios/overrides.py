@@ -6,14 +6,15 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from testbed.core.errors import ScenarioError, nearest_name
+from testbed.core.errors import ScenarioError
 from testbed.scenarios.yaml_file import parse_value
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of `data` with each ``path=value`` set; the path's last key may be new, the others must exist.
+    """A copy of `data` with each ``path=value`` set; entries of lists go by their number or their name.
 
     A catalogue reference on the way, such as ``link: lte``, becomes ``{use: lte}`` so that one field of it can be set.
+    A key that is not there yet is made; validation refuses the ones that don't exist.
     """
     changed = copy.deepcopy(data)
     for override in overrides:
@@ -41,11 +42,7 @@ def _step(node: Any, key: str, path: str) -> Any:
     if isinstance(node, list):
         node_key: Any = _index(node, key, path)
     elif isinstance(node, dict):
-        if key not in node:
-            known = [str(name) for name in node]
-            raise ScenarioError(
-                "no such place in the scenario", path=path, value=key, allowed=known, nearest=nearest_name(key, known)
-            )
+        node.setdefault(key, {})
         node_key = key
     else:
         raise ScenarioError("no such place in the scenario", path=path, value=key)

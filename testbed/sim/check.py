@@ -15,7 +15,7 @@ from testbed.sim.world import BITS, Policy, build_policies
 
 
 def check_scenario(scenario: Scenario, source: ModelSource) -> None:
-    """Raise ScenarioError for a split the model, a device or the servers can't have, and for real groups of no model."""
+    """Raise ScenarioError for a split that model, device or servers can't have, and a real group without weights."""
     policies = build_policies(scenario)
     for index, (group, policy) in enumerate(zip(scenario.fleet, policies, strict=True)):
         if group.compute == "real" and not source.has_weights:

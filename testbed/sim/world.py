@@ -52,12 +52,19 @@ def build_policies(scenario: Scenario) -> list[Policy]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The token ids of one completed real request."""
+
+    prompt: tuple[int, ...]
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Built:
     """A server and the profile it was built from."""
 
     server: Server
     profile: ServerProfile
-    group: str
 
 
 class World:
@@ -75,6 +82,7 @@ class World:
         self._policy_states: dict[int, Any] = {}
         self._router = ROUTERS.load(scenario.router)()
         self._codecs: dict[str, Codec] = {}
+        self.answers: dict[int, Answer] = {}  # of completed real requests
         self.audits: dict[int, Promise] = {}
         self.devices = [self._device(number, group) for number, group in enumerate(_each(scenario.fleet))]
         self._built = [self._server(number, group) for number, group in enumerate(_each(scenario.servers))]
@@ -119,12 +127,14 @@ class World:
         )
 
     def completed(self, journey: Journey) -> None:
-        """A real answer is held against the unsplit model, in real time only."""
-        prompt = journey.request.prompt
-        if self._executor is None or prompt is None or not self.scenario.record.quality:
+        """A real answer is kept, and held against the unsplit model: in real time only."""
+        number, prompt, output = journey.request.request, journey.request.prompt, tuple(journey.output)
+        if self._executor is None or prompt is None:
             return
-        call = AuditCall(session=journey.request.request, prompt=prompt, output=tuple(journey.output))
-        self.audits[journey.request.request] = self._executor.submit(self._chooser(journey), call)
+        self.answers[number] = Answer(prompt=prompt, output=output)
+        if self.scenario.record.quality:
+            call = AuditCall(session=number, prompt=prompt, output=output)
+            self.audits[number] = self._executor.submit(self._chooser(journey), call)
 
     def disembark(self, journey: Journey) -> None:
         """The session ends, whatever became of it: caches and reservations are free."""
@@ -134,20 +144,6 @@ class World:
         if self._executor is not None and journey.is_real:
             for host in {self._edge_host(journey.request.device), self._chooser(journey)}:
                 self._executor.submit(host, CloseCall(session=request))
-
-    def cast(self) -> Cast:
-        """Who takes part, for the results."""
-        groups = list(_each(self.scenario.fleet))
-        return Cast(
-            devices=[
-                DeviceEntry(device=number, group=group.name, kind=group.device.name, real=group.compute == "real")
-                for number, group in enumerate(groups)
-            ],
-            servers=[
-                ServerEntry(server=number, group=built.group, kind=built.profile.name)
-                for number, built in enumerate(self._built)
-            ],
-        )
 
     def server_ends(self, duration_ns: int) -> list[ServerEnd]:
         """Every server's account of a run that took this long."""
@@ -188,7 +184,7 @@ class World:
         )
         worker = CloudWorker(self._costs(group.server), self._port(self._cloud_host(number)))
         server = Server(self.clock, number, worker=worker, scheduler=scheduler, emit=self._emit)
-        return _Built(server=server, profile=group.server, group=group.name)
+        return _Built(server=server, profile=group.server)
 
     def served_splits(self) -> set[int]:
         """Every split a server may be asked to continue from."""
@@ -220,6 +216,20 @@ class World:
         if journey.server is None:
             return self._edge_host(journey.request.device)
         return self._cloud_host(journey.server.server)
+
+
+def cast_of(scenario: Scenario) -> Cast:
+    """Who takes part, for the results: ids as the world gives them."""
+    return Cast(
+        devices=[
+            DeviceEntry(device=number, group=group.name, kind=group.device.name, real=group.compute == "real")
+            for number, group in enumerate(_each(scenario.fleet))
+        ],
+        servers=[
+            ServerEntry(server=number, group=group.name, kind=group.server.name)
+            for number, group in enumerate(_each(scenario.servers))
+        ],
+    )
 
 
 def _each(groups: Sequence[Any]) -> list[Any]:

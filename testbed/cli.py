@@ -1,0 +1,206 @@
+"""The command line: parse, call, print. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from testbed import __version__
+from testbed.core.errors import TestbedError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="testbed",
+    help="Simulate and emulate adaptive split computing of large language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class ExecutorName(StrEnum):
+    """Where real shards compute."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class Kind(StrEnum):
+    """What `testbed list` can list."""
+
+    DEVICE = "device"
+    SERVER = "server"
+    LINK = "link"
+    SCENARIO = "scenario"
+    MODEL = "model"
+    POLICY = "policy"
+    CODEC = "codec"
+
+
+CommandT = TypeVar("CommandT", bound=Callable[..., None])
+
+
+def command(function: CommandT) -> CommandT:
+    """Register a command whose expected errors are one line on stderr and an exit code, never a traceback."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except TestbedError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("interrupted: what the run had until now is kept and marked incomplete", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+    app.command(function.__name__.rstrip("_"))(guarded)
+    return function
+
+
+ScenarioName = Annotated[str, typer.Argument(metavar="SCENARIO", help="A file, or the name of a shipped scenario.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", metavar="PATH=VALUE", help="Change a value: -o fleet.0.count=50. Repeatable."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Another seed than the scenario's.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Out = Annotated[Path | None, typer.Option("--out", help="The run folder. [default: runs/NAME-FINGERPRINT]")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run's folder.")]
+Executor = Annotated[ExecutorName | None, typer.Option("--executor", help="Where real shards compute.")]
+Address = Annotated[str | None, typer.Option("--address", help="Join this Ray cluster; implies --executor ray.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(f"testbed {__version__}")
+        raise typer.Exit
+
+
+@command
+def run(
+    scenario: ScenarioName,
+    override: Overrides = None,
+    seed: Seed = None,
+    out: Out = None,
+    force: Force = False,
+    executor: Executor = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a scenario: results, summary and report go into a run folder."""
+    from testbed import run as runs
+    from testbed.report.html import write_report
+    from testbed.report.progress import progress
+    from testbed.run_folder import default_folder
+    from testbed.scenarios.load import load_scenario
+
+    chosen = ExecutorName.RAY if address is not None else executor
+    overrides = [*(override or []), *([f"execution.executor={chosen.value}"] if chosen else [])]
+    loaded = load_scenario(scenario, overrides=overrides, seed=seed)
+    prepared = runs.prepare(loaded)
+    folder = out or default_folder(loaded)
+    try:
+        with progress(quiet=as_json) as observe:
+            result = runs.run(prepared, folder, address=address, force=force, observe=observe)
+    finally:
+        report = write_report(folder) if (folder / "summary.json").exists() else None
+    if as_json:
+        print(json.dumps({"folder": str(folder), **result.summary}, indent=2))
+        return
+    _print_summary(result.summary)
+    print(f"results  {folder}\nreport   {report}")
+
+
+@command
+def validate(scenario: ScenarioName, override: Overrides = None, seed: Seed = None) -> None:
+    """Check a scenario, the model it names and the files it reads, without running it."""
+    from testbed import run as runs
+    from testbed.scenarios.fingerprint import fingerprint
+    from testbed.scenarios.load import load_scenario
+
+    loaded = load_scenario(scenario, overrides=override or [], seed=seed)
+    prepared = runs.prepare(loaded)
+    num_devices = sum(group.count for group in loaded.fleet)
+    num_real = sum(group.count for group in loaded.fleet if group.compute == "real")
+    num_servers = sum(servers.count for servers in loaded.servers)
+    print(
+        f"{loaded.name} is valid: {num_devices} devices ({num_real} real), {num_servers} servers, "
+        f"{len(prepared.requests)} requests, model {loaded.model} with {prepared.source.shape.num_layers} layers, "
+        f"fingerprint {fingerprint(loaded)}"
+    )
+
+
+@command
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
+    """List what a scenario can name, and where each entry comes from."""
+    from testbed.catalogue import listing
+
+    rows = listing(kind.value)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "description"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(row["name"], row["description"])
+    Console().print(table)
+
+
+@command
+def show(name: Annotated[str, typer.Argument(help="A device, server, link, scenario or model.")]) -> None:
+    """Print one entry with every number and its source."""
+    from testbed.catalogue import described
+
+    print(described(name))
+
+
+@command
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], as_json: AsJson = False
+) -> None:
+    """Write a run's report again, from its files, and print its summary."""
+    from testbed.report.html import write_report
+    from testbed.results.folder import read_run
+
+    summary = read_run(folder).summary
+    written = write_report(folder)
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    _print_summary(summary)
+    print(f"report   {written}")
+
+
+@command
+def schema() -> None:
+    """Print the JSON Schema of a scenario file, for editors."""
+    from testbed.scenarios.json_schema import scenario_json_schema
+
+    print(scenario_json_schema())
+
+
+def _print_summary(summary: Any) -> None:
+    from rich.console import Console
+
+    from testbed.report.console import summary_table
+
+    Console().print(summary_table(summary))
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,51 @@
+"""How far a run is, on a terminal; nothing in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from testbed.core.units import format_seconds, ns_to_seconds
+
+
+class Step(Protocol):
+    """What a run tells of itself."""
+
+    @property
+    def now_ns(self) -> int: ...
+
+    @property
+    def num_ended(self) -> int: ...
+
+    @property
+    def num_requests(self) -> int: ...
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
+    """A bar with virtual time, requests and the time left; None where stderr is no terminal or `quiet`."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("requests, virtual time {task.fields[virtual]}, elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None, virtual="0 s")
+
+        def observe(step: Step) -> None:
+            virtual = format_seconds(ns_to_seconds(step.now_ns))
+            bar.update(task, description="running", total=step.num_requests, completed=step.num_ended, virtual=virtual)
+
+        yield observe

@@ -1,0 +1,210 @@
+"""One run: a scenario in, a folder of results out.
+
+    from testbed.run import prepare, run
+    result = run(prepare("scenarios/smoke.yaml"), folder)
+
+Whatever ends a run early, an interrupt, a lost host or an error, what it had until then is kept and marked incomplete.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from testbed.actors.calls import HostSpec
+from testbed.actors.executor import Executor
+from testbed.actors.local import LocalExecutor
+from testbed.core.cast import Quality, RunEnd
+from testbed.core.errors import ModelError
+from testbed.core.events import Event, EventSink, RequestEnded
+from testbed.models.sampling_config import SamplingConfig
+from testbed.models.source import ModelSource, resolve
+from testbed.models.tokenizer import load_tokenizer
+from testbed.results.measure import SloLimits, write_summary
+from testbed.results.record import RunRecorder
+from testbed.run_folder import make_folder, write_inputs
+from testbed.scenarios.schema import Scenario
+from testbed.sim.check import check_requests, check_scenario
+from testbed.sim.requests import Request, Workloads
+from testbed.sim.simulate import simulate
+from testbed.sim.world import Answer, World, cast_of
+
+_EVENTS_PER_REPORT = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is."""
+
+    now_ns: int
+    num_ended: int
+    num_requests: int
+
+
+Observer = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A scenario found to be possible: its model resolved, its requests drawn, nothing started yet."""
+
+    scenario: Scenario
+    source: ModelSource
+    requests: Sequence[Request]
+
+    @property
+    def is_real(self) -> bool:
+        return any(group.compute == "real" for group in self.scenario.fleet)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A finished run; `summary` is what summary.json holds."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+
+def prepare(scenario: Scenario) -> Prepared:
+    """Check everything that can be checked before a run.
+
+    Raises ScenarioError for a scenario that can't be run, ModelError for a model that can't be used.
+    """
+    try:
+        source = resolve(scenario.model)
+    except ModelError as error:
+        raise error.located(path="model") from None
+    check_scenario(scenario, source)
+    workloads = Workloads(
+        scenario, vocab_size=source.shape.vocab_size, tokenizer=lambda: load_tokenizer(source, scenario.tokenizer)
+    )
+    requests = workloads.requests()
+    check_requests(scenario, source, requests)
+    return Prepared(scenario=scenario, source=source, requests=requests)
+
+
+def run(
+    prepared: Prepared,
+    folder: Path,
+    *,
+    address: str | None = None,
+    force: bool = False,
+    observe: Observer | None = None,
+) -> RunResult:
+    """Run a prepared scenario into `folder`; `address` names a Ray cluster to join instead of starting one.
+
+    Re-raises KeyboardInterrupt and HostFailedError after the results so far are written.
+    """
+    make_folder(folder, force=force)
+    write_inputs(folder, prepared.scenario, started=datetime.now(UTC).isoformat(timespec="seconds"))
+    started = time.perf_counter()
+    executor = _executor(prepared, address) if prepared.is_real else None
+    try:
+        recorder = RunRecorder(folder, cast_of(prepared.scenario), spans=prepared.scenario.record.spans)
+        emit = recorder if observe is None else _ProgressSink(recorder, observe, len(prepared.requests))
+        world = World(prepared.scenario, prepared.source, executor=executor, emit=emit)
+        return _Running(prepared=prepared, folder=folder, world=world, recorder=recorder, started=started).go()
+    finally:
+        if executor is not None:
+            executor.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """A run under way, and how it ends."""
+
+    prepared: Prepared
+    folder: Path
+    world: World
+    recorder: RunRecorder
+    started: float
+
+    def go(self) -> RunResult:
+        scenario = self.prepared.scenario
+        try:
+            simulate(self.world, self.prepared.requests, stop_at_ns=scenario.stop_at)
+            quality = {request: promise().value for request, promise in self.world.audits.items()}
+        except BaseException as error:
+            self._finish(reason=_reason(error), quality={})
+            raise
+        return RunResult(folder=self.folder, summary=self._finish(reason="", quality=quality))
+
+    def _finish(self, *, reason: str, quality: Mapping[int, Quality]) -> dict[str, Any]:
+        scenario, world = self.prepared.scenario, self.world
+        measured = self.prepared.is_real and scenario.execution.costs == "measured"
+        end = RunEnd(
+            end_ns=world.clock.now_ns,
+            complete=not reason,
+            reason=reason,
+            deterministic=not measured,
+            wall_s=time.perf_counter() - self.started,
+            devices=[device.end(world.clock.now_ns) for device in world.devices],
+            servers=world.server_ends(world.clock.now_ns),
+            links=[end for device in world.devices for end in device.link_ends()],
+            quality=quality,
+            texts=_texts(self.prepared, world.answers),
+        )
+        self.recorder.close(end)
+        slo = None if scenario.slo is None else SloLimits(ttft_ns=scenario.slo.ttft, tpot_ns=scenario.slo.tpot)
+        return write_summary(self.folder, end=end, event_digest=self.recorder.digest, slo=slo)
+
+
+class _ProgressSink:
+    """Passes events on and reports, now and then, how far the run is."""
+
+    def __init__(self, recorder: EventSink, observe: Observer, num_requests: int) -> None:
+        self._recorder = recorder
+        self._observe = observe
+        self._num_requests = num_requests
+        self._num_events = 0
+        self._num_ended = 0
+
+    def __call__(self, event: Event) -> None:
+        self._recorder(event)
+        self._num_ended += isinstance(event, RequestEnded)
+        self._num_events += 1
+        if self._num_events % _EVENTS_PER_REPORT == 0 or self._num_ended == self._num_requests:
+            self._observe(Progress(now_ns=event.time_ns, num_ended=self._num_ended, num_requests=self._num_requests))
+
+
+def _executor(prepared: Prepared, address: str | None) -> Executor:
+    execution, sampling = prepared.scenario.execution, prepared.scenario.sampling
+    spec = HostSpec(
+        source=prepared.source,
+        dtype=prepared.scenario.dtype,
+        sampling=SamplingConfig(
+            greedy=sampling.temperature == 0,
+            temperature=sampling.temperature or 1.0,
+            top_k=sampling.top_k or 0,
+            top_p=1.0 if sampling.top_p is None else sampling.top_p,
+        ),
+        seed=prepared.scenario.seed,
+        keep_logits=prepared.scenario.record.quality,
+    )
+    if execution.executor == "local":
+        return LocalExecutor(spec)
+    from testbed.actors.pool import RayPool  # noqa: PLC0415 - loads Ray, only where it is asked for
+
+    return RayPool(
+        spec,
+        edge_hosts=execution.edge_hosts,
+        cloud_hosts=execution.cloud_hosts,
+        address=address,
+        replay=execution.on_failure == "replay",
+    )
+
+
+def _texts(prepared: Prepared, answers: Mapping[int, Answer]) -> dict[int, str]:
+    """Prompt and answer of real requests as text, where the model has a tokenizer."""
+    if not answers or (prepared.source.tokenizer_file is None and prepared.scenario.tokenizer is None):
+        return {}
+    tokenizer = load_tokenizer(prepared.source, prepared.scenario.tokenizer)
+    return {request: tokenizer.decode([*answer.prompt, *answer.output]) for request, answer in answers.items()}
+
+
+def _reason(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
