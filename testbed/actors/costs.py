@@ -9,6 +9,7 @@ long as its largest part and at most as long as its parts one after the other.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -129,7 +130,7 @@ def _segments(loads: dict[tuple[int, int], _Load]) -> Iterable[tuple[int, int, _
 
 def _sweep(changes: list[tuple[int, list[int]]]) -> Iterable[tuple[int, int, _Load]]:
     tokens = positions = pairs = 0
-    for (start, change), (stop, _) in zip(changes, changes[1:], strict=False):
+    for (start, change), (stop, _) in itertools.pairwise(changes):
         tokens, positions, pairs = tokens + change[0], positions + change[1], pairs + change[2]
         if tokens:
             yield start, stop, (tokens, positions, pairs)

@@ -79,9 +79,7 @@ def free_bytes(profile: DeviceProfile | ServerProfile) -> int:
     return max(0, profile.memory - profile.reserved_memory)
 
 
-def largest_split(
-    profile: DeviceProfile, shape: ModelShape, tokens: int, weight_bits: float, kv_bits: float
-) -> int:
+def largest_split(profile: DeviceProfile, shape: ModelShape, tokens: int, weight_bits: float, kv_bits: float) -> int:
     """The largest l whose front the device holds for `tokens` tokens; 0 when not even one layer fits."""
     limit = free_bytes(profile)
     return next(

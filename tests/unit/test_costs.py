@@ -1,0 +1,153 @@
+"""The roofline against hand-computed passes, and the laws every duration must keep."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testbed.actors.costs import CostModel
+from testbed.core.work import Work
+from testbed.models.shape import ModelShape
+from testbed.scenarios.profiles import ProcessorProfile
+
+# 3 layers, d 4, 2 heads of 2, 1 KV head, MLP 8, vocabulary 10; 100 matrix and 4 other weights a layer.
+SHAPE = ModelShape(
+    name="tiny",
+    family="llama",
+    num_layers=3,
+    hidden_size=4,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=2,
+    intermediate_size=8,
+    vocab_size=10,
+    max_positions=64,
+    tied_embeddings=False,
+    params_per_layer=100,
+    extra_params_per_layer=4,
+    embedding_params=40,
+    head_params=44,
+    head_matrix_params=40,
+)
+# By hand, at 16 bits: a layer's weights 104 x 2 = 208 B; K and V of one position 2 x 1 x 2 x 2 = 8 B;
+# activations of a token 2 x 2 B x (4 d + (2 x 2 + 2 x 1) x 2 + 3 x 8 = 52) = 208 B; an embedding row 8 + 8 = 16 B.
+OVERHEAD_NS = 5
+
+
+def make(*, bandwidth: str = "1 GB/s", compute: str = "1 PFLOP/s", shape: ModelShape = SHAPE) -> CostModel:
+    profile = ProcessorProfile.model_validate(
+        {
+            "name": "test",
+            "memory": "1 GB",
+            "memory_bandwidth": bandwidth,
+            "compute": compute,
+            "kernel_overhead": f"{OVERHEAD_NS} ns",
+            "idle_power": "1 W",
+            "active_power": "2 W",
+        }
+    )
+    return CostModel(profile=profile, shape=shape, weight_bits=16, kv_bits=16)
+
+
+def work(start: int, stop: int, new: int = 1, past: int = 0) -> Work:
+    return Work(start=start, stop=stop, new_tokens=new, past_tokens=past)
+
+
+def test_decode_step_of_a_middle_layer_is_bound_by_memory() -> None:
+    moved = 208 + (10 + 2) * 8 + 208  # weights; 10 positions read, 1 written and read; activations
+    assert make().forward_ns([work(1, 2, past=10)]) == OVERHEAD_NS + OVERHEAD_NS + moved
+
+
+def test_prefill_is_bound_by_arithmetic_when_compute_is_slow() -> None:
+    pairs = 3 * 10 + (1 + 2 + 3)  # 3 new tokens: each attends to 10 old ones and to itself and the new before it
+    flops = 3 * 2 * 100 + pairs * 4 * 2 * 2
+    cost = make(bandwidth="1 PB/s", compute="1 GFLOP/s").forward_ns([work(1, 2, new=3, past=10)])
+    assert cost == 2 * OVERHEAD_NS + flops
+
+
+def test_flops_are_those_of_the_model_shape() -> None:
+    cost = make(bandwidth="1 PB/s", compute="1 GFLOP/s").forward_ns([work(0, 3, new=5, past=7)])
+    assert cost == pytest.approx(SHAPE.flops(5, 7, 0, 3, logits_rows=1) + 4 * OVERHEAD_NS, abs=1)
+
+
+def test_embedding_is_a_gather_and_the_head_runs_once_a_batch() -> None:
+    model = make()
+    layers = 3 * (OVERHEAD_NS + 208 + 2 * (2 * 8 + 208))
+    head = 44 * 2 + 2 * (4 + 10) * 2
+    assert model.forward_ns([work(0, 3), work(0, 3)]) == OVERHEAD_NS + 2 * 16 + layers + head
+
+
+def test_sequences_with_other_splits_share_the_layers_they_have_in_common() -> None:
+    model = make()
+    token = 2 * 8 + 208
+    first_layer = OVERHEAD_NS + 208 + token
+    shared_layers = 2 * (OVERHEAD_NS + 208 + 2 * token)
+    head = 44 * 2 + 2 * (4 + 10) * 2
+    cost = model.forward_ns([work(0, 3), work(1, 3)])
+    assert cost == OVERHEAD_NS + 16 + first_layer + shared_layers + head
+
+
+def test_a_gap_between_ranges_costs_nothing() -> None:
+    model = make()
+    layer = OVERHEAD_NS + 208 + 2 * 8 + 208
+    assert model.forward_ns([work(0, 1), work(2, 3)]) == OVERHEAD_NS + 16 + 2 * layer + 44 * 2 + 14 * 2
+
+
+def test_nothing_to_run_takes_no_time() -> None:
+    assert make().forward_ns([]) == 0
+    assert make().forward_ns([work(2, 2), work(3, 3, new=9), work(0, 3, new=0)]) == 0
+
+
+def test_fewer_bits_move_fewer_bytes() -> None:
+    profile = make().profile
+    model = CostModel(profile=profile, shape=SHAPE, weight_bits=4, kv_bits=8)
+    assert model.forward_ns([work(1, 2, past=10)]) == 2 * OVERHEAD_NS + 52 + 12 * 4 + 208
+
+
+def test_codec_is_one_launch_and_the_bytes_moved() -> None:
+    assert make(bandwidth="2 GB/s").codec_ns(1000, 501) == OVERHEAD_NS + 751
+
+
+works = st.builds(
+    lambda first, second, new, past: work(min(first, second), max(first, second), new, past),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(1, 300),
+    st.integers(0, 300),
+)
+models = st.builds(
+    lambda bandwidth, compute: make(bandwidth=f"{bandwidth} MB/s", compute=f"{compute} MFLOP/s"),
+    st.integers(1, 100_000),
+    st.integers(1, 100_000),
+)
+
+
+@given(models, st.lists(works, min_size=1, max_size=8))
+def test_a_batch_lies_between_its_largest_part_and_the_sum(model: CostModel, batch: list[Work]) -> None:
+    alone = [model.forward_ns([item]) for item in batch]
+    assert max(alone) <= model.forward_ns(batch) <= sum(alone)
+
+
+@given(models, st.lists(works, min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_order_of_a_batch_does_not_matter(model: CostModel, batch: list[Work], random: Random) -> None:
+    shuffled = list(batch)
+    random.shuffle(shuffled)
+    assert model.forward_ns(shuffled) == model.forward_ns(batch)
+
+
+more = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 3), st.integers(0, 3))
+
+
+@given(models, works, more)
+def test_more_work_never_takes_less(model: CostModel, item: Work, added: tuple[int, int, int, int]) -> None:
+    more_new, more_past, earlier, later = added
+    larger = work(
+        max(0, item.start - earlier),
+        min(3, item.stop + later),
+        item.new_tokens + more_new,
+        item.past_tokens + more_past,
+    )
+    assert model.forward_ns([item]) <= model.forward_ns([larger])
