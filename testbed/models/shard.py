@@ -51,8 +51,7 @@ class Shard:
         attn_implementation: str | None = None,
     ) -> None:
         _check_choice(dtype, DTYPES, "dtype")
-        attention = attn_implementation or FAMILIES[source.shape.family].attention
-        _check_choice(attention, ATTENTIONS, "attn_implementation")
+        attention = _attention(source, attn_implementation)
         if not 0 <= start < stop <= source.shape.num_layers:
             raise ModelError(
                 f"a shard of {source.name} needs at least one layer",
@@ -217,6 +216,14 @@ class Shard:
         if session not in self._store.sessions:
             raise ModelError("session is not open on this shard", value=session)
         return self._store.sessions[session].length
+
+
+def _attention(source: ModelSource, wanted: str | None) -> str:
+    """The attention to run: the family's own unless another is wanted and the family has it."""
+    family = FAMILIES[source.shape.family]
+    attention = wanted or family.attention
+    _check_choice(attention, ATTENTIONS if family.attention == "sdpa" else (family.attention,), "attn_implementation")
+    return attention
 
 
 def _layer_windows(config: Any) -> list[Window]:
