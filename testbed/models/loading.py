@@ -2,7 +2,8 @@
 
 The module is the library's own, built without memory (meta device) from a config cut down to the shard's layers; then
 exactly the tensors it asks for are read from the safetensors files and put in place. Parts of the other side are
-removed before, so they are never asked for.
+removed before, so they are never asked for. Tensors stay views of the file's memory map: processes share their pages,
+and they are aligned as the library itself has them, on which the last bits of a matrix product depend.
 """
 
 from __future__ import annotations
