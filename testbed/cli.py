@@ -15,7 +15,8 @@ import typer
 from testbed import __version__
 from testbed.core.errors import TestbedError
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # exit code: 128 + SIGINT
+NUM_TEXTS = 3  # printed of a run's real answers; all are in its tables
 
 app = typer.Typer(
     name="testbed",
@@ -119,7 +120,9 @@ def run(
         print(json.dumps({"folder": str(folder), **result.summary}, indent=2))
         return
     _print_summary(result.summary)
-    print(f"results  {folder}\nreport   {report}")
+    for request, text in sorted(result.texts.items())[:NUM_TEXTS]:
+        print(f"answer {request}: {text}")
+    print(f"results: {folder}\nreport:  {report}")
 
 
 @command
@@ -183,7 +186,7 @@ def report(
         print(json.dumps(summary, indent=2))
         return
     _print_summary(summary)
-    print(f"report   {written}")
+    print(f"report: {written}")
 
 
 @command

@@ -63,10 +63,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """A finished run; `summary` is what summary.json holds."""
+    """A finished run: `summary` is what summary.json holds, `texts` the real requests' prompts and answers."""
 
     folder: Path
     summary: Mapping[str, Any]
+    texts: Mapping[int, str]
 
 
 def prepare(scenario: Scenario) -> Prepared:
@@ -131,9 +132,9 @@ class _Running:
         except BaseException as error:
             self._finish(reason=_reason(error), quality={})
             raise
-        return RunResult(folder=self.folder, summary=self._finish(reason="", quality=quality))
+        return self._finish(reason="", quality=quality)
 
-    def _finish(self, *, reason: str, quality: Mapping[int, Quality]) -> dict[str, Any]:
+    def _finish(self, *, reason: str, quality: Mapping[int, Quality]) -> RunResult:
         scenario, world = self.prepared.scenario, self.world
         measured = self.prepared.is_real and scenario.execution.costs == "measured"
         end = RunEnd(
@@ -150,7 +151,8 @@ class _Running:
         )
         self.recorder.close(end)
         slo = None if scenario.slo is None else SloLimits(ttft_ns=scenario.slo.ttft, tpot_ns=scenario.slo.tpot)
-        return write_summary(self.folder, end=end, event_digest=self.recorder.digest, slo=slo)
+        summary = write_summary(self.folder, end=end, event_digest=self.recorder.digest, slo=slo)
+        return RunResult(folder=self.folder, summary=summary, texts=end.texts)
 
 
 class _ProgressSink:
