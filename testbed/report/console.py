@@ -114,9 +114,7 @@ def _provenance_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
             "quality",
             f"{told} with the unsplit model; logits differ by at most {quality['max_logit_difference']:.3g}",
         )
-    compute = words.kinds_of_compute(summary)
-    yield "real", "; ".join(compute[True]) or "none: no shard of a model ran"
-    if compute[False]:
-        yield "modelled", "; ".join(compute[False])
+    yield "real", words.groups_of(summary, real=True) or "none: no shard of a model ran"
+    yield "modelled", words.groups_of(summary, real=False) or "no group"
     told = "deterministic" if summary["deterministic"] else "not deterministic: compute times were measured"
     yield "digest", f"{summary['event_digest'][:_DIGEST_DIGITS]}, {told}"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
 from testbed.core.events import HOPS
 from testbed.report.markup import Markup
@@ -55,26 +55,30 @@ _STYLE: Any = {  # Matplotlib types its keys one by one, and by version
 _WIDTH_IN = 5.4
 _WIDE_IN = 8.6
 _LOG_FROM = 30  # ratio of the largest to the smallest value at which a linear axis hides the small ones
-_MAX_NAME = 22
+_MAX_NAME = 30
 
 
-def latency_cdf(by_series: Mapping[str, FloatArray], label: str, limit_s: float | None) -> Markup:
-    """The share of completed requests that were at least as fast; `limit_s` is the SLO's."""
+def latency_cdf(name: str, lines: Sequence[FloatArray], label: str, limit_s: float | None) -> Markup:
+    """The share of completed requests that were at least as fast; `limit_s` is the SLO's. An empty line is left out.
+
+    `name` is a word of its own in the page, for the drawing's ids.
+    """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(_WIDTH_IN, 3.0)
-        for index, values in enumerate(by_series.values()):
-            ordered = np.sort(values)
-            heights = np.arange(1, ordered.size + 1) / max(ordered.size, 1)
-            axes.step(np.repeat(ordered, [2] + [1] * (ordered.size - 1)), [0, *heights], where="post", **_line(index))
+        for index, values in enumerate(lines):
+            if values.size:
+                ordered = np.sort(values)
+                heights = np.arange(values.size + 1) / values.size
+                axes.step(np.concatenate([ordered[:1], ordered]), heights, where="post", **_line(index))
         if limit_s is not None:
             axes.axvline(limit_s, color=_INK, linewidth=1, linestyle=(0, (2, 2)))
             axes.annotate(
                 "SLO", (limit_s, 1.0), (3, -2), textcoords="offset points", va="top", xycoords=("data", "axes fraction")
             )
-        _latency_axis(axes, np.concatenate(list(by_series.values())))
-        axes.set(xlabel=label, ylim=(0, 1.02))
+        _latency_axis(axes, np.concatenate(lines))
+        axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        return _inline(figure, label.replace(" ", "-"), f"Cumulative distribution of {label}")
+        return _inline(figure, name, f"Cumulative distribution of {label}")
 
 
 def time_by_hop(mean_s: Mapping[str, Mapping[str, float]]) -> Markup:
@@ -128,6 +132,7 @@ def load_over_time(loads: Sequence[Load], duration_s: float) -> Markup:
             _time_axis(axes, duration_s)
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=name != "busy"))
         panels[0].set_ylim(0, 1.02)
+        panels[0].yaxis.set_major_locator(MultipleLocator(0.25))
         panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
         return _inline(figure, "load", "Server load over time: busy share, batch size and queue")
 
@@ -158,7 +163,9 @@ def _time_axis(axes: Axes, duration_s: float) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
+    """Cut in the middle: names of one fleet often begin alike."""
+    half = _MAX_NAME // 2
+    return name if len(name) <= _MAX_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _inline(figure: Figure, name: str, alternative: str) -> Markup:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from testbed.core.events import HOPS, Outcome
 from testbed.report import plots, series, words
-from testbed.report.markup import Markup, element, figure, join, section, table
+from testbed.report.markup import Markup, element, figure, section, table
 from testbed.report.style import DASHES, HOP_COLOURS, NUM_SERIES
 from testbed.results import files
 from testbed.results.folder import Run, batches
@@ -35,7 +35,7 @@ def tiles(run: Run) -> Markup:
             _tile(f"{name} p50", words.spread(summary[key], "p50")[0], _tail(summary[key]))
             for name, key in (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))
         ),
-        _tile("Output", f"{words.number(summary['tokens_per_s'])} tokens/s", "of virtual time, all requests"),
+        _tile("Tokens/s", words.number(summary["tokens_per_s"]), "delivered, in virtual time"),
         _tile("Payload up", words.size(summary["bytes_up"]), f"{words.size(summary['wire_bytes_up'])} on the wire"),
         _tile("Retransmissions", words.number(summary["retransmissions"]), "packets sent again"),
         _tile("Energy", words.energy(sum(used) if used else None), "devices and servers, modelled"),
@@ -56,36 +56,34 @@ def _tile(name: str, value: str, more: str, *, warn: bool = False) -> Markup:
 
 def _tail(values: Mapping[str, float] | None) -> str:
     p95, p99 = words.spread(values, "p95", "p99")
-    return f"p95 {p95} · p99 {p99}"
+    return f"p95\u00a0{p95} · p99\u00a0{p99}"
 
 
 def outcomes(run: Run) -> Markup:
-    header = ["group", "device", "compute", "devices", "completed", "OOM", "failed", "unfinished"]
-    header += ["TTFT p50", "p95", "TPOT p50", "p95", "B/token up", "down", "energy"]
-    rows = [_group_row(name, group) for name, group in _groups(run).items()]
-    whole = table("Every group", header, rows, num_text=3)
-    reasons = _reasons(run.tables.requests)
-    why = [table("Why requests did not complete", ["outcome", "reason", "requests"], reasons, num_text=2)]
-    note = "OOM is an outcome of its own and never counts as a late answer. Latencies are of completed requests only."
-    return section("Groups and outcomes", whole, *(why if reasons else []), note=note)
-
-
-def _group_row(name: str, group: Mapping[str, Any]) -> list[object]:
-    troubled = [_count(group[outcome]) for outcome in ("oom", "failed", "incomplete")]
-    latencies = [*words.spread(group["ttft_s"], "p50", "p95"), *words.spread(group["tpot_s"], "p50", "p95")]
-    per_token = [words.size(group[f"bytes_per_token_{direction}"]) for direction in ("up", "down")]
-    compute = "real" if group["real"] else "modelled"
-    counts = [words.number(group["devices"]), words.number(group["completed"])]
-    return [
-        name,
-        group["device_kind"],
-        compute,
-        *counts,
-        *troubled,
-        *latencies,
-        *per_token,
-        words.energy(group["energy_j"]),
+    groups = _groups(run)
+    ends = ["group", "device", "compute", "devices", "completed", "OOM", "failed", "unfinished"]
+    costs = ["group", "TTFT p50", "p95", "TPOT p50", "p95", "E2E p50", "p95", "up/token", "down/token", "energy"]
+    tables = [
+        table("Outcomes by group", ends, [_outcome_row(*item) for item in groups.items()], num_text=3),
+        table("Latency, payload and energy by group", costs, [_cost_row(*item) for item in groups.items()]),
     ]
+    reasons = _reasons(run.tables.requests)
+    if reasons:
+        tables.append(table("Why requests did not complete", ["outcome", "reason", "requests"], reasons, num_text=2))
+    note = "OOM is an outcome of its own and never counts as a late answer. Latencies are of completed requests only."
+    return section("Groups and outcomes", *tables, note=note)
+
+
+def _outcome_row(name: str, group: Mapping[str, Any]) -> list[object]:
+    troubled = [_count(group[outcome]) for outcome in ("oom", "failed", "incomplete")]
+    compute = "real" if group["real"] else "modelled"
+    return [name, group["device_kind"], compute, *map(words.number, (group["devices"], group["completed"])), *troubled]
+
+
+def _cost_row(name: str, group: Mapping[str, Any]) -> list[object]:
+    latencies = [told for key in ("ttft_s", "tpot_s", "e2e_s") for told in words.spread(group[key], "p50", "p95")]
+    per_token = [words.size(group[f"bytes_per_token_{direction}"]) for direction in ("up", "down")]
+    return [name, *latencies, *per_token, words.energy(group["energy_j"])]
 
 
 def _count(count: int) -> Markup | str:
@@ -101,36 +99,42 @@ def _reasons(requests: pa.Table) -> list[Sequence[object]]:
 
 def latencies(run: Run) -> Markup:
     good = run.summary["goodput"] or {}
+    completed = run.tables.requests.filter(pc.equal(run.tables.requests["outcome"], str(Outcome.COMPLETED)))
+    lines = _lines(completed["group"].to_pylist(), list(_groups(run)))
     drawn = [
-        _cdf(run.tables.requests, column, title, good.get(limit))
+        _cdf(completed, lines, column, title, good.get(limit))
         for column, title, limit in (
             ("ttft_s", "time to first token (TTFT)", "slo_ttft_s"),
             ("tpot_s", "time per output token (TPOT)", "slo_tpot_s"),
         )
     ]
     note = f"{_VIRTUAL} Share of the completed requests at or below each value."
-    return section("Latency", element("div", *drawn, class_="pair"), note=note)
+    legend = [_legend(list(lines))] if lines else []
+    return section("Latency", element("div", *drawn, class_="pair"), *legend, note=note)
 
 
-def _cdf(requests: pa.Table, column: str, title: str, limit_s: float | None) -> Markup:
-    completed = requests.filter(pc.equal(requests["outcome"], str(Outcome.COMPLETED)))
-    completed = completed.filter(pc.is_valid(completed[column]))
-    if completed.num_rows == 0:
+def _cdf(
+    completed: pa.Table, lines: Mapping[str, Sequence[str]], column: str, title: str, limit_s: float | None
+) -> Markup:
+    defined = completed.filter(pc.is_valid(completed[column]))
+    if defined.num_rows == 0:
         return figure(title, element("p", "No completed request has this latency.", class_="note"))
-    groups = completed["group"].to_numpy(zero_copy_only=False)
-    values = completed[column].to_numpy()
-    by_series = {name: values[np.isin(groups, names)] for name, names in _series_of(groups.tolist()).items()}
-    return figure(title, plots.latency_cdf(by_series, title, limit_s), _legend(list(by_series)))
+    groups = defined["group"].to_numpy(zero_copy_only=False)
+    values = defined[column].to_numpy()
+    return figure(
+        title, plots.latency_cdf(column, [values[np.isin(groups, names)] for names in lines.values()], title, limit_s)
+    )
 
 
-def _series_of(groups: Sequence[str]) -> dict[str, list[str]]:
-    """A line a group, the smaller ones in one where there are more than can be told apart."""
-    ranked = [name for name, _ in Counter(groups).most_common()]
-    if len(ranked) <= NUM_SERIES:
-        return {name: [name] for name in sorted(ranked)}
-    kept = sorted(ranked[: NUM_SERIES - 1])
-    rest = sorted(ranked[NUM_SERIES - 1 :])
-    return {**{name: [name] for name in kept}, f"{len(rest)} other groups": rest}
+def _lines(groups: Sequence[str], order: Sequence[str]) -> dict[str, list[str]]:
+    """A line a group, in the fleet's order; the smaller ones share one where there are more than can be told apart."""
+    counts = Counter(groups)
+    named = [name for name in order if counts[name]]
+    if len(named) <= NUM_SERIES:
+        return {name: [name] for name in named}
+    largest = {name for name, _ in counts.most_common(NUM_SERIES - 1)}
+    rest = [name for name in named if name not in largest]
+    return {**{name: [name] for name in named if name in largest}, f"{len(rest)} other groups": rest}
 
 
 def _legend(names: Sequence[str]) -> Markup:
@@ -158,14 +162,14 @@ def hops(run: Run) -> Markup:
         + [words.seconds(mean[hop]) for mean in means.values()]
         for hop in used
     ]
-    figures = table("Mean time of a completed request by hop", ["hop", "share", "all", *means], rows)
+    figures = table("Mean time of a completed request by hop", ["hop", "share of all", "all groups", *means], rows)
     note = f"{_VIRTUAL} The hops of a request follow each other without gap and add up to its end-to-end time exactly."
     return section(title, drawn, figures, note=note)
 
 
 def _named_hop(hop: str) -> Markup:
     swatch = element("span", class_="swatch", style=f"background:{HOP_COLOURS[hop]}", aria_hidden="true")
-    return join([swatch, words.HOP_WORDS[hop]])
+    return element("span", swatch, words.HOP_WORDS[hop], class_="hop")
 
 
 def traffic(run: Run) -> Markup:
@@ -229,7 +233,9 @@ def quality(run: Run) -> Markup:
     parts: list[Markup] = []
     if whole is not None:
         compared = {name: group["quality"] for name, group in _groups(run).items() if group["quality"] is not None}
-        rows = [_quality_row(name, found) for name, found in {**compared, "all": whole}.items()]
+        rows = [_quality_row(name, found) for name, found in compared.items()]
+        if len(compared) > 1:
+            rows.append(_quality_row("all groups", whole))
         header = ["group", "requests", "tokens", "tokens that agree", "largest logit difference"]
         parts.append(table("Against the unsplit model, fed the same tokens", header, rows))
     if texts:

@@ -37,13 +37,9 @@ def _banner(summary: Mapping[str, Any]) -> Markup:
 
 def provenance(run: Run) -> Markup:
     """Which figures are what: the first thing to know about a result."""
-    compute = words.kinds_of_compute(run.summary)
     pairs: list[tuple[str, object]] = [
-        (
-            "Real",
-            _told(compute[True], "shards of the model ran; tokens, texts and payload bytes are theirs", "no group"),
-        ),
-        ("Modelled", _told(compute[False], "times and bytes from cost and payload laws; no shard ran", "no group")),
+        ("Real", _told(run, "shards of the model ran; tokens, texts and payload bytes are theirs", real=True)),
+        ("Modelled", _told(run, "times and bytes from cost and payload laws; no shard ran", real=False)),
         ("Links", "modelled for every group: rate, delay, jitter, loss and queue in virtual time"),
         ("Times", _times(run.summary)),
         ("Energy", "modelled from the profiles' powers and the busy times"),
@@ -52,8 +48,9 @@ def provenance(run: Run) -> Markup:
     return section("What was real and what was modelled", facts(pairs))
 
 
-def _told(groups: list[str], meaning: str, none: str) -> str:
-    return f"{', '.join(groups)}: {meaning}" if groups else none
+def _told(run: Run, meaning: str, *, real: bool) -> str:
+    groups = words.groups_of(run.summary, real=real)
+    return f"{groups} – {meaning}" if groups else "no group"
 
 
 def _times(summary: Mapping[str, Any]) -> str:

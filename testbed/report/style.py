@@ -43,7 +43,7 @@ h2 { font-size: 20px; line-height: 1.3; margin: 0 0 4px; letter-spacing: -0.005e
 h3 { font-size: 15px; margin: 20px 0 6px; }
 p { margin: 0 0 10px; max-width: 72ch; }
 .note, .lead { color: var(--soft); }
-.note { font-size: 14px; }
+.note { font-size: 14px; max-width: none; }
 section, .tile, .banner { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 section { padding: 20px 22px; margin-top: 18px; }
 .banner { padding: 12px 18px; margin-top: 16px; background: var(--warn-card); color: var(--warn);
@@ -58,14 +58,16 @@ section { padding: 20px 22px; margin-top: 18px; }
 figure { margin: 10px 0 0; min-width: 0; }
 figcaption { font-size: 14px; font-weight: 600; margin-bottom: 4px; }
 svg { display: block; width: 100%; height: auto; max-width: 640px; }
-.wide svg { max-width: none; }
+.wide { overflow-x: auto; margin-top: 10px; }
+.wide svg { max-width: none; min-width: 540px; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 6px 0 0; padding: 0; list-style: none;
   font-size: 13px; }
 .legend li { display: inline-flex; align-items: center; gap: 7px; overflow-wrap: anywhere; }
 .legend svg { flex: none; width: 30px; height: 10px; }
 .swatch { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-right: 8px;
   vertical-align: -1px; }
-.scroll { overflow-x: auto; margin-top: 10px; }
+span.hop { white-space: nowrap; }
+.scroll { overflow-x: auto; margin-top: 14px; }
 .scroll:focus-visible { outline: 2px solid var(--s0); }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: 4px; }
@@ -76,7 +78,10 @@ th { font-weight: 600; }
 thead th { color: var(--soft); font-weight: 500; font-size: 13px; }
 th.text, td.text { text-align: left; }
 tbody th { font-weight: 500; }
-td.text { white-space: normal; overflow-wrap: anywhere; min-width: 9ch; }
+thead th.figure { white-space: normal; min-width: 9ch; overflow-wrap: anywhere; vertical-align: bottom; }
+thead th.text { vertical-align: bottom; }
+td.text:nth-child(2) { white-space: normal; min-width: 16ch; }
+th.text { max-width: 34ch; white-space: normal; overflow-wrap: break-word; }
 dl { margin: 8px 0 0; display: grid; gap: 2px 28px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); }
 dl div { display: flex; gap: 12px; padding: 4px 0; border-bottom: 1px solid var(--line); font-size: 14px; }

@@ -10,6 +10,7 @@ from testbed.core.units import format_seconds, format_si
 
 DASH = "–"
 _KILO = 1000
+_MAX_GROUPS = 4  # named one by one
 
 HOP_WORDS: Mapping[str, str] = {
     Hop.DEVICE_WAIT: "device: wait",
@@ -32,22 +33,27 @@ HOP_WORDS: Mapping[str, str] = {
 
 
 def seconds(value: float | None) -> str:
-    return DASH if value is None else format_seconds(value)
+    return DASH if value is None else _together(format_seconds(value))
+
+
+def _together(text: str) -> str:
+    """A number never parts from its unit."""
+    return text.replace(" ", "\u00a0")
 
 
 def size(value: float | None) -> str:
     """Bytes, whole below a kilobyte."""
     if value is None:
         return DASH
-    return f"{value:.0f} B" if abs(value) < _KILO else format_si(value, "B")
+    return _together(f"{value:.0f} B" if abs(value) < _KILO else format_si(value, "B"))
 
 
 def energy(value: float | None) -> str:
-    return DASH if value is None else format_si(value, "J")
+    return DASH if value is None else _together(format_si(value, "J"))
 
 
 def share(value: float | None) -> str:
-    return DASH if value is None else f"{100 * value:.1f} %"
+    return DASH if value is None else _together(f"{100 * value:.1f} %")
 
 
 def number(value: float | None) -> str:
@@ -68,12 +74,15 @@ def plural(count: int, noun: str) -> str:
     return f"{number(count)} {noun}" if count == 1 else f"{number(count)} {noun}s"
 
 
-def kinds_of_compute(summary: Mapping[str, Any]) -> dict[bool, list[str]]:
-    """Real and modelled groups, each as "name (3 × kind)"."""
-    told: dict[bool, list[str]] = {True: [], False: []}
-    for name, group in summary["by_group"].items():
-        told[group["real"]].append(f"{name} ({number(group['devices'])} × {group['device_kind']})")
-    return told
+def groups_of(summary: Mapping[str, Any], *, real: bool) -> str:
+    """Which groups ran shards, or which did not, each as "name (3 × kind)"; empty where there is none."""
+    chosen = {name: group for name, group in summary["by_group"].items() if group["real"] is real}
+    told = [f"{name} ({number(group['devices'])} × {group['device_kind']})" for name, group in chosen.items()]
+    if len(told) <= _MAX_GROUPS:
+        return ", ".join(told)
+    num_devices = sum(group["devices"] for group in chosen.values())
+    first = ", ".join(told[: _MAX_GROUPS - 1])
+    return f"{plural(len(told), 'group')} of {plural(num_devices, 'device')}: {first} and others"
 
 
 def num_requests(summary: Mapping[str, Any]) -> int:
