@@ -169,19 +169,15 @@ def test_a_message_may_overtake_another_by_jitter():
 
 
 def test_a_repeat_due_at_an_instant_enters_before_a_message_sent_then():
-    # Of three packets two fit at first; the third goes at 3 ms + 100 ms, when the other message is sent. SimPy was told
-    # of the sending first.
-    def send_later(env, link, ended):
-        yield env.timeout(103 * MS)
-        ended.append((yield link.send(960)))
-
+    # Of three packets two fit at first; the third goes at 3 ms + 100 ms, when the other message is sent. The event that
+    # sends it is the older one.
     env = simpy.Environment()
-    link, ended = make(env, queue="3000 B"), []
-    env.process(send_later(env, link, ended))
+    link, sent = make(env, queue="3000 B"), []
+    env.timeout(103 * MS).callbacks.append(lambda _: sent.append(link.send(960)))
     first = link.send(3 * 1460)
     env.run()
     assert first.value.retransmit_ns == 100 * MS + 1500 * US
-    assert ended[0].queue_ns == 1500 * US
+    assert sent[0].value.queue_ns == 1500 * US
 
 
 def test_a_message_without_loss_costs_one_event():
