@@ -71,9 +71,22 @@ class BackCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseCall:
-    """Forget a session's caches. Its logits stay until they are audited."""
+    """Forget a session, its caches and its logits: it has been audited, or never will be."""
 
     session: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillCall:
+    """Lengthen a session's cache behind `split` by tokens of no meaning.
+
+    A batch's rounding depends on how long its sessions are, not on what they hold: after a host is lost this stands
+    for sessions that have ended, so that those still alive continue bit for bit.
+    """
+
+    session: int
+    split: int
+    num_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +98,7 @@ class AuditCall:
     output: tuple[int, ...]
 
 
-Call = FrontCall | WholeCall | BackCall | CloseCall | AuditCall
+Call = FrontCall | WholeCall | BackCall | CloseCall | AuditCall | FillCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,3 +108,4 @@ class Done:
     value: Any
     compute_ns: int = 0
     codec_ns: int = 0
+    past_tokens: tuple[int, ...] = ()  # of a batch's items, before it ran

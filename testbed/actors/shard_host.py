@@ -21,6 +21,7 @@ from testbed.actors.calls import (
     Call,
     CloseCall,
     Done,
+    FillCall,
     FrontCall,
     HostSpec,
     WholeCall,
@@ -58,6 +59,7 @@ class ShardHost:
             BackCall: self._back,
             CloseCall: self._close,
             AuditCall: self._audit,
+            FillCall: self._fill,
         }
 
     def execute(self, calls: Sequence[Call]) -> list[Done]:
@@ -87,14 +89,17 @@ class ShardHost:
         started_ns = time.perf_counter_ns()
         inputs = [self._input(item) for item in call.items]
         decoded_ns = time.perf_counter_ns()
-        tokens: list[int] = [0] * len(inputs)
+        tokens, past_tokens = [0] * len(inputs), [0] * len(inputs)
         for split in sorted({item.split for item in call.items}):
             places = [place for place, item in enumerate(call.items) if item.split == split]
             shard = self._shard(split, self._num_layers, *(call.items[place].session for place in places))
+            for place in places:
+                past_tokens[place] = shard.length(call.items[place].session)
             for place, logits_V in zip(places, shard.forward([inputs[place] for place in places]), strict=True):
                 tokens[place] = self._choose(call.items[place].session, logits_V)
         compute_ns = time.perf_counter_ns() - decoded_ns
-        return Done(value=tokens, compute_ns=compute_ns, codec_ns=decoded_ns - started_ns)
+        codec_ns = decoded_ns - started_ns
+        return Done(value=tokens, compute_ns=compute_ns, codec_ns=codec_ns, past_tokens=tuple(past_tokens))
 
     def _input(self, item: BackItem) -> ShardInput:
         if item.split == 0:
@@ -106,6 +111,17 @@ class ShardHost:
             if call.session in shard.sessions:
                 shard.close(call.session)
         self._samplers.pop(call.session, None)
+        self._logits.pop(call.session, None)
+        return Done(value=None)
+
+    def _fill(self, call: FillCall) -> Done:
+        shard = self._shard(call.split, self._num_layers, call.session)
+        if call.split == 0:
+            filler = ShardInput(session=call.session, tokens=[0] * call.num_tokens)
+        else:
+            hidden_ND = np.zeros((call.num_tokens, self._spec.source.shape.hidden_size), dtype=np.float32)
+            filler = ShardInput(session=call.session, hidden=hidden_ND)
+        shard.forward([filler], batched=False)
         return Done(value=None)
 
     def _audit(self, call: AuditCall) -> Done:
