@@ -47,9 +47,14 @@ def stream_key(seed: int, name: str) -> int:
     return int.from_bytes(digest, "little")
 
 
+def entity_key(group: str, place: int) -> int:
+    """The entity of member `place` of a named group: what other groups there are, and how large, can't change it."""
+    return stream_key(place, group)
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One named source of draws, such as ``uplink.loss``; `entity` is a device, link or request id."""
+    """One named source of draws, such as ``link.up.loss``; `entity` says whose draw it is (see `entity_key`)."""
 
     key: int
 

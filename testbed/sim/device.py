@@ -14,7 +14,7 @@ from testbed.core.plan import Decision, Observation
 from testbed.models.shape import ModelShape
 from testbed.network_models.transfer import Direction, Link
 from testbed.scenarios.profiles import DeviceProfile
-from testbed.sim.kernel import Clock
+from testbed.sim.kernel import BusyTime, Clock
 from testbed.sim.requests import Request
 
 
@@ -30,8 +30,8 @@ class Device:
     uplink: Link
     downlink: Link
     turn: simpy.Resource
-    busy_ns: int = 0
-    peak_memory_bytes: int = field(default=0)
+    busy: BusyTime = field(default_factory=BusyTime)
+    peak_memory_bytes: int = 0
 
     def observe(self, clock: Clock, request: Request) -> Observation:
         """What the device knows when its turn comes."""
@@ -47,31 +47,35 @@ class Device:
 
     def admits(self, request: Request, decision: Decision) -> bool:
         """Whether weights, KV cache at full length and activations fit; a request that doesn't is out of memory."""
-        tokens = request.num_prompt_tokens + request.max_output_tokens
-        demand = edge_demand(self.shape, decision.split, tokens, self.value_bits, self.value_bits).total_bytes
-        if demand > free_bytes(self.profile):
-            return False
-        self.peak_memory_bytes = max(self.peak_memory_bytes, demand)
-        return True
+        return self._demand_bytes(request, decision) <= free_bytes(self.profile)
+
+    def take(self, request: Request, decision: Decision) -> None:
+        """The request is run: its memory is claimed."""
+        self.peak_memory_bytes = max(self.peak_memory_bytes, self._demand_bytes(request, decision))
 
     def end(self, duration_ns: int) -> DeviceEnd:
         """The account of a run that took this long."""
+        busy_ns = self.busy.until(duration_ns)
         transmit_ns, receive_ns = self.uplink.snapshot().busy_ns, self.downlink.snapshot().busy_ns
         energy_j = device_energy_j(
             self.profile,
             duration_ns=duration_ns,
-            busy_ns=min(self.busy_ns, duration_ns),
+            busy_ns=busy_ns,
             transmit_ns=transmit_ns,
             receive_ns=receive_ns,
         )
         return DeviceEnd(
             device=self.device,
-            busy_ns=self.busy_ns,
+            busy_ns=busy_ns,
             transmit_ns=transmit_ns,
             receive_ns=receive_ns,
             energy_j=energy_j,
             peak_memory_bytes=self.peak_memory_bytes,
         )
+
+    def _demand_bytes(self, request: Request, decision: Decision) -> int:
+        tokens = request.num_prompt_tokens + request.max_output_tokens
+        return edge_demand(self.shape, decision.split, tokens, self.value_bits, self.value_bits).total_bytes
 
     def link_ends(self) -> list[LinkEnd]:
         """The account of both directions of its link."""

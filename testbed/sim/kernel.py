@@ -1,14 +1,17 @@
 """The clock: SimPy with whole nanoseconds and a written order for what happens at one instant.
 
-At one instant everything of SimPy's own priorities comes first (arrivals, deliveries, stages that end), then the ends
-of server iterations, then the forming of new batches: a batch holds all that is ready by its instant, whatever the
-order in which it became so. Queues are ordered by (ready time, request), never by arrival in a list.
+At one instant everything of SimPy's own priorities comes first (arrivals, deliveries, stages and requests that end),
+then the admission of requests whose turn on their device has come, in the order of their numbers, then the ends of
+server iterations, then the forming of new batches. So a router knows of every request that has ended by its instant,
+and a batch holds all that is ready by its instant, whatever the order in which it became so. Queues are ordered by
+(ready time, request), never by arrival in a list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from enum import IntEnum
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import simpy
@@ -22,8 +25,9 @@ Wait = Generator[simpy.Event, Any, T]
 class Rank(IntEnum):
     """Order within an instant; SimPy's own URGENT is 0 and NORMAL is 1."""
 
-    ITERATION_END = 2
-    BATCH_FORMATION = 3
+    ADMISSION = 2
+    ITERATION_END = 3
+    BATCH_FORMATION = 4
 
 
 class Clock(simpy.Environment):
@@ -45,3 +49,47 @@ class Clock(simpy.Environment):
         """Wait for a stage's end in virtual time, then ask for its result."""
         yield self.timeout(ticket.duration_ns)
         return ticket.value()
+
+
+class Gate:
+    """Lets those who ask at one instant pass in the order of their numbers, at a rank of its own.
+
+    Who asks because another has passed at this instant comes after all who had asked before.
+    """
+
+    def __init__(self, clock: Clock, rank: Rank) -> None:
+        self._clock = clock
+        self._rank = rank
+        self._asking: list[tuple[int, simpy.Event]] = []
+
+    def passage(self, number: int) -> simpy.Event:
+        """An event of this instant; numbers are unique."""
+        if not self._asking:
+            self._clock.at(0, self._rank).callbacks.append(self._open)
+        passed = self._clock.event()
+        self._asking.append((number, passed))
+        return passed
+
+    def _open(self, _: simpy.Event) -> None:
+        asking, self._asking = self._asking, []
+        for _number, passed in sorted(asking, key=itemgetter(0)):
+            passed.succeed()
+
+
+class BusyTime:
+    """What a processor has spent computing, one stage at a time."""
+
+    __slots__ = ("_total_ns", "_until_ns")
+
+    def __init__(self) -> None:
+        self._total_ns = 0
+        self._until_ns = 0
+
+    def start(self, now_ns: int, duration_ns: int) -> None:
+        """A stage begins; the one before has ended."""
+        self._total_ns += duration_ns
+        self._until_ns = now_ns + duration_ns
+
+    def until(self, now_ns: int) -> int:
+        """Nanoseconds until now; a stage under way counts as far as it has come."""
+        return self._total_ns - max(0, self._until_ns - now_ns)

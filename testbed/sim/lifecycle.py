@@ -16,7 +16,7 @@ from testbed.network_models.transfer import Direction
 from testbed.sim.journey import Journey, MessageLostError
 from testbed.sim.kernel import Wait
 from testbed.sim.requests import Request
-from testbed.sim.server import Served
+from testbed.sim.server import Served, Server
 from testbed.sim.streaming import TokenStream
 from testbed.sim.world import World
 
@@ -28,6 +28,7 @@ def live(world: World, request: Request) -> Wait[None]:
     clock, device, trace = world.clock, world.devices[request.device], world.trace(request)
     with device.turn.request() as turn:
         yield turn
+        yield world.admission.passage(request.request)
         trace.span(clock.now_ns, Hop.DEVICE_WAIT)
         decision = world.decide(request)
         if not device.admits(request, decision):
@@ -38,7 +39,7 @@ def live(world: World, request: Request) -> Wait[None]:
             trace.ended(clock.now_ns, Outcome.OOM, "server memory")
             return
         try:
-            finish = yield from _generate(journey) if journey.server else _generate_alone(journey)
+            finish = yield from _generate(journey, journey.server) if journey.server else _generate_alone(journey)
             trace.ended(clock.now_ns, Outcome.COMPLETED, finish)
             world.completed(journey)
         except MessageLostError as lost:
@@ -47,13 +48,15 @@ def live(world: World, request: Request) -> Wait[None]:
             world.disembark(journey)
 
 
-def _generate(journey: Journey) -> Wait[str]:
+def _generate(journey: Journey, server: Server) -> Wait[str]:
     """Prefill, then a decode step a token; where the server goes on by itself its tokens stream down meanwhile."""
     stream = TokenStream(journey)
     payload = yield from _send_up(journey)
     while True:
-        token = yield from _back(journey, payload)
+        token = yield from _back(journey, server, payload)
         finish = journey.choose(token)
+        if finish:
+            server.release(journey.request.request)
         if journey.server_goes_on:
             stream.send(token)
         else:
@@ -91,8 +94,8 @@ def _send_up(journey: Journey) -> Wait[Payload]:
 
 def _busy(journey: Journey, hop: Hop, ticket: Ticket[T]) -> Wait[T]:
     """The device computes."""
+    journey.device.busy.start(journey.clock.now_ns, ticket.duration_ns)
     value = yield from journey.clock.completion(ticket)
-    journey.device.busy_ns += ticket.duration_ns
     journey.trace.span(journey.clock.now_ns, hop)
     return value
 
@@ -107,11 +110,10 @@ def _carry(journey: Journey, size_bytes: int, direction: Direction) -> Wait[None
         raise MessageLostError(direction)
 
 
-def _back(journey: Journey, payload: Payload) -> Wait[int]:
+def _back(journey: Journey, server: Server, payload: Payload) -> Wait[int]:
     """The server's share of a step: it waits for its iteration, which serves many."""
-    assert journey.server is not None, "an edge-only journey has no back"
     step = BackStep(session=journey.session, step=journey.step, payload=payload, real=journey.is_real)
-    served: Served = yield journey.server.submit(step, journey.kv_reserve_bytes)
+    served: Served = yield server.submit(step, journey.kv_reserve_bytes)
     wait_ns = journey.clock.now_ns - journey.trace.cursor_ns - served.decode_ns - served.back_ns
     journey.trace.spans(
         journey.clock.now_ns, (Hop.SERVER_WAIT, wait_ns), (Hop.DECODE, served.decode_ns), (Hop.BACK, served.back_ns)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from testbed.core.distributions import exponential, lognormal
 from testbed.core.errors import ScenarioError
-from testbed.core.rng import Stream
+from testbed.core.rng import Stream, entity_key
 from testbed.core.units import seconds_to_ns
-from testbed.scenarios.schema import Scenario
+from testbed.scenarios.schema import Group, Scenario
 from testbed.scenarios.workload import (
     CorpusPrompts,
     EmpiricalLength,
@@ -21,10 +22,8 @@ from testbed.scenarios.workload import (
     Prompts,
     RandomPrompts,
     TextPrompts,
-    TimedArrivals,
     TraceArrivals,
     UniformLength,
-    Workload,
 )
 from testbed.sim.files import read_id_prompts, read_text_prompts, read_trace
 
@@ -47,11 +46,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Arrival:
-    """A request before it has a number; `entity` and `counter` key its draws."""
+    """A request before it has a number; `entity`, which stands for its device, and `counter` key its draws."""
 
     arrival_ns: int
     device: int
+    entity: int
     counter: int  # of the device's requests, or of the trace's rows
+    turn: int  # among the group's requests, which take its prompts in turn
     num_prompt_tokens: int | None = None
     num_output_tokens: int | None = None
 
@@ -63,55 +64,62 @@ class Encoder(Protocol):
 
 
 class Workloads:
-    """Draws every group's requests. `tokenizer` is asked for only where prompts are text."""
+    """Draws every group's requests. `tokenizer` is asked for only where prompts are text.
+
+    A device's requests depend on its own group alone: its draws are keyed by the group's name and its place in the
+    group, and of the group's prompts, taken in turn, the first device takes the first ones.
+    """
 
     def __init__(self, scenario: Scenario, *, vocab_size: int, tokenizer: Callable[[], Encoder]) -> None:
         self._scenario = scenario
         self._vocab_size = vocab_size
         self._tokenizer = tokenizer
         self._gaps = Stream.named(scenario.seed, "arrivals")
+        self._places = Stream.named(scenario.seed, "arrivals.place")
         self._lengths = Stream.named(scenario.seed, "lengths.prompt")
         self._outputs = Stream.named(scenario.seed, "lengths.output")
         self._ids = Stream.named(scenario.seed, "prompt.ids")
 
     def requests(self) -> list[Request]:
         """All requests, numbered in the order of (arrival, device, the device's count)."""
-        drafts = [
-            (arrival, index)
-            for index, group in enumerate(self._scenario.fleet)
-            for arrival in self._arrivals(self._scenario.workload_of(group), self._devices(index))
-        ]
+        fleet = self._scenario.fleet
+        drafts = [(arrival, index) for index, group in enumerate(fleet) for arrival in self._arrivals(index, group)]
         drafts.sort(key=lambda draft: (draft[0].arrival_ns, draft[0].device, draft[0].counter))
-        prompts = [self._prompts(self._scenario.workload_of(group).prompts) for group in self._scenario.fleet]
+        prompts = [self._prompts(self._scenario.workload_of(group).prompts) for group in fleet]
         return [self._request(number, group, arrival, prompts[group]) for number, (arrival, group) in enumerate(drafts)]
 
-    def _devices(self, group: int) -> range:
-        first = sum(item.count for item in self._scenario.fleet[:group])
-        return range(first, first + self._scenario.fleet[group].count)
-
-    def _arrivals(self, workload: Workload, devices: range) -> Iterator[_Arrival]:
-        arrivals = workload.arrivals
+    def _arrivals(self, index: int, group: Group) -> Iterator[_Arrival]:
+        first_device = sum(item.count for item in self._scenario.fleet[:index])
+        arrivals = self._scenario.workload_of(group).arrivals
         if isinstance(arrivals, TraceArrivals):
-            yield from self._trace_arrivals(arrivals, devices)
+            yield from self._trace_arrivals(arrivals, group, first_device)
             return
-        for device in devices:
-            times = self._poisson(arrivals, device) if isinstance(arrivals, PoissonArrivals) else _timed(arrivals)
+        for place in range(group.count):
+            entity = entity_key(group.name, place)
+            times = self._poisson(arrivals, entity) if isinstance(arrivals, PoissonArrivals) else sorted(arrivals.times)
             for counter, arrival_ns in enumerate(times):
-                yield _Arrival(arrival_ns=arrival_ns, device=device, counter=counter)
+                yield _Arrival(
+                    arrival_ns=arrival_ns,
+                    device=first_device + place,
+                    entity=entity,
+                    counter=counter,
+                    turn=place * len(times) + counter,
+                )
 
-    def _poisson(self, arrivals: PoissonArrivals, device: int) -> Iterator[int]:
-        now_ns, gap = 0, exponential(1 / arrivals.rate_per_device)
-        for counter in range(arrivals.requests_per_device):
-            now_ns += seconds_to_ns(gap.quantile(self._gaps.uniform(device, counter)))
-            yield now_ns
+    def _poisson(self, arrivals: PoissonArrivals, entity: int) -> list[int]:
+        gap = exponential(1 / arrivals.rate_per_device)
+        draws = (self._gaps.uniform(entity, counter) for counter in range(arrivals.requests_per_device))
+        return list(accumulate(seconds_to_ns(gap.quantile(u)) for u in draws))
 
-    def _trace_arrivals(self, arrivals: TraceArrivals, devices: range) -> Iterator[_Arrival]:
+    def _trace_arrivals(self, arrivals: TraceArrivals, group: Group, first_device: int) -> Iterator[_Arrival]:
         for row in read_trace(arrivals):
-            device = devices[self._gaps.below(len(devices), devices.start, row.index)]
+            place = self._places.below(group.count, entity_key(group.name, 0), row.index)
             yield _Arrival(
                 arrival_ns=row.arrival_ns,
-                device=device,
+                device=first_device + place,
+                entity=entity_key(group.name, place),
                 counter=row.index,
+                turn=row.index,
                 num_prompt_tokens=row.num_prompt_tokens,
                 num_output_tokens=row.num_output_tokens,
             )
@@ -121,14 +129,22 @@ class Workloads:
         match prompts:
             case TextPrompts():
                 texts = prompts.texts if prompts.texts is not None else read_text_prompts(str(prompts.file))
-                return [tuple(self._tokenizer().encode(text)) for text in texts]
+                return self._encoded(texts)
             case CorpusPrompts():
-                return [tuple(self._tokenizer().encode(text)) for text in _corpus_texts(self._scenario.seed)]
+                return self._encoded(_corpus_texts(self._scenario.seed))
             case IdPrompts():
                 ids = prompts.ids if prompts.ids is not None else read_id_prompts(str(prompts.file))
                 return [self._checked_ids(item) for item in ids]
             case RandomPrompts():
                 return []
+
+    def _encoded(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        tokenizer = self._tokenizer()
+        prompts = [tuple(tokenizer.encode(text)) for text in texts]
+        for text, prompt in zip(texts, prompts, strict=True):
+            if not prompt:
+                raise ScenarioError("a prompt has no token", value=text)
+        return prompts
 
     def _checked_ids(self, ids: Sequence[int]) -> tuple[int, ...]:
         if not ids or min(ids) < 0 or max(ids) >= self._vocab_size:
@@ -142,20 +158,19 @@ class Workloads:
     def _request(self, number: int, group: int, arrival: _Arrival, prompts: Sequence[tuple[int, ...]]) -> Request:
         workload = self._scenario.workload_of(self._scenario.fleet[group])
         real = self._scenario.fleet[group].compute == "real"
-        device, counter = arrival.device, arrival.counter
         if prompts and arrival.num_prompt_tokens is None:
-            prompt: tuple[int, ...] | None = prompts[number % len(prompts)]
-            length = len(prompts[number % len(prompts)])
+            prompt: tuple[int, ...] | None = prompts[arrival.turn % len(prompts)]
+            length = len(prompts[arrival.turn % len(prompts)])
         else:
             length = self._prompt_length(workload.prompts, arrival)
-            prompt = self._random_ids(device, counter, length) if real else None
+            prompt = self._random_ids(arrival, length) if real else None
         output = arrival.num_output_tokens or draw_length(
-            workload.output_tokens, self._outputs.uniform(device, counter)
+            workload.output_tokens, self._outputs.uniform(arrival.entity, arrival.counter)
         )
         return Request(
             request=number,
             group=group,
-            device=device,
+            device=arrival.device,
             arrival_ns=arrival.arrival_ns,
             num_prompt_tokens=length,
             prompt=prompt if real else None,
@@ -167,10 +182,10 @@ class Workloads:
         if arrival.num_prompt_tokens is not None:
             return arrival.num_prompt_tokens
         assert isinstance(prompts, RandomPrompts), "all other kinds have prompts"
-        return draw_length(prompts.length, self._lengths.uniform(arrival.device, arrival.counter))
+        return draw_length(prompts.length, self._lengths.uniform(arrival.entity, arrival.counter))
 
-    def _random_ids(self, device: int, counter: int, length: int) -> tuple[int, ...]:
-        draws = self._ids.u64_run(self._ids.u64(device, counter) >> 1, 0, length)
+    def _random_ids(self, arrival: _Arrival, length: int) -> tuple[int, ...]:
+        draws = self._ids.u64_run(self._ids.u64(arrival.entity, arrival.counter), 0, length)
         return tuple(int(draw) % self._vocab_size for draw in draws)
 
 
@@ -183,10 +198,6 @@ def draw_length(length: Length, u: float) -> int:
     if isinstance(length, EmpiricalLength):
         return length.values[int(u * len(length.values))]
     return min(length.max, max(1, round(lognormal(length.mean, length.std).quantile(u))))
-
-
-def _timed(arrivals: TimedArrivals) -> Sequence[int]:
-    return sorted(arrivals.times)
 
 
 def _corpus_texts(seed: int) -> Sequence[str]:

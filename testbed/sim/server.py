@@ -10,7 +10,7 @@ import simpy
 from testbed.actors.cloud import BackStep, CloudWorker
 from testbed.core.events import EventSink, IterationEnded
 from testbed.schedulers.fifo import Entry
-from testbed.sim.kernel import Clock, Rank, Wait
+from testbed.sim.kernel import BusyTime, Clock, Rank, Wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Server:
     ) -> None:
         self.server = server
         self.num_outstanding = 0  # requests routed here that have not ended
-        self.busy_ns = 0
+        self.busy = BusyTime()
         self.peak_kv_bytes = 0
         self._clock = clock
         self._worker = worker
@@ -68,8 +68,12 @@ class Server:
         self.num_outstanding += 1
 
     def leave(self, request: int) -> None:
-        """A request has ended, however it did: its KV is free."""
+        """A request has ended, however it did."""
         self.num_outstanding -= 1
+        self.release(request)
+
+    def release(self, request: int) -> None:
+        """No pass of this request comes any more: its KV is free, also while its last token is on its way down."""
         self._kv_total -= self._kv_tokens.pop(request, 0)
         self._ready.pop(request, None)
         self._scheduler.done(request)
@@ -112,8 +116,8 @@ class Server:
         iteration = self._worker.start([item for item, _ in items])
         duration_ns = iteration.decode_ns + iteration.back.duration_ns
         self.peak_kv_bytes = max(self.peak_kv_bytes, self._scheduler.kv_reserved_bytes)
+        self.busy.start(start_ns, duration_ns)
         yield self._clock.at(duration_ns, Rank.ITERATION_END)
-        self.busy_ns += duration_ns
         for (_, served), token in zip(items, iteration.back.value(), strict=True):
             served.succeed(Served(token=token, decode_ns=iteration.decode_ns, back_ns=iteration.back.duration_ns))
         self._account([item for item, _ in items], start_ns, num_waiting)

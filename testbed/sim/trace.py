@@ -28,14 +28,13 @@ _PIECES = {
 class Trace:
     """Emits a request's events. `cursor_ns` is where its next span begins."""
 
-    __slots__ = ("_emit", "cursor_ns", "device", "request", "step", "tokens")
+    __slots__ = ("_emit", "cursor_ns", "device", "request", "step")
 
     def __init__(self, request: Request, emit: EventSink) -> None:
         self.request = request.request
         self.device = request.device
         self.step = 0
         self.cursor_ns = request.arrival_ns
-        self.tokens: list[int] = []
         self._emit = emit
         self.event(
             RequestArrived(

@@ -20,6 +20,7 @@ from testbed.core.cast import Cast, DeviceEntry, ServerEnd, ServerEntry
 from testbed.core.events import EventSink
 from testbed.core.plan import Decision, Observation
 from testbed.core.registry import CODECS, POLICIES, ROUTERS, SCHEDULERS
+from testbed.core.rng import entity_key
 from testbed.models.source import ModelSource
 from testbed.network_models.build import build_link
 from testbed.network_models.transfer import Direction
@@ -27,7 +28,7 @@ from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
 from testbed.sim.device import Device
 from testbed.sim.journey import Journey
-from testbed.sim.kernel import Clock
+from testbed.sim.kernel import Clock, Gate, Rank
 from testbed.sim.requests import Request
 from testbed.sim.server import Server
 from testbed.sim.trace import Trace
@@ -84,8 +85,9 @@ class World:
         self._codecs: dict[str, Codec] = {}
         self.answers: dict[int, Answer] = {}  # of completed real requests
         self.audits: dict[int, Promise] = {}
-        self.devices = [self._device(number, group) for number, group in enumerate(_each(scenario.fleet))]
-        self._built = [self._server(number, group) for number, group in enumerate(_each(scenario.servers))]
+        self.admission = Gate(self.clock, Rank.ADMISSION)
+        self.devices = [self._device(number, *member) for number, member in enumerate(_each(scenario.fleet))]
+        self._built = [self._server(number, group) for number, (group, _) in enumerate(_each(scenario.servers))]
 
     def trace(self, request: Request) -> Trace:
         """Begins a request's account: it has arrived."""
@@ -108,6 +110,8 @@ class World:
             return None
         if server is not None:
             server.enter()
+        device = self.devices[request.device]
+        device.take(request, decision)
         number = -1 if server is None else server.server
         trace.admitted(self.clock.now_ns, split=decision.split, codec=decision.codec, server=number)
         return Journey(
@@ -119,7 +123,7 @@ class World:
                 codec_name=decision.codec,
                 codec=self._codec(decision.codec),
             ),
-            device=self.devices[request.device],
+            device=device,
             server=server,
             trace=trace,
             kv_reserve_bytes=reserve,
@@ -147,33 +151,23 @@ class World:
 
     def server_ends(self, duration_ns: int) -> list[ServerEnd]:
         """Every server's account of a run that took this long."""
-        return [
-            ServerEnd(
-                server=built.server.server,
-                busy_ns=built.server.busy_ns,
-                energy_j=processor_energy_j(
-                    built.profile, duration_ns=duration_ns, busy_ns=min(built.server.busy_ns, duration_ns)
-                ),
-                peak_kv_bytes=built.server.peak_kv_bytes,
-            )
-            for built in self._built
-        ]
+        return [_server_end(built, duration_ns) for built in self._built]
 
     def _route(self, kv_reserve_bytes: int) -> Server | None:
         able = [built.server for built in self._built if built.server.fits_ever(kv_reserve_bytes)]
         return able[self._router.choose([server.num_outstanding for server in able])] if able else None
 
-    def _device(self, number: int, group: Group) -> Device:
+    def _device(self, number: int, group: Group, place: int) -> Device:
         port = self._port(self._edge_host(number)) if group.compute == "real" else None
-        seed = self.scenario.seed
+        entity, seed = entity_key(group.name, place), self.scenario.seed
         return Device(
             device=number,
             profile=group.device,
             shape=self._shape,
             value_bits=self._bits,
             edge=EdgeDevice(self._costs(group.device), port),
-            uplink=build_link(self.clock, group.link, Direction.UP, number, seed),
-            downlink=build_link(self.clock, group.link, Direction.DOWN, number, seed),
+            uplink=build_link(self.clock, group.link, Direction.UP, entity, seed),
+            downlink=build_link(self.clock, group.link, Direction.DOWN, entity, seed),
             turn=simpy.Resource(self.clock),
         )
 
@@ -223,15 +217,25 @@ def cast_of(scenario: Scenario) -> Cast:
     return Cast(
         devices=[
             DeviceEntry(device=number, group=group.name, kind=group.device.name, real=group.compute == "real")
-            for number, group in enumerate(_each(scenario.fleet))
+            for number, (group, _) in enumerate(_each(scenario.fleet))
         ],
         servers=[
             ServerEntry(server=number, group=group.name, kind=group.server.name)
-            for number, group in enumerate(_each(scenario.servers))
+            for number, (group, _) in enumerate(_each(scenario.servers))
         ],
     )
 
 
-def _each(groups: Sequence[Any]) -> list[Any]:
-    """Every group once for each of its members, in order: the index is the member's id."""
-    return [group for group in groups for _ in range(group.count)]
+def _server_end(built: _Built, duration_ns: int) -> ServerEnd:
+    server, busy_ns = built.server, built.server.busy.until(duration_ns)
+    return ServerEnd(
+        server=server.server,
+        busy_ns=busy_ns,
+        energy_j=processor_energy_j(built.profile, duration_ns=duration_ns, busy_ns=busy_ns),
+        peak_kv_bytes=server.peak_kv_bytes,
+    )
+
+
+def _each(groups: Sequence[Any]) -> list[tuple[Any, int]]:
+    """Every group with each place in it, in order: the index is the member's id."""
+    return [(group, place) for group in groups for place in range(group.count)]
