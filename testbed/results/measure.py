@@ -72,7 +72,8 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
 def write_summary(folder: Path, *, end: RunEnd, event_digest: str, slo: SloLimits | None) -> dict[str, Any]:
     """Measure a run folder's tables and leave summary.json beside them; the same text for the same figures."""
     summary = summarise(read_tables(folder), end=end, event_digest=event_digest, slo=slo)
-    text = json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    # A logit difference that is no number stands as NaN: a broken model's run still ends with its results written.
+    text = json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / files.SUMMARY).write_text(text + "\n", encoding="utf-8")
     return summary
 

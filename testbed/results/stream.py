@@ -50,10 +50,11 @@ class TableStream:
     def _flush(self) -> None:
         if not self._cells:
             return
-        cells, self._cells = self._cells, bytearray()
-        table_RC = np.frombuffer(cells, dtype=np.int64).reshape(-1, self._width)
+        table_RC = np.frombuffer(self._cells, dtype=np.int64).reshape(-1, self._width)
         columns = [self._column(table_RC[:, index], field.type) for index, field in enumerate(self._schema)]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        table = pa.Table.from_arrays(columns, schema=self._schema)
+        self._cells = bytearray()  # only now: an interrupt before this line leaves the rows for `close`
+        self._writer.write_table(table)
 
     def _column(self, values: Any, kind: pa.DataType) -> pa.Array:
         if pa.types.is_dictionary(kind):

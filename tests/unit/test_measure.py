@@ -240,3 +240,11 @@ def test_two_runs_write_the_same_summary_apart_from_wall_time(tmp_path: Path) ->
 def test_the_summary_on_disk_is_the_one_returned(tmp_path: Path) -> None:
     summary = write_run(tmp_path, fake_run())
     assert read_run(tmp_path).summary == json.loads(json.dumps(summary))
+
+
+def test_a_logit_difference_that_is_no_number_is_shown_not_hidden(tmp_path: Path) -> None:
+    run = fake_run(requests_per_device=1)
+    broken = {key: replace(value, max_logit_difference=float("nan")) for key, value in run.end.quality.items()}
+    run.end = replace(run.end, quality=broken)
+    write_run(tmp_path, run)
+    assert np.isnan(read_run(tmp_path).summary["quality"]["max_logit_difference"])

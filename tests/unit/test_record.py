@@ -357,3 +357,19 @@ def test_a_broken_run_folder_names_the_file(tmp_path: Path, name: str, damage: s
     with pytest.raises(ScenarioError, match="run folder is broken") as raised:
         read_run(tmp_path)
     assert raised.value.file == str(broken)
+
+
+def test_an_interrupt_while_rows_are_prepared_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = TableStream(tmp_path / "s.parquet", files.SPAN_SCHEMA, HOPS, rows_per_group=3)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    stream.append(0, 0, 0, 0, 1, 0)
+    stream.append(1, 0, 0, 1, 2, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(TableStream, "_column", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stream.append(2, 0, 0, 2, 3, 0)
+    stream.close()
+    assert pq.read_table(tmp_path / "s.parquet")["request"].to_pylist() == [0, 1, 2]
