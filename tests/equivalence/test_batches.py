@@ -119,17 +119,34 @@ def test_a_hostile_session_spoils_only_itself(tiny: Tiny) -> None:
     bad = np.full((4, 32), np.nan, dtype=np.float32)
     for session in range(3):
         back.open(session)
-    outputs = []
-    for _ in range(3):
-        rows = [good[0], bad, good[1]]
+    for iteration in range(3):
+        rows = [row if iteration == 0 else row[:1] for row in (bad, *good)]  # decode steps of unequal histories
         outputs = back.forward([ShardInput(session=item, hidden=row) for item, row in enumerate(rows)])
-    assert np.isnan(outputs[1]).all()
-    assert np.isfinite(outputs[0]).all()
-    assert np.isfinite(outputs[2]).all()
-    back.close(1)
-    back.open(7)
-    again = back.forward([ShardInput(session=item, hidden=good[0]) for item in (0, 7)])
+    assert np.isnan(outputs[0]).all()
+    assert np.isfinite(np.array(outputs[1:])).all()
+    back.close(0)
+    back.open(7)  # takes over the places that held NaN
+    again = back.forward([ShardInput(session=item, hidden=good[0]) for item in (1, 7)])
     assert np.isfinite(np.array(again)).all()
+
+
+@pytest.mark.parametrize("length", range(14, 24))
+def test_a_sliding_session_keeps_what_it_still_sees(tiny: Tiny, length: int) -> None:
+    """Blocks that a window has left are given to others; those it still covers are not."""
+    source = tiny("mistral sliding")
+    prompt = [3 + index for index in range(length)]
+    tokens, logits = generate_alone(pipeline(source, [1]), prompt, 6)
+    shards = pipeline(source, [1])
+    pending, got = prompt, []
+    for shard in shards:
+        shard.open(1)
+    for iteration in range(6):
+        got.append(step(shards, {1: pending}, batched=False)[1])
+        pending = [tokens[iteration]]
+        for shard in shards:
+            shard.open(100 + iteration)
+        step(shards, {100 + iteration: [90] * 40}, batched=False)  # a newcomer that wants places
+    assert np.array_equal(np.array(got), logits)
 
 
 def test_results_come_in_the_order_of_the_inputs(tiny: Tiny) -> None:
