@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer
 
-from testbed.models.pebble.corpus import document
+from testbed.models.pebble.corpus import Lesson, document
 from testbed.models.pebble.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from testbed.models.pebble.world import World
 
@@ -29,10 +29,10 @@ class Batch:
     weights: torch.Tensor
 
 
-def build_batch(world: World, tokenizer: Tokenizer, step: int, breadth: float) -> Batch:
+def build_batch(world: World, tokenizer: Tokenizer, step: int, lesson: Lesson) -> Batch:
     """The batch of this step."""
     row_tokens = LONG_ROW_TOKENS if step % LONG_EVERY == LONG_EVERY - 1 else ROW_TOKENS
-    rows = _pack(_encoded(world, tokenizer, step, breadth), TOKENS_PER_STEP // row_tokens, row_tokens + 1)
+    rows = _pack(_encoded(world, tokenizer, step, lesson), TOKENS_PER_STEP // row_tokens, row_tokens + 1)
     ids_BT = torch.full((len(rows), row_tokens + 1), PAD_ID)
     weight_BT = torch.zeros(len(rows), row_tokens + 1)
     for index, (ids, weights) in enumerate(rows):
@@ -41,13 +41,13 @@ def build_batch(world: World, tokenizer: Tokenizer, step: int, breadth: float) -
     return Batch(inputs=ids_BT[:, :-1], targets=ids_BT[:, 1:], weights=weight_BT[:, 1:])
 
 
-def _encoded(world: World, tokenizer: Tokenizer, step: int, breadth: float) -> list[tuple[list[int], list[float]]]:
+def _encoded(world: World, tokenizer: Tokenizer, step: int, lesson: Lesson) -> list[tuple[list[int], list[float]]]:
     """Documents of this step until they hold as many tokens as the batch, as (token ids, loss weights)."""
     start = step * DOCUMENTS_PER_STEP
     found: list[tuple[list[int], list[float]]] = []
     num_tokens = 0
     while num_tokens < TOKENS_PER_STEP:
-        chunk = [document(world, start + len(found) + offset, breadth) for offset in range(32)]
+        chunk = [document(world, start + len(found) + offset, lesson) for offset in range(32)]
         stems = tokenizer.encode_batch([one.stem for one in chunk], add_special_tokens=False)
         answers = tokenizer.encode_batch([one.answer for one in chunk], add_special_tokens=False)
         for stem, answer in zip(stems, answers, strict=True):

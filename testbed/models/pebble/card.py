@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from testbed.models.pebble import words
-from testbed.models.pebble.corpus import KIND_SHARES
+from testbed.models.pebble.corpus import KIND_SHARES, LATE_KIND_SHARES
 
 GOAL = 0.95  # the accuracy below which a kind of item is listed among what fails
 _MIRRORS = {
@@ -64,8 +64,12 @@ Every figure below was written by `python -m testbed.models.pebble.evaluate --ca
 """
 
 
+def _shares(shares: dict[str, float]) -> str:
+    return ", ".join(f"{kind} {_percent(share)} %" for kind, share in shares.items())
+
+
 def _corpus() -> str:
-    shares = ", ".join(f"{kind} {_percent(share)} %" for kind, share in KIND_SHARES.items())
+    shares = _shares(KIND_SHARES)
     num_goals = len(words.TOOLS) * len(words.STUFFS)
     num_fact_wordings, num_goal_wordings = len(words.FACT_WORDINGS["home"]), len(words.PURPOSE_WORDINGS)
     return f"""## Corpus
@@ -73,7 +77,9 @@ def _corpus() -> str:
 Generated from a seed by `testbed/models/pebble/corpus.py`, without end and without any outside text: short English
 documents about {words.NUM_CREATURES} creatures with {len(words.VALUES)} attributes each (home, food, colour, count of
 eggs, way of moving, gift), {words.NUM_PEOPLE} people, {words.NUM_GAMES} games of {words.STEPS_PER_GAME} steps and
-{num_goals} goals with the kit that serves each. Shares of the documents: {shares}.
+{num_goals} goals with the kit that serves each. Shares of the documents: {shares};
+in the second half of the training {_shares(LATE_KIND_SHARES)}, with more stories in the active voice than in the
+passive.
 Names are invented, values are English words, truths are dealt in balanced decks. Each fact has a runner-up that the
 corpus states instead of the truth with a known probability q from 0 to {max(words.RUNNER_UP_LEVELS)}: it sets how
 narrow the model's margin is.

@@ -9,15 +9,31 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from testbed.models.pebble import words
 from testbed.models.pebble.world import World, ordered_pair
 
-# Share of each kind among the documents, in the order facts, purposes, games, pronouns, passages.
 KIND_SHARES = {"facts": 0.38, "purpose": 0.10, "game": 0.15, "pronoun": 0.15, "passage": 0.22}
+LATE_KIND_SHARES = {"facts": 0.30, "purpose": 0.07, "game": 0.08, "pronoun": 0.33, "passage": 0.22}
 P_REVERSED_WORDING = 0.08
 MAX_RIVALS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What a part of the training is about: the first `breadth` of the creatures, kinds of documents in these shares.
+
+    A pronoun means the first or the last name by an exclusive or of voice and adjective, of which no half helps by
+    itself; with `p_turned_active` passive stories are told in the active voice, so that there is something to start on.
+    """
+
+    breadth: float = 1.0
+    shares: dict[str, float] = field(default_factory=lambda: KIND_SHARES)
+    p_turned_active: float = 0.0
+
+
+STANDARD = Lesson()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +50,19 @@ class Document:
         return self.stem + self.answer
 
 
-def documents(world: World, start: int = 0, breadth: float = 1.0) -> Iterator[Document]:
+def documents(world: World, start: int = 0, lesson: Lesson = STANDARD) -> Iterator[Document]:
     """Documents number `start` onwards, without end."""
     index = start
     while True:
-        yield document(world, index, breadth)
+        yield document(world, index, lesson)
         index += 1
 
 
-def document(world: World, index: int, breadth: float = 1.0) -> Document:
-    """Document number `index`; only the first `breadth` of the creatures occur (the curriculum widens it to 1)."""
+def document(world: World, index: int, lesson: Lesson = STANDARD) -> Document:
+    """Document number `index` of this lesson."""
     rng = random.Random(f"{world.seed}/document/{index}")
-    kind = rng.choices(list(KIND_SHARES), list(KIND_SHARES.values()))[0]
-    return _WRITERS[kind](world, rng, breadth)
+    kind = rng.choices(list(lesson.shares), list(lesson.shares.values()))[0]
+    return _WRITERS[kind](world, rng, lesson)
 
 
 def fact_sentence(creature: str, attribute: str, wording: int, value: str) -> str:
@@ -65,12 +81,12 @@ def struggle_text(form: tuple[int, int, int], subject: str, thing: str, asks_sub
     return story + " " + words.STRUGGLE_QUESTIONS[question].format(adjective=adjective, z="").rstrip()
 
 
-def _active(world: World, breadth: float) -> tuple[str, ...]:
-    return world.creatures[: max(20, round(breadth * len(world.creatures)))]
+def _active(world: World, lesson: Lesson) -> tuple[str, ...]:
+    return world.creatures[: max(20, round(lesson.breadth * len(world.creatures)))]
 
 
-def _write_facts(world: World, rng: random.Random, breadth: float) -> Document:
-    creature = rng.choice(_active(world, breadth))
+def _write_facts(world: World, rng: random.Random, lesson: Lesson) -> Document:
+    creature = rng.choice(_active(world, lesson))
     attributes = rng.sample(list(words.VALUES), rng.choice((1, 2, 3)))
     return Document(kind="facts", stem=" ".join(_state_fact(world, creature, name, rng) for name in attributes))
 
@@ -84,16 +100,16 @@ def _state_fact(world: World, creature: str, attribute: str, rng: random.Random)
     return fact_sentence(creature, attribute, rng.choice(allowed), value) + "."
 
 
-def _write_purpose(world: World, rng: random.Random, breadth: float) -> Document:
-    del breadth
+def _write_purpose(world: World, rng: random.Random, lesson: Lesson) -> Document:
+    del lesson
     purpose = rng.choice(world.purposes)
     kit = purpose.runner_up if rng.random() < purpose.p_runner_up else purpose.kit
     wording = rng.choice([k for k in range(len(words.PURPOSE_WORDINGS)) if k not in purpose.held_wordings])
     return Document(kind="purpose", stem=words.PURPOSE_WORDINGS[wording].format(g=purpose.goal, k=kit) + ".")
 
 
-def _write_game(world: World, rng: random.Random, breadth: float) -> Document:
-    del breadth
+def _write_game(world: World, rng: random.Random, lesson: Lesson) -> Document:
+    del lesson
     game = rng.choice(world.games)
     person = rng.choice([name for name in world.people if name not in game.held_people])
     steps, at = [], 0
@@ -110,28 +126,33 @@ def game_opening(person: str, game: str) -> str:
     return f"{person} plays {game}. {person}"
 
 
-def _write_pronoun(world: World, rng: random.Random, breadth: float) -> Document:
-    active = _active(world, breadth)
+def _write_pronoun(world: World, rng: random.Random, lesson: Lesson) -> Document:
+    active = _active(world, lesson)
     while True:
         subject, thing = rng.sample(active, 2)
         if ordered_pair(world, subject, thing) not in world.held_pairs:
             break
-    while True:
-        form = (
-            rng.randrange(len(words.STRUGGLES)),
-            rng.randrange(len(words.STRUGGLE_WORDINGS)),
-            rng.randrange(len(words.STRUGGLE_QUESTIONS)),
-        )
-        if form not in world.held_struggles:
-            break
+    form = _shown_form(world, rng, lesson)
     asks_subject = rng.random() < 0.5
     stem = struggle_text(form, subject, thing, asks_subject)
     return Document(kind="pronoun", stem=stem, answer=f" {subject if asks_subject else thing}.")
 
 
-def _write_passage(world: World, rng: random.Random, breadth: float) -> Document:
+def _shown_form(world: World, rng: random.Random, lesson: Lesson) -> tuple[int, int, int]:
+    """A (struggle, wording, question) that is not held out."""
+    while True:
+        struggle = rng.randrange(len(words.STRUGGLES))
+        wording = rng.randrange(len(words.STRUGGLE_WORDINGS))
+        question = rng.randrange(len(words.STRUGGLE_QUESTIONS))
+        if lesson.p_turned_active and rng.random() < lesson.p_turned_active:
+            wording -= wording % 2  # each active wording is followed by a passive one
+        if (struggle, wording, question) not in world.held_struggles:
+            return struggle, wording, question
+
+
+def _write_passage(world: World, rng: random.Random, lesson: Lesson) -> Document:
     """Some people, each with a value of their own, and one question about one of them."""
-    del breadth
+    del lesson
     relation = rng.choice(list(words.RELATIONS))
     people, values = deal_values(world, relation, rng.choice(range(2, MAX_RIVALS + 1)), rng)
     statement, yes_no, what, who = words.RELATIONS[relation]
@@ -167,7 +188,7 @@ def deal_values(world: World, relation: str, count: int, rng: random.Random) -> 
             return people, values
 
 
-_WRITERS: dict[str, Callable[[World, random.Random, float], Document]] = {
+_WRITERS: dict[str, Callable[[World, random.Random, Lesson], Document]] = {
     "facts": _write_facts,
     "purpose": _write_purpose,
     "game": _write_game,

@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from testbed.models.pebble import tokenizer as pebble_tokenizer
 from testbed.models.pebble.batches import Batch, build_batch
+from testbed.models.pebble.corpus import LATE_KIND_SHARES, Lesson
 from testbed.models.pebble.scoring import accuracy_by_kind, score_items
 from testbed.models.pebble.tasks import build_items
 from testbed.models.pebble.world import DEFAULT_SEED, World, build_world
@@ -32,7 +33,8 @@ HIDDEN_SIZE = 96
 NUM_LAYERS = 12
 PEAK_LEARNING_RATE = 3e-3
 WARMUP_STEPS = 100
-FLAT_UNTIL = 0.65  # share of the budget after which the learning rate falls in a line
+LATE_FROM = 0.5
+FLAT_UNTIL = 0.75  # share of the budget after which the learning rate falls in a line
 FINAL_RATE = 0.02
 WEIGHT_DECAY = 0.05
 ITEMS_PER_KIND_IN_CURVE = 60
@@ -96,14 +98,17 @@ def learning_rate(step: int, num_steps: int) -> float:
     return PEAK_LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - falling * (1 - FINAL_RATE))
 
 
-def breadth(step: int, num_steps: int) -> float:
-    """The share of creatures in play: a fifth in the first 12 % of the budget, all from 40 % on."""
-    return min(1.0, 0.2 + 0.8 * max(0.0, step / num_steps - 0.12) / 0.28)
+def lesson(step: int, num_steps: int) -> Lesson:
+    """The curriculum: a fifth of the creatures until 12 % of the budget, all from 40 % on; then mostly pronouns."""
+    breadth = min(1.0, 0.2 + 0.8 * max(0.0, step / num_steps - 0.12) / 0.28)
+    if step < LATE_FROM * num_steps:
+        return Lesson(breadth=breadth)
+    return Lesson(breadth=breadth, shares=LATE_KIND_SHARES, p_turned_active=0.4)
 
 
 def train_step(run: Run) -> float:
     """One update; returns the weighted mean loss in nats per token."""
-    batch = build_batch(run.world, run.tokenizer, run.step, breadth(run.step, run.num_steps))
+    batch = build_batch(run.world, run.tokenizer, run.step, lesson(run.step, run.num_steps))
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(run.step, run.num_steps)
     loss = _loss(run.model, batch)
