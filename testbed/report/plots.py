@@ -126,9 +126,10 @@ def load_over_time(loads: Sequence[Load], duration_s: float) -> Markup:
         titles = ("busy share of time", "sequences in a batch", "sequences left waiting")
         for axes, name, title in zip(panels, names, titles, strict=True):
             for index, load in enumerate(loads):
-                axes.plot((edges[:-1] + edges[1:]) / 2, getattr(load, name), **_line(index))
+                # The dot shows a slice whose neighbours have no value.
+                axes.plot((edges[:-1] + edges[1:]) / 2, getattr(load, name), marker=".", markersize=2, **_line(index))
             axes.set_title(title, loc="left", fontsize=9)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
             _time_axis(axes, duration_s)
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=name != "busy"))
         panels[0].set_ylim(0, 1.02)

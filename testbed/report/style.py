@@ -77,8 +77,8 @@ th:first-child, td:first-child { padding-left: 0; }
 th { font-weight: 600; }
 thead th { color: var(--soft); font-weight: 500; font-size: 13px; }
 th.text, td.text { text-align: left; }
-tbody th { font-weight: 500; }
-thead th.figure { white-space: normal; min-width: 9ch; overflow-wrap: anywhere; vertical-align: bottom; }
+tbody th { font-weight: 500; min-width: 15ch; }
+thead th.figure { white-space: normal; min-width: 9ch; overflow-wrap: break-word; vertical-align: bottom; }
 thead th.text { vertical-align: bottom; }
 td.text:nth-child(2) { white-space: normal; min-width: 16ch; }
 th.text { max-width: 34ch; white-space: normal; overflow-wrap: break-word; }
