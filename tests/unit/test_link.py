@@ -213,4 +213,4 @@ def test_the_profile_names_the_model():
     env = simpy.Environment()
     assert isinstance(build_link(env, profile(), Direction.UP, 0, 1), BasicLink)
     with pytest.raises(ScenarioError, match="did you mean 'basic'"):
-        build_link(env, profile(model="basik"), Direction.UP, 0, 1)
+        build_link(env, profile().model_copy(update={"model": "basik"}), Direction.UP, 0, 1)
