@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from testbed import __version__
-from testbed.core.errors import TestbedError
+from testbed.core.errors import ScenarioError, TestbedError
+
+if TYPE_CHECKING:
+    from testbed.run import Prepared
 
 INTERRUPTED = 130  # exit code: 128 + SIGINT
 NUM_TEXTS = 3  # printed of a run's real answers; all are in its tables
@@ -61,7 +64,7 @@ def command(function: CommandT) -> CommandT:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            print("interrupted: what the run had until now is kept and marked incomplete", file=sys.stderr)
+            print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
 
     app.command(function.__name__.rstrip("_"))(guarded)
@@ -103,19 +106,21 @@ def run(
     from testbed import run as runs
     from testbed.report.html import write_report
     from testbed.report.progress import progress
-    from testbed.run_folder import default_folder
-    from testbed.scenarios.load import load_scenario
+    from testbed.run_folder import default_folder, make_folder
 
     chosen = ExecutorName.RAY if address is not None else executor
     overrides = [*(override or []), *([f"execution.executor={chosen.value}"] if chosen else [])]
-    loaded = load_scenario(scenario, overrides=overrides, seed=seed)
-    prepared = runs.prepare(loaded)
-    folder = out or default_folder(loaded)
+    prepared = _prepared(scenario, overrides, seed)
+    folder = out or default_folder(prepared.scenario)
+    make_folder(folder, force=force)
     try:
         with progress(quiet=as_json) as observe:
-            result = runs.run(prepared, folder, address=address, force=force, observe=observe)
-    finally:
-        report = write_report(folder) if (folder / "summary.json").exists() else None
+            result = runs.run(prepared, folder, address=address, observe=observe)
+    except BaseException:
+        if (folder / "summary.json").exists():
+            print(f"incomplete: the results so far are in {folder}, {write_report(folder)}", file=sys.stderr)
+        raise
+    report = write_report(folder)
     if as_json:
         print(json.dumps({"folder": str(folder), **result.summary}, indent=2))
         return
@@ -128,20 +133,19 @@ def run(
 @command
 def validate(scenario: ScenarioName, override: Overrides = None, seed: Seed = None) -> None:
     """Check a scenario, the model it names and the files it reads, without running it."""
-    from testbed import run as runs
     from testbed.scenarios.fingerprint import fingerprint
-    from testbed.scenarios.load import load_scenario
 
-    loaded = load_scenario(scenario, overrides=override or [], seed=seed)
-    prepared = runs.prepare(loaded)
-    num_devices = sum(group.count for group in loaded.fleet)
-    num_real = sum(group.count for group in loaded.fleet if group.compute == "real")
-    num_servers = sum(servers.count for servers in loaded.servers)
-    print(
-        f"{loaded.name} is valid: {num_devices} devices ({num_real} real), {num_servers} servers, "
-        f"{len(prepared.requests)} requests, model {loaded.model} with {prepared.source.shape.num_layers} layers, "
-        f"fingerprint {fingerprint(loaded)}"
-    )
+    prepared = _prepared(scenario, override or [], seed)
+    loaded = prepared.scenario
+    real = sum(group.count for group in loaded.fleet if group.compute == "real")
+    parts = [
+        f"{_counted(sum(group.count for group in loaded.fleet), 'device')} ({real} real)",
+        _counted(sum(servers.count for servers in loaded.servers), "server"),
+        _counted(len(prepared.requests), "request"),
+        f"model {loaded.model} with {prepared.source.shape.num_layers} layers",
+        f"fingerprint {fingerprint(loaded)}",
+    ]
+    print(f"{loaded.name} is valid: {', '.join(parts)}")
 
 
 @command
@@ -195,6 +199,26 @@ def schema() -> None:
     from testbed.scenarios.json_schema import scenario_json_schema
 
     print(scenario_json_schema())
+
+
+def _prepared(source: str, overrides: Sequence[str], seed: int | None) -> Prepared:
+    """A scenario found to be possible; whatever is wrong with what it names is said of its own file, too."""
+    from testbed import run as runs
+    from testbed.scenarios.load import load_scenario, scenario_path
+
+    file = scenario_path(source)
+    loaded = load_scenario(file, overrides=overrides, seed=seed)
+    try:
+        return runs.prepare(loaded)
+    except ScenarioError as error:
+        inner = error.problem if error.file is None else f"{error.file}: {error.problem}"
+        raise ScenarioError(
+            inner, file=file, path=error.path, value=error.value, allowed=error.allowed, nearest=error.nearest
+        ) from None
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _print_summary(summary: Any) -> None:

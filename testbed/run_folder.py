@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from testbed import __version__
 from testbed.core.errors import ScenarioError
+from testbed.results import files
 from testbed.scenarios.fingerprint import fingerprint
 from testbed.scenarios.schema import Scenario
+from testbed.scenarios.yaml_file import yaml_text
 
-RUN_MARK = "scenario.yaml"
+RUN_MARK = files.SCENARIO
+_WRITTEN_BY_A_RUN = {
+    files.SCENARIO, files.ENVIRONMENT, files.SUMMARY, files.REQUESTS, files.SPANS, files.TRANSFERS, files.SERVERS,
+    files.SERVER_TOTALS, files.LINKS, files.DEVICES, files.REPORT,
+}  # fmt: skip
 _PACKAGES = ("numpy", "simpy", "torch", "transformers", "ray", "safetensors", "pyarrow")
 
 
@@ -28,33 +31,52 @@ def default_folder(scenario: Scenario) -> Path:
 
 
 def make_folder(folder: Path, *, force: bool) -> None:
-    """An empty run folder; with `force` an earlier run's folder there is replaced.
+    """An empty run folder; with `force` an earlier run's files there are removed, and nothing that no run wrote.
 
     Raises ScenarioError where something is there already, or the folder can't be written.
     """
-    if folder.exists():
-        is_run = folder.is_dir() and ((folder / RUN_MARK).exists() or not any(folder.iterdir()))
-        if not is_run:
-            raise ScenarioError("exists and is no run folder", file=folder, allowed="another --out")
-        if not force and any(folder.iterdir()):
-            raise ScenarioError("the run folder exists", file=folder, allowed="another --out, or --force to replace it")
-        _attempt(folder, lambda: shutil.rmtree(folder))
-    _attempt(folder, lambda: folder.mkdir(parents=True))
-    if not os.access(folder, os.W_OK):
-        raise ScenarioError("the run folder can't be written", file=folder)
+    if folder.exists() or folder.is_symlink():
+        _clear(folder, force=force)
+    _attempt(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
+    _attempt(folder, lambda: _try_writing(folder))
 
 
-def _attempt(folder: Path, action: Any) -> None:
+def _clear(folder: Path, *, force: bool) -> None:
+    if not folder.is_dir():
+        raise ScenarioError("exists and is no folder", file=folder, allowed="another --out")
+    found = sorted(path.name for path in folder.iterdir())
+    if not found:
+        return
+    if not {RUN_MARK, files.ENVIRONMENT} <= set(found):
+        raise ScenarioError("exists and is no run folder", file=folder, allowed="another --out")
+    foreign = [name for name in found if name not in _WRITTEN_BY_A_RUN]
+    if foreign:
+        raise ScenarioError(
+            "the run folder holds a file that is not the run's", file=folder, value=foreign[0], allowed="another --out"
+        )
+    if not force:
+        raise ScenarioError("the run folder exists", file=folder, allowed="another --out, or --force to replace it")
+    for name in found:
+        _attempt(folder, (folder / name).unlink)
+
+
+def _try_writing(folder: Path) -> None:
+    """Permission bits say little on read-only file systems and to root: only writing tells."""
+    (folder / RUN_MARK).touch()
+    (folder / RUN_MARK).unlink()
+
+
+def _attempt(folder: Path, action: Callable[[], object]) -> None:
     try:
         action()
     except OSError as error:
-        raise ScenarioError(f"the run folder can't be made: {error.strerror or error}", file=folder) from None
+        problem = f"the run folder can't be written: {error.strerror or error}"
+        raise ScenarioError(problem, file=folder, allowed="another --out") from None
 
 
 def write_inputs(folder: Path, scenario: Scenario, *, started: str) -> None:
     """What was run, and with what: scenario.yaml reads back as the same scenario, env.json says where it ran."""
-    text = yaml.safe_dump(scenario.as_data(), sort_keys=False, allow_unicode=True)
-    (folder / RUN_MARK).write_text(text, encoding="utf-8")
+    (folder / RUN_MARK).write_text(yaml_text(scenario.as_data()), encoding="utf-8")
     environment = {
         "testbed": __version__,
         "python": sys.version.split()[0],
@@ -67,7 +89,7 @@ def write_inputs(folder: Path, scenario: Scenario, *, started: str) -> None:
         "executor": scenario.execution.executor,
         "started": started,
     }
-    (folder / "env.json").write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
+    (folder / files.ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
 
 
 def _version(package: str) -> str | None:

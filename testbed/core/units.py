@@ -6,8 +6,10 @@ A number without a unit is refused wherever a unit could be mistaken.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from types import MappingProxyType
 
 from testbed.core.errors import ScenarioError, nearest_name
@@ -15,18 +17,37 @@ from testbed.core.errors import ScenarioError, nearest_name
 NS_PER_S = 1_000_000_000
 BITS_PER_BYTE = 8
 
-_SI = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
-_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+# Factors are fractions: "20 Mbit/s" and "20000 kbit/s" are the same number, and a value that is written to a file and
+# read back is the same to the last bit.
+_SI = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
-def _prefixed(unit: str, prefixes: Mapping[str, float], scale: float = 1.0) -> dict[str, float]:
-    return {f"{prefix}{unit}": factor * scale for prefix, factor in prefixes.items()}
+def _prefixed(unit: str, prefixes: Mapping[str, int], scale: int = 1) -> dict[str, Fraction]:
+    return {f"{prefix}{unit}": Fraction(factor * scale) for prefix, factor in prefixes.items()}
 
 
-_TIME_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+def _fractions(factors: Mapping[str, str | int]) -> dict[str, Fraction]:
+    return {unit: Fraction(factor) for unit, factor in factors.items()}
+
+
+# The micro sign and the Greek letter look alike; keyboards give either.
+_TIME_S = _fractions(
+    {
+        "ns": "1e-9",
+        "us": "1e-6",
+        "\u00b5s": "1e-6",
+        "\u03bcs": "1e-6",
+        "ms": "1e-3",
+        "s": 1,
+        "min": 60,
+        "h": 3600,
+        "d": 86400,
+    }
+)
 
 # quantity -> unit -> factor to the base unit named in the quantity's key
-UNITS: Mapping[str, Mapping[str, float]] = MappingProxyType(
+UNITS: Mapping[str, Mapping[str, Fraction]] = MappingProxyType(
     {
         "time": _TIME_S,
         "size": {**_prefixed("B", _SI), **_prefixed("B", _BINARY)},
@@ -37,42 +58,74 @@ UNITS: Mapping[str, Mapping[str, float]] = MappingProxyType(
         },
         "bandwidth": {**_prefixed("B/s", _SI), **_prefixed("B/s", _BINARY)},
         "compute": {**_prefixed("FLOP/s", _SI), **_prefixed("FLOPS", _SI)},
-        "frequency": {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "/d": 1 / 86400},
-        "power": {"mW": 1e-3, "W": 1.0, "kW": 1e3},
-        "energy": {"uJ": 1e-6, "µJ": 1e-6, "mJ": 1e-3, "J": 1.0, "kJ": 1e3, "Wh": 3600.0},
-        "ratio": {"%": 1e-2, "": 1.0},
+        "frequency": _fractions({"/s": 1, "/min": "1/60", "/h": "1/3600", "/d": "1/86400"}),
+        "power": _fractions({"mW": "1e-3", "W": 1, "kW": 1000}),
+        "energy": _fractions(
+            {"uJ": "1e-6", "\u00b5J": "1e-6", "\u03bcJ": "1e-6", "mJ": "1e-3", "J": 1, "kJ": 1000, "Wh": 3600}
+        ),
+        "ratio": _fractions({"%": "1/100", "": 1}),
     }
 )
 
-_NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*")
+# What messages call a quantity, and how they say what is allowed.
+NAMES: Mapping[str, str] = MappingProxyType(
+    {quantity: quantity for quantity in UNITS}
+    | {"bitrate": "bit rate", "compute": "compute rate", "frequency": "rate in time"}
+)
+ALLOWED: Mapping[str, str] = MappingProxyType(
+    {
+        "time": "a number with ns, us, ms, s, min, h or d, such as 15 ms",
+        "size": "a number with B, after k, M, G, T, P, Ki, Mi, Gi or Ti or alone, such as 8 GiB",
+        "bitrate": "a number with bit/s, bps or B/s, after k, M, G, T or P or alone, such as 20 Mbit/s",
+        "bandwidth": "a number with B/s, after k, M, G, T, P, Ki, Mi, Gi or Ti or alone, such as 9 GB/s",
+        "compute": "a number with FLOP/s or FLOPS, after k, M, G, T or P or alone, such as 100 GFLOP/s",
+        "frequency": "a number with /s, /min, /h or /d, such as 0.5 /s",
+        "power": "a number with mW, W or kW, such as 3 W",
+        "energy": "a number with uJ, mJ, J, kJ or Wh, such as 2 J",
+        "ratio": "a number, alone or with %, such as 0.02 or 2 %",
+    }
+)
+
+_MAX_EXPONENT_DIGITS = 3  # more would only make a number too large to compute with
+_NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?(\d+))?)\s*(.*?)\s*", re.ASCII)
 
 
 def parse_quantity(value: object, quantity: str) -> float:
-    """The value in the quantity's base unit (s, B, bit/s, B/s, FLOP/s, 1/s, W, J, 1).
+    """The value in the quantity's base unit (s, B, bit/s, B/s, FLOP/s, 1/s, W, J, 1), rounded once.
 
     Raises ScenarioError when the text is no number with one of the quantity's units.
     """
-    units = UNITS[quantity]
+    try:
+        return float(parse_exactly(value, quantity))
+    except OverflowError:
+        raise ScenarioError(f"{NAMES[quantity]} too large", value=value) from None
+
+
+def parse_exactly(value: object, quantity: str) -> Fraction:
+    """As `parse_quantity`, without rounding."""
+    name, allowed = NAMES[quantity], ALLOWED[quantity]
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ScenarioError(f"expected a {quantity}", value=value, allowed=_examples(quantity))
+        raise ScenarioError(f"a {name} is expected", value=value, allowed=allowed)
     if isinstance(value, (int, float)):
+        if not math.isfinite(value):
+            raise ScenarioError(f"not a {name}", value=value, allowed=allowed)
         if value == 0 or quantity == "ratio":
-            return float(value)
-        raise ScenarioError(f"a {quantity} needs a unit", value=value, allowed=_examples(quantity))
+            return Fraction(value)
+        raise ScenarioError(f"a {name} needs a unit", value=value, allowed=allowed)
     match = _NUMBER.fullmatch(value)
-    if match is None:
-        raise ScenarioError(f"not a {quantity}", value=value, allowed=_examples(quantity))
-    number, unit = float(match[1].replace("_", "")), match[2]
-    if unit not in units:
-        if number == 0 and unit == "":
-            return 0.0
-        problem = f"unknown unit {unit!r} for a {quantity}" if unit else f"a {quantity} needs a unit"
-        raise ScenarioError(problem, value=value, allowed=_examples(quantity), nearest=nearest_name(unit, units))
-    return number * units[unit]
+    if match is None or len(match[2] or "") > _MAX_EXPONENT_DIGITS:
+        raise ScenarioError(f"not a {name}", value=value, allowed=allowed)
+    return _with_unit(Fraction(match[1].replace("_", "")), match[3], value, quantity)
 
 
-def _examples(quantity: str) -> str:
-    return "a number with one of " + ", ".join(unit or "(no unit)" for unit in UNITS[quantity])
+def _with_unit(number: Fraction, unit: str, text: str, quantity: str) -> Fraction:
+    units = UNITS[quantity]
+    if unit in units:
+        return number * units[unit]
+    if number == 0 and unit == "":
+        return number
+    problem = f"unknown unit {unit!r} for a {NAMES[quantity]}" if unit else f"a {NAMES[quantity]} needs a unit"
+    raise ScenarioError(problem, value=text, allowed=ALLOWED[quantity], nearest=nearest_name(unit, units))
 
 
 def seconds_to_ns(seconds: float) -> int:

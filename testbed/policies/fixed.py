@@ -8,7 +8,8 @@ from pydantic import Field
 
 from testbed.core.plan import Decision, Observation
 from testbed.core.registry import CODECS
-from testbed.scenarios.schema import PolicyConfig, registered
+from testbed.scenarios.base import registered
+from testbed.scenarios.schema import PolicyConfig
 
 CodecName = Annotated[str, registered(CODECS)]
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from testbed.core.errors import ScenarioError
-from testbed.core.units import UNITS, parse_quantity, seconds_to_ns
+from testbed.core.registry import Registry
+from testbed.core.units import ALLOWED, NAMES, NS_PER_S, UNITS, parse_exactly
+
+# Virtual time and sizes stay far from the ends of 64-bit integers, sums of many of them too.
+_MOST_DAYS = 36_500
+_MOST_BYTES = 10**18
+_MOST_BPS = 10**18
 
 
 class Block(BaseModel):
-    """A mapping in a YAML file."""
+    """A mapping in a YAML file. Strict: `true` is no number and "3" is a text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
 
 def as_pydantic(error: ScenarioError) -> PydanticCustomError:
@@ -23,29 +30,61 @@ def as_pydantic(error: ScenarioError) -> PydanticCustomError:
     return PydanticCustomError("scenario", "{problem}", {"problem": error.problem, "error": error})
 
 
+def registered(registry: Registry) -> BeforeValidator:
+    """Refuse a name that has no row, with the nearest one."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str):
+            try:
+                registry.check(value)
+            except ScenarioError as error:
+                raise as_pydantic(error) from None
+        return value
+
+    return BeforeValidator(check)
+
+
+def _nanoseconds(seconds: Fraction) -> int:
+    return round(seconds * NS_PER_S)
+
+
 def _reader(
-    quantity: str, convert: Callable[[float], Any], at_least: float | None, above: float | None, at_most: float | None
+    quantity: str,
+    convert: Callable[[Fraction], Any],
+    *,
+    at_least: tuple[float, str] | None = None,
+    above_zero: bool = False,
+    at_most: tuple[float, str] | None = None,
 ) -> BeforeValidator:
+    """Text to a number in the type's own unit; a limit is that number and how a user would write it."""
+
     def read(value: object) -> Any:
         try:
-            number = parse_quantity(value, quantity)
+            return within(convert(parse_exactly(value, quantity)), value)
+        except OverflowError:
+            raise as_pydantic(ScenarioError(f"{NAMES[quantity]} too large", value=value)) from None
         except ScenarioError as error:
             raise as_pydantic(error) from None
-        if at_least is not None and number < at_least:
-            raise as_pydantic(ScenarioError(f"{quantity} too small", value=value, allowed=f"at least {at_least:g}"))
-        if above is not None and number <= above:
-            raise as_pydantic(ScenarioError(f"{quantity} too small", value=value, allowed=f"more than {above:g}"))
-        if at_most is not None and number > at_most:
-            raise as_pydantic(ScenarioError(f"{quantity} too large", value=value, allowed=f"at most {at_most:g}"))
-        return convert(number)
+
+    def within(number: Any, value: object) -> Any:
+        name = NAMES[quantity]
+        if above_zero and number <= 0:
+            raise ScenarioError(f"{name} too small", value=value, allowed="more than 0")
+        if at_least is not None and number < at_least[0]:
+            raise ScenarioError(f"{name} too small", value=value, allowed=f"at least {at_least[1]}")
+        if at_most is not None and number > at_most[0]:
+            raise ScenarioError(f"{name} too large", value=value, allowed=f"at most {at_most[1]}")
+        return number
 
     return BeforeValidator(read)
 
 
 def _schema(quantity: str) -> WithJsonSchema:
-    units = ", ".join(unit for unit in UNITS[quantity] if unit)
-    kinds = ["string", "number"] if quantity == "ratio" else ["string"]
-    return WithJsonSchema({"type": kinds, "description": f"a {quantity}: a number with one of {units}"})
+    units = "|".join(unit.replace("/", r"\/") for unit in sorted(UNITS[quantity], key=len, reverse=True) if unit)
+    number = r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?"
+    text = {"type": "string", "pattern": rf"^\s*{number}\s*({units})\s*$"}
+    bare = {"type": "number"} if quantity == "ratio" else {"const": 0}
+    return WithJsonSchema({"anyOf": [text, bare], "description": f"a {NAMES[quantity]}: {ALLOWED[quantity]}"})
 
 
 def _written(unit: str) -> PlainSerializer:
@@ -53,19 +92,27 @@ def _written(unit: str) -> PlainSerializer:
     return PlainSerializer(lambda value: f"{value!r} {unit}".rstrip(), return_type=str, when_used="json")
 
 
-def _identity(number: float) -> float:
-    return number
-
+_ZERO = (0.0, "0")
+_MOST_TIME = (_MOST_DAYS * 86_400 * NS_PER_S, f"{_MOST_DAYS} d")
+_MOST_SIZE = (_MOST_BYTES, f"{_MOST_BYTES // 10**15} PB")
+_MOST_RATE = (_MOST_BPS, f"{_MOST_BPS // 10**15} Pbit/s")
+_LEAST_RATE = (1e-9, "1e-9 /s")
+_Time = (_schema("time"), _written("ns"))
+_Size = (_schema("size"), _written("B"))
 
 # In files a text with a unit; inside, the base unit named by each type.
-TimeNs = Annotated[int, _reader("time", seconds_to_ns, 0, None, None), _schema("time"), _written("ns")]
-PositiveTimeNs = Annotated[int, _reader("time", seconds_to_ns, None, 0, None), _schema("time"), _written("ns")]
-SizeBytes = Annotated[int, _reader("size", round, 0, None, None), _schema("size"), _written("B")]
-PositiveSizeBytes = Annotated[int, _reader("size", round, None, 0, None), _schema("size"), _written("B")]
-BitRate = Annotated[int, _reader("bitrate", round, None, 0, None), _schema("bitrate"), _written("bit/s")]
-Bandwidth = Annotated[float, _reader("bandwidth", _identity, None, 0, None), _schema("bandwidth"), _written("B/s")]
-ComputeRate = Annotated[float, _reader("compute", _identity, None, 0, None), _schema("compute"), _written("FLOP/s")]
-Frequency = Annotated[float, _reader("frequency", _identity, None, 0, None), _schema("frequency"), _written("/s")]
-Power = Annotated[float, _reader("power", _identity, 0, None, None), _schema("power"), _written("W")]
-Probability = Annotated[float, _reader("ratio", _identity, 0, None, 1), _schema("ratio")]
-LossProbability = Annotated[float, _reader("ratio", _identity, 0, None, 0.999), _schema("ratio")]
+TimeNs = Annotated[int, _reader("time", _nanoseconds, at_least=_ZERO, at_most=_MOST_TIME), *_Time]
+PositiveTimeNs = Annotated[int, _reader("time", _nanoseconds, above_zero=True, at_most=_MOST_TIME), *_Time]
+SizeBytes = Annotated[int, _reader("size", round, at_least=_ZERO, at_most=_MOST_SIZE), *_Size]
+PositiveSizeBytes = Annotated[int, _reader("size", round, above_zero=True, at_most=_MOST_SIZE), *_Size]
+BitRate = Annotated[
+    int, _reader("bitrate", round, above_zero=True, at_most=_MOST_RATE), _schema("bitrate"), _written("bit/s")
+]
+Bandwidth = Annotated[float, _reader("bandwidth", float, above_zero=True), _schema("bandwidth"), _written("B/s")]
+ComputeRate = Annotated[float, _reader("compute", float, above_zero=True), _schema("compute"), _written("FLOP/s")]
+Frequency = Annotated[
+    float, _reader("frequency", float, above_zero=True, at_least=_LEAST_RATE), _schema("frequency"), _written("/s")
+]
+Power = Annotated[float, _reader("power", float, at_least=_ZERO), _schema("power"), _written("W")]
+Probability = Annotated[float, _reader("ratio", float, at_least=_ZERO, at_most=(1.0, "1")), _schema("ratio")]
+LossProbability = Annotated[float, _reader("ratio", float, at_least=_ZERO, at_most=(0.999, "0.999")), _schema("ratio")]

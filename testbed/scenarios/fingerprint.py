@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from testbed.scenarios.schema import Scenario
 
-# These say where and how a run is computed or described, not what happens in it.
-_WITHOUT_EFFECT = ("description", "execution", "record")
+# These say where and how a run is computed, not what happens in it.
+_WITHOUT_EFFECT = ("execution", "record")
+_TEXTS = ("description", "sources")  # of the scenario and of its profiles
 
 
 def fingerprint(scenario: Scenario) -> str:
@@ -16,4 +18,10 @@ def fingerprint(scenario: Scenario) -> str:
     data = scenario.as_data()
     meaning = {key: value for key, value in data.items() if key not in _WITHOUT_EFFECT}
     meaning["costs"] = data["execution"]["costs"]
-    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(_without_texts(meaning), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _without_texts(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_texts(item) for key, item in node.items() if key not in _TEXTS}
+    return [_without_texts(item) for item in node] if isinstance(node, list) else node

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -28,11 +30,10 @@ def load_scenario(source: str | Path, *, overrides: Iterable[str] = (), seed: in
     Raises ScenarioError, located in the file and its YAML path, for anything that is wrong with it.
     """
     path = scenario_path(source)
-    data = read_yaml(path)
+    data = apply_overrides(read_yaml(path), overrides)
     if seed is not None:
         data["seed"] = seed
     try:
-        data = apply_overrides(data, overrides)
         return build_scenario(data, base=path.parent)
     except ScenarioError as error:
         raise error.located(file=path) from None
@@ -40,20 +41,27 @@ def load_scenario(source: str | Path, *, overrides: Iterable[str] = (), seed: in
 
 def scenario_path(source: str | Path) -> Path:
     """A path as given, or the file of a scenario of the catalogue."""
-    path = Path(source)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
-        if path.is_dir():
-            raise ScenarioError("a folder, not a scenario file", file=path)
-        if not path.exists():
-            known = [f"scenarios/{name}.yaml" for name in entries("scenario")]
-            raise ScenarioError("no such scenario file", file=path, nearest=nearest_name(str(source), known))
+    path, known = Path(source), entries("scenario")
+    if path.exists() and not path.is_dir():
         return path
+    if str(source) in known:
+        return known[str(source)]
+    if path.is_dir():
+        raise ScenarioError("a folder, not a scenario file", file=path)
+    if path.suffix in {".yaml", ".yml"} or path.name != str(source):
+        raise ScenarioError("no such scenario file", file=path, nearest=_nearest_file(path, known))
     return find("scenario", str(source))
 
 
+def _nearest_file(path: Path, known: Iterable[str]) -> str | None:
+    """A scenario file with a similar name in the folder, else the catalogue's entry of a similar name."""
+    beside = [str(item) for item in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    return nearest_name(str(path), beside) or nearest_name(path.stem, known)
+
+
 def build_scenario(data: Mapping[str, Any], *, base: Path) -> Scenario:
-    """Validate plain data; files it names are taken relative to `base`, the scenario's folder."""
-    resolved = _resolve_files(_resolve_references(dict(data)), base)
+    """Validate plain data; the files and folders it names are looked up below `base`, the scenario's folder, first."""
+    resolved = _resolve_files(_resolve_references(copy.deepcopy(dict(data))), base)
     return validate(Scenario, resolved)
 
 
@@ -88,29 +96,38 @@ def _resolve(reference: Any, kind: str, path: str) -> Any:
     """A name, or ``{use: name, field: override}``, becomes the entry's full data; other mappings stand as they are."""
     if isinstance(reference, str):
         name, changes = reference, {}
-    elif isinstance(reference, Mapping) and isinstance(reference.get("use"), str):
-        name, changes = reference["use"], {key: item for key, item in reference.items() if key != "use"}
+    elif isinstance(reference, Mapping) and "use" in reference:
+        name, changes, path = (
+            reference["use"],
+            {key: item for key, item in reference.items() if key != "use"},
+            f"{path}.use",
+        )
     else:
         return reference
+    if not isinstance(name, str):
+        raise ScenarioError(f"a {kind}'s name is expected", path=path, value=name, allowed=list(entries(kind)))
     try:
         profile = load_profile(kind, name)
     except ScenarioError as error:
-        raise error.located(path=path) from None
+        # What is wrong inside the entry's own file has no place in this one.
+        raise (error if error.file is not None else error.located(path=path)) from None
     kept = profile.model_dump(mode="json", exclude_none=True)
     kept["sources"] = {field: text for field, text in kept["sources"].items() if field not in changes}
     return {**kept, **changes}
 
 
 def _resolve_files(data: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make relative `file` entries, and a tokenizer or model that is a file there, independent of where we stand."""
-    for key in ("tokenizer", "model"):
-        value = data.get(key)
-        if isinstance(value, str) and not Path(value).is_absolute() and (base / value).exists() and "/" in value:
-            data[key] = str((base / value).resolve())
-    workloads = [data, *(item for item in _list(data.get("fleet")) if isinstance(item, Mapping))]
-    for holder in workloads:
+    """Make what names a file or a folder independent of where we stand. A plain word under `model` is a name."""
+    if isinstance(data.get("tokenizer"), str) and data["tokenizer"]:
+        data["tokenizer"] = _absolute(data["tokenizer"], base)
+    model = data.get("model")
+    if isinstance(model, str) and ("/" in model or model.startswith((".", "~"))):
+        found = _absolute(model, base)
+        is_path = model.startswith((".", "~")) or Path(found).exists()  # else perhaps a Hugging Face id
+        data["model"] = found if is_path else model
+    for holder in (data, *(item for item in _list(data.get("fleet")) if isinstance(item, dict))):
         if isinstance(holder.get("workload"), Mapping):
-            holder["workload"] = _with_absolute_files(holder["workload"], base)  # type: ignore[index]
+            holder["workload"] = _with_absolute_files(holder["workload"], base)
     return data
 
 
@@ -119,9 +136,16 @@ def _with_absolute_files(block: Mapping[str, Any], base: Path) -> dict[str, Any]
     for key, value in block.items():
         if isinstance(value, Mapping):
             changed[key] = _with_absolute_files(value, base)
-        elif key == "file" and isinstance(value, str):
-            changed[key] = str((base / value).resolve())
+        elif key == "file" and isinstance(value, str) and value:
+            changed[key] = _absolute(value, base)
     return changed
+
+
+def _absolute(name: str, base: Path) -> str:
+    """Beside the scenario; where nothing is there, below the working directory, for an override typed there."""
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib's raises for an unknown user
+    beside = (base / path).resolve()
+    return str(path.resolve() if path.exists() and not beside.exists() else beside)
 
 
 def _list(value: Any) -> list[Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from testbed.core.errors import ScenarioError
+from testbed.core.errors import ScenarioError, nearest_name
 from testbed.scenarios.yaml_file import parse_value
+
+# Places where a name may stand for a mapping, and the key that the name then gets.
+_NAMED: Mapping[str, str] = MappingProxyType({"policy": "kind", "device": "use", "link": "use", "server": "use"})
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -15,46 +19,61 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
 
     A catalogue reference on the way, such as ``link: lte``, becomes ``{use: lte}`` so that one field of it can be set.
     A key that is not there yet is made; validation refuses the ones that don't exist.
+
+    Raises ScenarioError, with the override in the place of the file, for one that can't be read or followed.
     """
     changed = copy.deepcopy(data)
     for override in overrides:
-        path, equals, text = override.partition("=")
-        if not equals or not path.strip():
-            raise ScenarioError("an override reads path=value", value=override, allowed="for example fleet.0.count=50")
-        _set(changed, path.strip(), parse_value(text))
+        try:
+            _apply(changed, override)
+        except ScenarioError as error:
+            raise error.located(file=f"-o {override}") from None
     return changed
 
 
-def _set(data: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
+def _apply(data: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise ScenarioError("an override reads path=value", allowed="for example fleet.0.count=50")
+    value = parse_value(text)
     node: Any = data
-    for depth, key in enumerate(parents):
-        node = _step(node, key, ".".join(parents[: depth + 1]))
+    for depth, key in enumerate(keys[:-1], 1):
+        node = _step(node, key, ".".join(keys[:depth]))
     if isinstance(node, list):
-        node[_index(node, last, path)] = value
+        node[_index(node, keys[-1], ".".join(keys))] = value
     elif isinstance(node, dict):
-        node[last] = value
+        node[keys[-1]] = value
     else:
-        raise ScenarioError("no such place in the scenario", path=path, value=last)
+        raise _no_place(".".join(keys), node)
 
 
 def _step(node: Any, key: str, path: str) -> Any:
+    """The mapping or list below `key`, made where there is none."""
     if isinstance(node, list):
-        node_key: Any = _index(node, key, path)
+        place: Any = _index(node, key, path)
     elif isinstance(node, dict):
-        node.setdefault(key, {})
-        node_key = key
+        place = key
+        if node.get(key) is None:
+            node[key] = {}
     else:
-        raise ScenarioError("no such place in the scenario", path=path, value=key)
-    if isinstance(node[node_key], str):
-        node[node_key] = {"kind" if key == "policy" else "use": node[node_key]}
-    return node[node_key]
+        raise _no_place(path, node)
+    if isinstance(node[place], str) and key in _NAMED:
+        node[place] = {_NAMED[key]: node[place]}
+    return node[place]
+
+
+def _no_place(path: str, node: object) -> ScenarioError:
+    parent = path.rpartition(".")[0]
+    return ScenarioError(f"no such place: {parent} is neither a mapping nor a list", path=path, value=node)
 
 
 def _index(items: list[Any], key: str, path: str) -> int:
-    if key.isdigit() and int(key) < len(items):
+    if key.isdecimal() and int(key) < len(items):
         return int(key)
     names = [str(item.get("name")) for item in items if isinstance(item, dict)]
     if key in names:
         return names.index(key)
-    raise ScenarioError("no such entry of a list", path=path, value=key, allowed=f"0 to {len(items) - 1} or {names}")
+    numbers = [str(index) for index in range(len(items))]
+    allowed = [*numbers, *(name for name in names if name != "None")] or "nothing, the list is empty"
+    raise ScenarioError("no such entry", path=path, value=key, allowed=allowed, nearest=nearest_name(key, names))

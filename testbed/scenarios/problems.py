@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from testbed.core.errors import ScenarioError, nearest_name
+from testbed.scenarios.block_keys import allowed_keys, tag_names
 
 BlockT = TypeVar("BlockT", bound=BaseModel)
+
+_EXPECTED: Mapping[str, str] = MappingProxyType(
+    {
+        "int_type": "a whole number is expected",
+        "float_type": "a number is expected",
+        "finite_number": "a finite number is expected",
+        "bool_type": "true or false is expected",
+        "string_type": "a text is expected",
+        "list_type": "a list is expected",
+        "dict_type": "a mapping is expected",
+        "model_type": "a mapping is expected",
+        "model_attributes_type": "a mapping is expected",
+        "invalid_key": "a key must be a text",
+        "string_pattern_mismatch": "not a name",
+        "string_too_long": "too long",
+    }
+)
+# Kind of complaint -> (problem, what is allowed, key of the limit in pydantic's context)
+_LIMITS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "greater_than_equal": ("too small", "at least {}", "ge"),
+        "greater_than": ("too small", "more than {}", "gt"),
+        "less_than_equal": ("too large", "at most {}", "le"),
+        "less_than": ("too large", "less than {}", "lt"),
+        "too_short": ("too few entries", "at least {}", "min_length"),
+        "string_too_short": ("the text is empty", "at least {} character", "min_length"),
+    }
+)
+_NAME_RULE = "letters, digits, '.', '_' and '-' after a first letter or digit"
+_LONGEST_VALUE = 80
 
 
 def validate(block: type[BlockT], data: Any) -> BlockT:
@@ -24,77 +56,83 @@ def validate(block: type[BlockT], data: Any) -> BlockT:
 
 
 def _as_scenario_error(error: ValidationError, block: type[BaseModel], data: Any) -> ScenarioError:
-    first = error.errors(include_url=False)[0]
-    location = first["loc"]
-    path = _yaml_path(location, data)
+    found = error.errors(include_url=False)
+    # A misspelt key is two complaints, one missing and one unknown: the second says what is meant.
+    first = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
+    location, kind = first["loc"], first["type"]
+    path = _yaml_path(location, data, missing=kind == "missing")
     carried = first.get("ctx", {}).get("error")
     if isinstance(carried, ScenarioError):
-        inner = ".".join(part for part in (path, carried.path) if part)
-        return ScenarioError(
-            carried.problem, path=inner, value=carried.value, allowed=carried.allowed, nearest=carried.nearest
-        )
-    if first["type"] == "missing":
-        return ScenarioError("required key is missing", path=path)
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(block, location)
-        return ScenarioError(
-            "unknown key", path=path, allowed=known or None, nearest=nearest_name(str(location[-1]), known)
-        )
-    return _with_choices(first, path)
+        return _at(carried, path)
+    if kind == "missing":
+        return ScenarioError("required key is missing", path=path, allowed=_hint(str(location[-1]), location))
+    if kind == "extra_forbidden":
+        known = allowed_keys(block, location[:-1])
+        nearest = nearest_name(str(location[-1]), known)
+        return ScenarioError("unknown key", path=path, allowed=known or None, nearest=nearest)
+    if kind == "union_tag_not_found":
+        tag = first["ctx"]["discriminator"].strip("'")
+        return ScenarioError("required key is missing", path=f"{path}.{tag}", allowed=tag_names(block, location))
+    if kind in {"union_tag_invalid", "literal_error"}:
+        return _not_a_choice(first, path)
+    allowed = allowed_keys(block, location) if kind in {"model_type", "model_attributes_type"} else []
+    return _wrong_value(first, path, allowed)
 
 
-def _with_choices(first: Mapping[str, Any], path: str) -> ScenarioError:
-    context, value = first.get("ctx", {}), first.get("input")
-    allowed = context.get("expected") or context.get("expected_tags")
-    known = [part.strip(" '") for part in str(allowed).replace(" or ", ", ").split(",")] if allowed else []
-    if "tag" in context:  # an unknown kind of a tagged union: the tag is the wrong value, not the whole block
-        value, path = context["tag"], f"{path}.{context['discriminator'].strip(chr(39))}"
-    shown = value if isinstance(value, (str, int, float, bool)) else None
-    nearest = nearest_name(shown, known) if isinstance(shown, str) else None
-    problem = "not one of the choices" if known else first["msg"][0].lower() + first["msg"][1:]
-    return ScenarioError(problem, path=path, value=shown, allowed=known or None, nearest=nearest)
+def _at(error: ScenarioError, path: str) -> ScenarioError:
+    """An error of a part, whose own path starts there, as one of the whole."""
+    inner = ".".join(part for part in (path, error.path) if part)
+    return ScenarioError(error.problem, path=inner, value=error.value, allowed=error.allowed, nearest=error.nearest)
 
 
-def _known_keys(block: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed where an unknown one stands, read from the block's JSON Schema."""
-    schema = block.model_json_schema()
-    node: Any = schema
-    for part in location[:-1]:
-        node = _descend(node, part, schema)
-    node = _dereferenced(node, schema)
-    return sorted(node.get("properties", {})) if isinstance(node, dict) else []
+def _hint(key: str, location: tuple[int | str, ...]) -> str | None:
+    """A profile that lacks its numbers was perhaps meant as a reference to one."""
+    if len(location) < 2 or location[-2] not in {"device", "server", "link"}:  # noqa: PLR2004 - profile and key
+        return None
+    return f"every number of a {location[-2]}; or NAME or {{use: NAME, {key}: ...}} for one of the catalogue"
 
 
-def _dereferenced(node: Any, schema: Mapping[str, Any]) -> Any:
-    while isinstance(node, dict) and "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return node
+def _not_a_choice(first: Mapping[str, Any], path: str) -> ScenarioError:
+    context = first["ctx"]
+    listed = str(context.get("expected_tags") or context.get("expected"))
+    choices = [part.strip(" '") for part in listed.replace(" or ", ", ").split(",")]
+    value = first["input"]
+    if "tag" in context:  # the tag is the wrong value, not the whole block
+        tag = context["discriminator"].strip("'")
+        value, path = context["tag"], f"{path}.{tag}"
+    nearest = nearest_name(value, choices) if isinstance(value, str) else None
+    return ScenarioError("not one of the choices", path=path, value=_shown(value), allowed=choices, nearest=nearest)
 
 
-def _descend(node: Any, part: int | str, schema: Mapping[str, Any]) -> Any:
-    node = _dereferenced(node, schema)
-    if not isinstance(node, dict):
-        return {}
-    choices = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
-    if len(choices) == 1:
-        node = _dereferenced(choices[0], schema)
-    if isinstance(part, int):
-        return node.get("items", {})
-    if part in node.get("properties", {}):
-        return node["properties"][part]
-    mapping = node.get("discriminator", {}).get("mapping", {})
-    return {"$ref": mapping[part]} if part in mapping else {}
+def _wrong_value(first: Mapping[str, Any], path: str, keys: list[str]) -> ScenarioError:
+    kind, context, value = first["type"], first.get("ctx", {}), _shown(first["input"])
+    if kind in _LIMITS:
+        problem, allowed, key = _LIMITS[kind]
+        return ScenarioError(problem, path=path, value=value, allowed=allowed.format(context[key]))
+    if kind == "string_pattern_mismatch":
+        return ScenarioError(_EXPECTED[kind], path=path, value=value, allowed=_NAME_RULE)
+    problem = _EXPECTED.get(kind, first["msg"][0].lower() + first["msg"][1:])
+    if first["input"] is None:
+        problem += ", and there is nothing"
+    return ScenarioError(problem, path=path, value=value, allowed=[f"the keys {', '.join(keys)}"] if keys else None)
 
 
-def _yaml_path(location: tuple[int | str, ...], data: Any) -> str:
+def _shown(value: object) -> object:
+    """A value as far as it fits into one line; None for lists and mappings, which the path says enough of."""
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST_VALUE else value[: _LONGEST_VALUE - 3] + "..."
+    return value if isinstance(value, (int, float)) else None
+
+
+def _yaml_path(location: tuple[int | str, ...], data: Any, *, missing: bool) -> str:
     """``fleet[0].link.loss``; the tags that pydantic adds for tagged unions are left out."""
     text, node = "", data
     for position, part in enumerate(location):
-        if isinstance(part, int):
+        if isinstance(part, int) and isinstance(node, list):
             text += f"[{part}]"
-            node = node[part] if isinstance(node, list) and part < len(node) else None
+            node = node[part] if part < len(node) else None
         elif isinstance(node, Mapping) and part in node:
             text, node = f"{text}.{part}", node[part]
-        elif position == len(location) - 1:
+        elif missing and position == len(location) - 1:
             text = f"{text}.{part}"
     return text.lstrip(".")

@@ -7,11 +7,14 @@ bare value, whose source is then the scenario.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from testbed.core.errors import ScenarioError
+from testbed.core.registry import LINKS
+from testbed.core.units import format_seconds, ns_to_seconds
 from testbed.scenarios.base import (
     Bandwidth,
     BitRate,
@@ -23,7 +26,17 @@ from testbed.scenarios.base import (
     Power,
     TimeNs,
     as_pydantic,
+    registered,
 )
+
+
+def _at(key: str, problem: str, *, value: str, allowed: str) -> PydanticCustomError:
+    """A fault that shows only beside other keys, at the key to change."""
+    return as_pydantic(ScenarioError(problem, path=key, value=value, allowed=allowed))
+
+
+def _seconds(time_ns: int) -> str:
+    return format_seconds(ns_to_seconds(time_ns))
 
 
 class Profile(Block):
@@ -60,6 +73,7 @@ class ProcessorProfile(Profile):
     """
 
     memory: PositiveSizeBytes
+    reserved_memory: PositiveSizeBytes  # what system, runtime and codec buffers hold
     memory_bandwidth: Bandwidth
     compute: ComputeRate
     kernel_overhead: TimeNs  # per decoder layer and per stage: launches, dispatch
@@ -67,30 +81,22 @@ class ProcessorProfile(Profile):
     active_power: Power
 
     @model_validator(mode="after")
-    def _active_above_idle(self) -> Self:
+    def _possible(self) -> Self:
         if self.active_power < self.idle_power:
-            raise as_pydantic(
-                ScenarioError(
-                    "active_power is below idle_power",
-                    value=f"{self.active_power:g} W",
-                    allowed=f"at least {self.idle_power:g} W",
-                )
-            )
+            allowed = f"at least the idle_power of {self.idle_power:g} W"
+            raise _at("active_power", "less than when idle", value=f"{self.active_power:g} W", allowed=allowed)
         return self
 
 
 class DeviceProfile(ProcessorProfile):
-    """An edge device. `reserved_memory` is what its system, the runtime and the codec buffers hold."""
+    """An edge device."""
 
-    reserved_memory: PositiveSizeBytes
     transmit_power: Power  # added while a message is being clocked out
     receive_power: Power
 
 
 class ServerProfile(ProcessorProfile):
     """A cloud worker: one accelerator, or one CPU socket."""
-
-    reserved_memory: PositiveSizeBytes
 
 
 class JitterConfig(Block):
@@ -104,11 +110,10 @@ class JitterConfig(Block):
     def _std_fits_law(self) -> Self:
         needs_std = self.law in {"uniform", "normal", "lognormal", "gamma", "pareto"}
         if needs_std and (self.std == 0 or self.mean == 0):
-            raise as_pydantic(
-                ScenarioError(f"jitter law {self.law!r} needs mean and std above 0", value=f"std {self.std} ns")
-            )
+            zero = "mean" if self.mean == 0 else "std"
+            raise _at(zero, f"jitter law {self.law!r} needs a mean and a std", value="0 s", allowed="more than 0")
         if not needs_std and self.std:
-            raise as_pydantic(ScenarioError(f"jitter law {self.law!r} takes no std", value=f"{self.std} ns"))
+            raise _at("std", f"jitter law {self.law!r} has no std", value=_seconds(self.std), allowed="0, or no std")
         return self
 
 
@@ -119,7 +124,7 @@ class LinkProfile(Profile):
     rounds the message is given up.
     """
 
-    model: str = "basic"
+    model: Annotated[str, registered(LINKS)] = "basic"
     rate_up: BitRate
     rate_down: BitRate
     propagation_delay: TimeNs  # one way
@@ -134,11 +139,9 @@ class LinkProfile(Profile):
     @model_validator(mode="after")
     def _packet_fits(self) -> Self:
         if self.header >= self.mtu:
-            raise as_pydantic(
-                ScenarioError("header leaves no room in the MTU", value=self.header, allowed=f"below {self.mtu} B")
-            )
+            allowed = f"less than the mtu of {self.mtu} B"
+            raise _at("header", "headers leave no room in a packet", value=f"{self.header} B", allowed=allowed)
         if self.queue < self.mtu:
-            raise as_pydantic(
-                ScenarioError("queue can't hold one packet", value=self.queue, allowed=f"at least {self.mtu} B")
-            )
+            allowed = f"at least the mtu of {self.mtu} B"
+            raise _at("queue", "the queue can't hold one packet", value=f"{self.queue} B", allowed=allowed)
         return self

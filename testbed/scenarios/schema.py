@@ -7,27 +7,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import LINKS, POLICIES, ROUTERS, SCHEDULERS, Registry
-from testbed.scenarios.base import Block, PositiveTimeNs, as_pydantic
+from testbed.core.registry import POLICIES, ROUTERS, SCHEDULERS
+from testbed.scenarios.base import Block, PositiveTimeNs, as_pydantic, registered
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
 from testbed.scenarios.workload import Workload
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-
-
-def registered(registry: Registry) -> BeforeValidator:
-    """Refuse a name that has no row, with the nearest one."""
-
-    def check(value: object) -> object:
-        if isinstance(value, str):
-            try:
-                registry.check(value)
-            except ScenarioError as error:
-                raise as_pydantic(error) from None
-        return value
-
-    return BeforeValidator(check)
 
 
 class PolicyConfig(Block):
@@ -38,13 +24,26 @@ class PolicyConfig(Block):
 
 def _read_policy(value: object) -> object:
     """A bare name, or a mapping whose `kind` chooses the configuration class."""
+    if isinstance(value, PolicyConfig):
+        return value
     data = {"kind": value} if isinstance(value, str) else value
-    if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
-        return value  # pydantic says what is wrong with it
     try:
-        return validate(POLICIES.load(data["kind"]).Config, data)
+        kind = _policy_kind(data)
+        return validate(POLICIES.load(kind).Config, data)
     except ScenarioError as error:
-        raise as_pydantic(error) from None
+        inner = error.located(path="kind") if isinstance(value, dict) else error
+        raise as_pydantic(inner) from None
+
+
+def _policy_kind(data: object) -> str:
+    names = sorted(POLICIES)
+    if not isinstance(data, dict):
+        raise ScenarioError("a policy's name, or a mapping with its kind, is expected", value=data, allowed=names)
+    if "kind" not in data:
+        raise ScenarioError("required key is missing", allowed=names)
+    if not isinstance(data["kind"], str):
+        raise ScenarioError("a policy's name is expected", value=data["kind"], allowed=names)
+    return data["kind"]
 
 
 Policy = Annotated[SerializeAsAny[PolicyConfig], BeforeValidator(_read_policy)]
@@ -71,14 +70,6 @@ class Group(Block):
     link: LinkProfile
     policy: Policy | None = None
     workload: Workload | None = None
-
-    @model_validator(mode="after")
-    def _link_model_known(self) -> Self:
-        try:
-            LINKS.check(self.link.model)
-        except ScenarioError as error:
-            raise as_pydantic(error) from None
-        return self
 
 
 class Servers(Block):
@@ -114,11 +105,20 @@ class Record(Block):
     quality: bool = True  # compare real groups with the unsplit model
 
 
+def _check_unique(section: str, names: list[str]) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            path = f"{section}[{index}].name"
+            raise as_pydantic(ScenarioError("an earlier entry has this name", path=path, value=name))
+
+
 class Scenario(Block):
     name: Name
     description: str = ""
-    model: str  # pebble | a local folder | a Hugging Face id | a known shape, for modelled groups only
-    tokenizer: str | None = None  # a tokenizer file, where the model's folder has none
+    model: Annotated[
+        str, Field(min_length=1)
+    ]  # pebble | a local folder | a Hugging Face id | a known shape, for modelled groups only
+    tokenizer: Annotated[str, Field(min_length=1)] | None = None  # a tokenizer file, where the model's folder has none
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     seed: int = Field(ge=0, lt=2**63)
     policy: Policy
@@ -134,13 +134,12 @@ class Scenario(Block):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for items, what in ((self.fleet, "fleet"), (self.servers, "servers")):
-            names: list[str] = [item.name for item in items]
-            for name in names:
-                if names.count(name) > 1:
-                    raise as_pydantic(ScenarioError(f"two entries of {what} share a name", value=name))
+        _check_unique("fleet", [group.name for group in self.fleet])
+        _check_unique("servers", [servers.name for servers in self.servers])
         if self.workload is None and any(group.workload is None for group in self.fleet):
-            raise as_pydantic(ScenarioError("give a workload, for all or in every group of the fleet"))
+            raise as_pydantic(
+                ScenarioError("required key is missing", path="workload", allowed="one here, or one in every group")
+            )
         return self
 
     def policy_of(self, group: Group) -> PolicyConfig:
@@ -150,6 +149,10 @@ class Scenario(Block):
         workload = self.workload if group.workload is None else group.workload
         assert workload is not None, "checked when the scenario was read"
         return workload
+
+    def workload_path(self, group: int) -> str:
+        """The YAML path of the workload that this group of the fleet has."""
+        return "workload" if self.fleet[group].workload is None else f"fleet[{group}].workload"
 
     def as_data(self) -> dict[str, Any]:
         """Plain data that reads back as the same scenario."""

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from testbed.core.errors import ScenarioError
 from testbed.scenarios.base import Block, Frequency, TimeNs, as_pydantic
 
+FileName = Annotated[str, Field(min_length=1)]  # a relative one stands beside the scenario
+
 
 class PoissonArrivals(Block):
     """Every device sends on its own, with exponential gaps."""
@@ -32,7 +34,7 @@ class TraceArrivals(Block):
     """
 
     kind: Literal["trace"]
-    file: str
+    file: FileName
     time_column: str
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
     prompt_column: str | None = None
@@ -43,22 +45,27 @@ class TraceArrivals(Block):
 Arrivals = Annotated[PoissonArrivals | TimedArrivals | TraceArrivals, Field(discriminator="kind")]
 
 
+NumTokens = Annotated[int, Field(ge=1, lt=10**9)]
+
+
 class FixedLength(Block):
     law: Literal["fixed"]
-    value: int = Field(ge=1)
+    value: NumTokens
 
 
 class UniformLength(Block):
     """Whole numbers from low to high, both included."""
 
     law: Literal["uniform"]
-    low: int = Field(ge=1)
-    high: int = Field(ge=1)
+    low: NumTokens
+    high: NumTokens
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.high < self.low:
-            raise as_pydantic(ScenarioError("high is below low", value=self.high, allowed=f"at least {self.low}"))
+            raise as_pydantic(
+                ScenarioError("high is below low", path="high", value=self.high, allowed=f"at least {self.low}")
+            )
         return self
 
 
@@ -68,14 +75,14 @@ class LognormalLength(Block):
     law: Literal["lognormal"]
     mean: float = Field(gt=0)
     std: float = Field(gt=0)
-    max: int = Field(ge=1)
+    max: NumTokens
 
 
 class EmpiricalLength(Block):
     """One of these values, each equally likely."""
 
     law: Literal["empirical"]
-    values: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    values: list[NumTokens] = Field(min_length=1)
 
 
 Length = Annotated[FixedLength | UniformLength | LognormalLength | EmpiricalLength, Field(discriminator="law")]
@@ -86,12 +93,12 @@ class TextPrompts(Block):
 
     kind: Literal["text"]
     texts: list[str] | None = Field(default=None, min_length=1)
-    file: str | None = None
+    file: FileName | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if (self.texts is None) == (self.file is None):
-            raise as_pydantic(ScenarioError("give either texts or file"))
+            raise as_pydantic(ScenarioError("give either texts or file, not both or neither"))
         return self
 
 
@@ -100,12 +107,12 @@ class IdPrompts(Block):
 
     kind: Literal["ids"]
     ids: list[list[int]] | None = Field(default=None, min_length=1)
-    file: str | None = None
+    file: FileName | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if (self.ids is None) == (self.file is None):
-            raise as_pydantic(ScenarioError("give either ids or file"))
+            raise as_pydantic(ScenarioError("give either ids or file, not both or neither"))
         return self
 
 

@@ -3,48 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from testbed.actors.memory import edge_demand, free_bytes, largest_split, server_weights_bytes
 from testbed.core.errors import ScenarioError
-from testbed.core.units import format_si
+from testbed.core.units import NS_PER_S, format_si
 from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.scenarios.schema import Group, Scenario
 from testbed.sim.requests import Request
 from testbed.sim.world import BITS, Policy, build_policies
 
+_LAST_ARRIVAL_NS = 36_500 * 86_400 * NS_PER_S  # as far as a scenario can name an instant
+
 
 def check_scenario(scenario: Scenario, source: ModelSource) -> None:
     """Raise ScenarioError for a split that model, device or servers can't have, and a real group without weights."""
     policies = build_policies(scenario)
+    if scenario.tokenizer is not None and not Path(scenario.tokenizer).exists():
+        raise ScenarioError("no such tokenizer file", path="tokenizer", value=scenario.tokenizer)
     for index, (group, policy) in enumerate(zip(scenario.fleet, policies, strict=True)):
         if group.compute == "real" and not source.has_weights:
             raise ScenarioError(
-                "a real group needs a model with weights", path=f"fleet[{index}].compute", value=scenario.model,
-                allowed="modelled, or a model folder",
-            )  # fmt: skip
+                f"model {source.name} is known by its shape only and has no weights to compute with",
+                path=f"fleet[{index}].compute",
+                value="real",
+                allowed="modelled, or another model: pebble, a folder or a Hugging Face id",
+            )
         for split in policy.splits(source.shape.num_layers):
             _check_split(scenario, source.shape, index, split)
     _check_servers(scenario, source.shape, policies)
 
 
 def check_requests(scenario: Scenario, source: ModelSource, requests: Iterable[Request]) -> None:
-    """Raise ScenarioError for a real request that is longer than the model's positions."""
+    """Raise ScenarioError for a request that never comes, and a real one that is longer than the model's positions."""
     limit = source.shape.max_positions
     for request in requests:
         total = request.num_prompt_tokens + request.max_output_tokens
+        path = scenario.workload_path(request.group)
         if request.prompt is not None and total > limit:
             raise ScenarioError(
                 f"prompt and output of request {request.request} are longer than the model's positions",
-                path=f"fleet[{request.group}]",
-                value=total,
-                allowed=f"at most {limit} tokens",
+                path=path,
+                value=f"{request.num_prompt_tokens} + {request.max_output_tokens} tokens",
+                allowed=f"at most {limit} tokens together",
+            )
+        if request.arrival_ns > _LAST_ARRIVAL_NS:
+            raise ScenarioError(
+                f"request {request.request} comes too late",
+                path=f"{path}.arrivals",
+                value=f"{request.arrival_ns / NS_PER_S:.3g} s",
+                allowed="a time in the first 36500 d",
             )
 
 
 def _check_split(scenario: Scenario, shape: ModelShape, index: int, split: int) -> None:
     group = scenario.fleet[index]
-    path = "policy.split" if group.policy is None else f"fleet[{index}].policy.split"
+    path = _split_path(scenario, index)
     if split > shape.num_layers:
         raise ScenarioError(
             f"the model has {shape.num_layers} layers", path=path, value=split, allowed=f"0 to {shape.num_layers}"
@@ -57,17 +72,24 @@ def _check_split(scenario: Scenario, shape: ModelShape, index: int, split: int) 
     _check_device(group, shape, split, path, BITS[scenario.dtype])
 
 
+def _split_path(scenario: Scenario, index: int) -> str:
+    """Where the cut of a group stands: its own policy's split or the common one's; some policies have no such key."""
+    group = scenario.fleet[index]
+    policy = "policy" if group.policy is None else f"fleet[{index}].policy"
+    return f"{policy}.split" if hasattr(scenario.policy_of(group), "split") else policy
+
+
 def _check_device(group: Group, shape: ModelShape, split: int, path: str, bits: int) -> None:
     """One token must fit at least; longer requests that don't are out-of-memory outcomes of the run."""
     demand, free = edge_demand(shape, split, 1, bits, bits).total_bytes, free_bytes(group.device)
     if demand > free:
         most = largest_split(group.device, shape, 1, bits, bits)
         raise ScenarioError(
-            f"{group.device.name} has {format_si(free, 'B')} free and the front of {split} layers takes "
-            f"{format_si(demand, 'B')}",
+            f"group {group.name}: a {group.device.name} has {format_si(free, 'B')} free, and the front of {split} "
+            f"layers takes {format_si(demand, 'B')}",
             path=path,
             value=split,
-            allowed=f"0 to {most}",
+            allowed=f"0 to {most}" if most else "0",
         )
 
 
@@ -79,7 +101,9 @@ def _check_servers(scenario: Scenario, shape: ModelShape, policies: Iterable[Pol
         free = free_bytes(servers.server)
         if weights > free:
             raise ScenarioError(
-                f"{servers.server.name} has {format_si(free, 'B')} free and the layers behind the cut take "
+                f"{servers.server.name} has {format_si(free, 'B')} free, and the layers behind the cut take "
                 f"{format_si(weights, 'B')}",
                 path=f"servers[{index}].server",
+                value=servers.server.name,
+                allowed="a server with more memory, or a later cut",
             )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from testbed.core.errors import ScenarioError, nearest_name
 from testbed.core.units import NS_PER_S
 from testbed.scenarios.workload import TraceArrivals
 
+_COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
 _NS_PER_UNIT = {"s": NS_PER_S, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
@@ -23,13 +27,22 @@ class TraceRow:
     num_output_tokens: int | None
 
 
-def _lines(file: str) -> list[str]:
+def _text(file: str) -> str:
+    """The file's text; a byte order mark, as spreadsheets write it, is no part of it."""
     try:
-        return Path(file).read_text(encoding="utf-8").splitlines()
+        return Path(file).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ScenarioError("no such file", file=file) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"can't read the file: {error}", file=file) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ScenarioError(f"line {line} is not UTF-8 text", file=file) from None
+    except (OSError, ValueError) as error:
+        raise ScenarioError(f"the file can't be read: {getattr(error, 'strerror', error)}", file=file) from None
+
+
+def _lines(file: str) -> list[str]:
+    """Lines as editors count them: other separators that Unicode has are part of a line."""
+    return _text(file).split("\n")
 
 
 def read_text_prompts(file: str) -> list[str]:
@@ -63,8 +76,9 @@ def _ids(line: str, file: str, number: int) -> list[int]:
 
 def read_trace(arrivals: TraceArrivals) -> Iterator[TraceRow]:
     """The rows of a CSV trace, in the file's order, up to its limit."""
-    reader = csv.reader(_lines(arrivals.file))
-    header = next(reader, None)
+    reader = csv.reader(io.StringIO(_text(arrivals.file)))
+    rows = _rows(reader, arrivals.file)
+    header = next(rows, None)
     if header is None:
         raise ScenarioError("the trace is empty: a header row is expected", file=arrivals.file)
     time_column = _column(arrivals.time_column, header, arrivals.file)
@@ -72,9 +86,7 @@ def read_trace(arrivals: TraceArrivals) -> Iterator[TraceRow]:
     output_column = _column(arrivals.output_column, header, arrivals.file)
     assert time_column is not None, "the schema requires it"
     index = 0
-    for row in reader:
-        if not row:
-            continue
+    for row in rows:
         if index == arrivals.limit:
             return
         cells = _Cells(row, file=arrivals.file, line=reader.line_num)
@@ -87,6 +99,14 @@ def read_trace(arrivals: TraceArrivals) -> Iterator[TraceRow]:
         index += 1
     if index == 0:
         raise ScenarioError("the trace has no rows", file=arrivals.file)
+
+
+def _rows(reader: Any, file: str) -> Iterator[list[str]]:
+    """Rows that are not empty."""
+    try:
+        yield from (row for row in reader if row)
+    except csv.Error as error:
+        raise ScenarioError(f"line {reader.line_num} is not CSV: {error}", file=file) from None
 
 
 def _column(name: str | None, header: list[str], file: str) -> int | None:
@@ -112,7 +132,8 @@ class _Cells:
         try:
             time_ns = round(float(text) * ns_per_unit)
         except (ValueError, OverflowError):
-            raise ScenarioError(f"line {self.line}: not a time", file=self.file, value=text) from None
+            allowed = "a number, the unit is time_unit's"
+            raise ScenarioError(f"line {self.line}: not a time", file=self.file, value=text, allowed=allowed) from None
         if time_ns < 0:
             raise ScenarioError(f"line {self.line}: a time can't be negative", file=self.file, value=text)
         return time_ns
@@ -121,9 +142,10 @@ class _Cells:
         if column is None:
             return None
         text = self._cell(column)
-        if not text.strip().isdecimal() or int(text) < 1:
+        if not _COUNT.fullmatch(text.strip()):
+            allowed = "a whole number from 1 to 999999999"
             raise ScenarioError(
-                f"line {self.line}: not a number of tokens", file=self.file, value=text, allowed="1 or more"
+                f"line {self.line}: not a number of tokens", file=self.file, value=text, allowed=allowed
             )
         return int(text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -83,10 +84,23 @@ class Workloads:
     def requests(self) -> list[Request]:
         """All requests, numbered in the order of (arrival, device, the device's count)."""
         fleet = self._scenario.fleet
-        drafts = [(arrival, index) for index, group in enumerate(fleet) for arrival in self._arrivals(index, group)]
+        drafts: list[tuple[_Arrival, int]] = []
+        prompts: list[Sequence[tuple[int, ...]]] = []
+        for index, group in enumerate(fleet):
+            with self._located(index, "arrivals"):
+                drafts += [(arrival, index) for arrival in self._arrivals(index, group)]
+            with self._located(index, "prompts"):
+                prompts.append(self._prompts(self._scenario.workload_of(group).prompts))
         drafts.sort(key=lambda draft: (draft[0].arrival_ns, draft[0].device, draft[0].counter))
-        prompts = [self._prompts(self._scenario.workload_of(group).prompts) for group in fleet]
         return [self._request(number, group, arrival, prompts[group]) for number, (arrival, group) in enumerate(drafts)]
+
+    @contextmanager
+    def _located(self, group: int, key: str) -> Iterator[None]:
+        """Say of what is wrong with a file, a prompt or a tokenizer which part of the scenario asked for it."""
+        try:
+            yield
+        except ScenarioError as error:
+            raise error.located(path=f"{self._scenario.workload_path(group)}.{key}") from None
 
     def _arrivals(self, index: int, group: Group) -> Iterator[_Arrival]:
         first_device = sum(item.count for item in self._scenario.fleet[:index])
@@ -134,7 +148,7 @@ class Workloads:
                 return self._encoded(_corpus_texts(self._scenario.seed))
             case IdPrompts():
                 ids = prompts.ids if prompts.ids is not None else read_id_prompts(str(prompts.file))
-                return [self._checked_ids(item) for item in ids]
+                return [self._checked_ids(item, number) for number, item in enumerate(ids, 1)]
             case RandomPrompts():
                 return []
 
@@ -146,13 +160,13 @@ class Workloads:
                 raise ScenarioError("a prompt has no token", value=text)
         return prompts
 
-    def _checked_ids(self, ids: Sequence[int]) -> tuple[int, ...]:
-        if not ids or min(ids) < 0 or max(ids) >= self._vocab_size:
-            raise ScenarioError(
-                "a prompt's ids don't fit the model",
-                value=list(ids),
-                allowed=f"0 to {self._vocab_size - 1}, at least one",
-            )
+    def _checked_ids(self, ids: Sequence[int], number: int) -> tuple[int, ...]:
+        allowed = f"ids from 0 to {self._vocab_size - 1}, at least one"
+        if not ids:
+            raise ScenarioError(f"prompt {number} is empty", allowed=allowed)
+        outside = next((item for item in ids if not 0 <= item < self._vocab_size), None)
+        if outside is not None:
+            raise ScenarioError(f"prompt {number} has an id outside the vocabulary", value=outside, allowed=allowed)
         return tuple(ids)
 
     def _request(self, number: int, group: int, arrival: _Arrival, prompts: Sequence[tuple[int, ...]]) -> Request:
