@@ -73,7 +73,6 @@ class ProcessorProfile(Profile):
     """
 
     memory: PositiveSizeBytes
-    reserved_memory: PositiveSizeBytes  # what system, runtime and codec buffers hold
     memory_bandwidth: Bandwidth
     compute: ComputeRate
     kernel_overhead: TimeNs  # per decoder layer and per stage: launches, dispatch
@@ -81,7 +80,7 @@ class ProcessorProfile(Profile):
     active_power: Power
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _active_above_idle(self) -> Self:
         if self.active_power < self.idle_power:
             allowed = f"at least the idle_power of {self.idle_power:g} W"
             raise _at("active_power", "less than when idle", value=f"{self.active_power:g} W", allowed=allowed)
@@ -89,14 +88,17 @@ class ProcessorProfile(Profile):
 
 
 class DeviceProfile(ProcessorProfile):
-    """An edge device."""
+    """An edge device. `reserved_memory` is what its system, the runtime and the codec buffers hold."""
 
+    reserved_memory: PositiveSizeBytes
     transmit_power: Power  # added while a message is being clocked out
     receive_power: Power
 
 
 class ServerProfile(ProcessorProfile):
     """A cloud worker: one accelerator, or one CPU socket."""
+
+    reserved_memory: PositiveSizeBytes
 
 
 class JitterConfig(Block):

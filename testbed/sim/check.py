@@ -82,6 +82,13 @@ def _split_path(scenario: Scenario, index: int) -> str:
 def _check_device(group: Group, shape: ModelShape, split: int, path: str, bits: int) -> None:
     """One token must fit at least; longer requests that don't are out-of-memory outcomes of the run."""
     demand, free = edge_demand(shape, split, 1, bits, bits).total_bytes, free_bytes(group.device)
+    if demand and not free:
+        raise ScenarioError(
+            f"group {group.name}: the reserved memory of a {group.device.name} leaves none for {split} layers",
+            path=path,
+            value=split,
+            allowed="0",
+        )
     if demand > free:
         most = largest_split(group.device, shape, 1, bits, bits)
         raise ScenarioError(
