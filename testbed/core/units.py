@@ -125,7 +125,13 @@ def _with_unit(number: Fraction, unit: str, text: str, quantity: str) -> Fractio
     if number == 0 and unit == "":
         return number
     problem = f"unknown unit {unit!r} for a {NAMES[quantity]}" if unit else f"a {NAMES[quantity]} needs a unit"
-    raise ScenarioError(problem, value=text, allowed=ALLOWED[quantity], nearest=nearest_name(unit, units))
+    raise ScenarioError(problem, value=text, allowed=ALLOWED[quantity], nearest=_nearest_unit(unit, units))
+
+
+def _nearest_unit(unit: str, units: Mapping[str, Fraction]) -> str | None:
+    """A wrong case is the commonest slip: of several units that differ in case only, the largest is meant (mb: MB)."""
+    same = [known for known in units if known.lower() == unit.lower()]
+    return max(same, key=lambda known: units[known], default=nearest_name(unit, units))
 
 
 def seconds_to_ns(seconds: float) -> int:
@@ -144,7 +150,7 @@ def serialisation_ns(size_bytes: int, rate_bps: int) -> int:
 
 def format_si(value: float, unit: str) -> str:
     """Three significant digits with an SI prefix: ``format_si(2.1e7, "bit/s") == "21.0 Mbit/s"``."""
-    magnitude = abs(value)
+    magnitude = _rounded(value)
     for prefix, factor in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if magnitude >= factor:
             return f"{_three_digits(value / factor)} {prefix}{unit}"
@@ -153,7 +159,7 @@ def format_si(value: float, unit: str) -> str:
 
 def format_seconds(seconds: float) -> str:
     """Three significant digits in the unit a person would choose: ``12.3 ms``, ``4.56 s``, ``2.5 min``."""
-    magnitude = abs(seconds)
+    magnitude = _rounded(seconds)
     if magnitude >= 120:  # noqa: PLR2004 - two minutes
         return f"{_three_digits(seconds / 60)} min"
     for unit, factor in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
@@ -162,7 +168,12 @@ def format_seconds(seconds: float) -> str:
     return "0 s" if seconds == 0 else f"{_three_digits(seconds / 1e-9)} ns"
 
 
+def _rounded(value: float) -> float:
+    """The magnitude to three digits, which decides on unit and decimals: 999.9 ms is written 1.00 s."""
+    return abs(float(f"{value:.3g}"))
+
+
 def _three_digits(value: float) -> str:
-    magnitude = abs(value)
+    magnitude = _rounded(value)
     decimals = 2 if magnitude < 10 else 1 if magnitude < 100 else 0  # noqa: PLR2004
     return f"{value:.{decimals}f}"

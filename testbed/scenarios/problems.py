@@ -58,7 +58,7 @@ def validate(block: type[BlockT], data: Any) -> BlockT:
 def _as_scenario_error(error: ValidationError, block: type[BaseModel], data: Any) -> ScenarioError:
     found = error.errors(include_url=False)
     # A misspelt key is two complaints, one missing and one unknown: the second says what is meant.
-    first = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
+    first = next((item for item in found if item["type"] in {"extra_forbidden", "invalid_key"}), found[0])
     location, kind = first["loc"], first["type"]
     path = _yaml_path(location, data, missing=kind == "missing")
     carried = first.get("ctx", {}).get("error")
