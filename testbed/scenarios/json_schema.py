@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from testbed.core.registry import POLICIES
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Scenario
 
+_PROFILES = {"device": "DeviceProfile", "server": "ServerProfile", "link": "LinkProfile"}
+_SOURCED = {"type": "object", "required": ["value"], "additionalProperties": False}
+
 
 def scenario_json_schema() -> str:
-    """JSON Schema of a scenario file for editors: catalogue names may stand where a profile is described."""
+    """JSON Schema of a scenario file: names of the catalogue, as it is now, may stand where a profile is described."""
     schema = Scenario.model_json_schema()
-    for model, key, kind in (("Group", "device", "device"), ("Group", "link", "link"), ("Servers", "server", "server")):
-        described = schema["$defs"][model]["properties"][key]
-        use = {"type": "object", "required": ["use"], "properties": {"use": {"enum": list(entries(kind))}}}
-        schema["$defs"][model]["properties"][key] = {
-            "anyOf": [{"type": "string", "examples": list(entries(kind))}, use, described]
+    definitions = schema["$defs"]
+    for kind, name in _PROFILES.items():
+        profile = definitions[name]
+        profile["properties"] = {key: _perhaps_sourced(key, item) for key, item in profile["properties"].items()}
+        definitions[f"{name}ByName"] = _by_name(kind, profile)
+        definitions[f"{name}Described"] = profile
+        definitions[name] = {
+            "anyOf": [{"enum": list(entries(kind))}, _reference(f"{name}ByName"), _reference(f"{name}Described")]
         }
+    definitions["PolicyConfig"] = {"anyOf": [{"enum": list(POLICIES)}, *(_policy(name) for name in POLICIES)]}
     return json.dumps(schema, indent=2, sort_keys=True)
+
+
+def _perhaps_sourced(key: str, item: dict[str, Any]) -> dict[str, Any]:
+    """A number may carry where it comes from."""
+    if key in {"name", "description", "sources"}:
+        return item
+    text = {"type": "string"}
+    return {"anyOf": [item, {**_SOURCED, "properties": {"value": item, "source": text}}]}
+
+
+def _by_name(kind: str, profile: dict[str, Any]) -> dict[str, Any]:
+    """A profile of the catalogue with changes to some of its numbers."""
+    properties = {"use": {"enum": list(entries(kind))}, **profile["properties"]}
+    return {"type": "object", "required": ["use"], "additionalProperties": False, "properties": properties}
+
+
+def _policy(name: str) -> dict[str, Any]:
+    """A policy's own configuration; `kind` chooses it and so is never left out."""
+    described: dict[str, Any] = POLICIES.load(name).Config.model_json_schema()
+    return {**described, "title": name, "required": sorted({"kind", *described.get("required", [])})}
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/$defs/{name}"}
