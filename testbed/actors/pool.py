@@ -12,6 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from testbed.actors.ray_setup import be_quiet, check_address, keep_token, uninterrupted, usable_cpus
+
+be_quiet()  # some of Ray's settings are read when it is imported
+
+# ruff: noqa: E402
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
@@ -19,12 +24,12 @@ from testbed.actors.calls import Call, Done, HostSpec
 from testbed.actors.executor import HostRef, Promise, Role
 from testbed.actors.host_queue import CallLog, HostQueue, Pending
 from testbed.actors.ray_host import CallFailed, Place, create_host
-from testbed.actors.ray_setup import check_address, prepare_local, uninterrupted, usable_cpus
 from testbed.core.errors import HostFailedError
 
 OBJECT_STORE_BYTES = 200 * 2**20  # messages in transit; what doesn't fit goes to disk
 START_TIMEOUT_S = 120.0  # for an actor to be placed and to import torch; also while a lost node is being noticed
 MAX_RESTARTS = 3  # of one host in one run
+MAX_CAUSE_CHARS = 300
 
 
 @dataclass(slots=True, kw_only=True)
@@ -187,7 +192,8 @@ class RayPool:
         while True:
             self._cluster.end(lane.actor)
             if lane.num_restarts == MAX_RESTARTS:
-                raise self._failed(HostFailedError(f"{what}; it was started again {MAX_RESTARTS} times before"))
+                times = "1 time" if MAX_RESTARTS == 1 else f"{MAX_RESTARTS} times"
+                raise self._failed(HostFailedError(f"{what}; it was started again {times} before"))
             lane.num_restarts += 1
             lane.actor = create_host(lane.spec)
             try:
@@ -238,7 +244,7 @@ class _Cluster:
 
 def _start_local(num_cpus: int) -> None:
     """Ray with no dashboard, on as many of its CPUs as hosts can use: it keeps a process ready for each."""
-    prepare_local()
+    keep_token()
     ray.init(
         address="local",
         num_cpus=num_cpus,
@@ -262,10 +268,9 @@ def host_counts(edge_hosts: int, cloud_hosts: int, *, num_cpus: float, num_gpus:
 
 
 def _short(error: Exception) -> str:
-    """What happened, in a line; Ray's own texts run over dozens."""
+    """What happened, in a line: Ray's own texts run over dozens, the cause comes last."""
     if isinstance(error, GetTimeoutError):
         return f"no answer within {START_TIMEOUT_S:.0f} s; has the cluster room for it?"
-    if isinstance(error, RayTaskError) and error.cause is not None:
-        return f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    cause = lines[-1].split(" Some common causes", maxsplit=1)[0] if lines else ""
+    return f"{type(error).__name__}: {cause[:MAX_CAUSE_CHARS]}"

@@ -20,6 +20,8 @@ _PROBE_TIMEOUT_S = 30.0
 _ADDRESSES = "HOST:PORT of a cluster's head with a node on this machine, or auto"
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Notices of lost workers and nodes, which Ray prints to standard output: we say what they meant for the run.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|Raylet is terminated|has been marked dead",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a notice about hosts without a GPU
 }
 _PROBE = """
@@ -50,12 +52,11 @@ def be_quiet() -> None:
         os.environ.setdefault(name, value)
 
 
-def prepare_local() -> None:
-    """For a quiet Ray of our own; others on this machine stay out of it.
+def keep_token() -> None:
+    """For a Ray of our own that others on this machine stay out of.
 
     Ray asks for a token by itself, unless RAY_AUTH_MODE says otherwise, and would write one to the home folder.
     """
-    be_quiet()
     has_file = (Path.home() / ".ray" / "auth_token").exists()
     if not has_file and not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -63,7 +64,6 @@ def prepare_local() -> None:
 
 def check_address(address: str) -> None:
     """Raise ScenarioError, within seconds, for an address at which no cluster lets us in."""
-    be_quiet()
     if address != "auto":
         _check_reachable(address)
     _probe(address)
