@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from testbed.core.units import format_seconds, ns_to_seconds
 
@@ -32,16 +32,17 @@ def progress(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
     if quiet or not sys.stderr.isatty():
         yield None
         return
+    # The bar takes what the words leave of the line, so that nothing is cut off in 80 columns.
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("requests, virtual time {task.fields[virtual]}, elapsed"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("requests,"),
+        TextColumn("{task.fields[virtual]} virtual,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("starting", total=None, virtual="0 s")
 
         def observe(step: Step) -> None:
