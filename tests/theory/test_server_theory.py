@@ -1,0 +1,105 @@
+"""The server against queueing theory. Seeds are fixed; ALPHA: how often a right server would fail."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from testbed.core.events import Hop, IterationEnded, RequestArrived, SpanEnded
+from tests.sim_runs import ends, group, link, of_kind, run_world, scenario, server, workload
+
+ALPHA = 1e-3
+IDEAL = link(rate_up="100 Gbit/s", rate_down="100 Gbit/s", propagation_delay="0 s")
+ONE_PASS = {
+    "prompts": {"kind": "random", "length": {"law": "fixed", "value": 8}},
+    "output_tokens": {"law": "fixed", "value": 1},
+}
+PROBE = {"arrivals": {"kind": "times", "times": ["0 s"]}, **ONE_PASS}
+
+
+def one_pass_ns(worker):
+    """How long a request alone keeps the server."""
+    events = run_world(scenario(policy="cloud-only", fleet=[group(link=IDEAL)], servers=[worker], workload=PROBE))[1]
+    (iteration,) = of_kind(events, IterationEnded)
+    return iteration.time_ns - iteration.start_ns
+
+
+def loaded(load, *, num_devices, per_device, max_batch=1, num_servers=1, seed=5):
+    """Cloud-only requests of one pass each: Poisson arrivals from many devices, all lengths equal."""
+    worker = {"server": server(), "count": num_servers, "max_batch": max_batch}
+    service_ns = one_pass_ns(worker)
+    rate = load * num_servers / (service_ns / 1e9) / num_devices
+    arrivals = {"kind": "poisson", "rate_per_device": f"{rate!r} /s", "requests_per_device": per_device}
+    fleet = [group(count=num_devices, link=IDEAL)]
+    asks = workload(arrivals=arrivals, **ONE_PASS)
+    built = scenario(policy="cloud-only", fleet=fleet, servers=[worker], workload=asks, seed=seed)
+    world, events = run_world(built)
+    return world, events, service_ns
+
+
+def server_waits(events):
+    """By request, in the order of arrival; a request that did not wait has no span."""
+    waits = {event.request: 0 for event in of_kind(events, RequestArrived)}
+    for span in of_kind(events, SpanEnded, hop=Hop.SERVER_WAIT):
+        waits[span.request] += span.end_ns - span.start_ns
+    return np.asarray([waits[request] for request in sorted(waits)], dtype=float)
+
+
+@pytest.mark.parametrize("load", [0.4, 0.7])
+def test_mean_wait_of_an_m_d_1_queue(load):
+    # Pollaczek and Khinchine: mean wait = load * service / (2 (1 - load)). Of 400 devices none waits for itself often.
+    _, events, service_ns = loaded(load, num_devices=400, per_device=30)
+    waits = server_waits(events)
+    num_batches = 24
+    middle = waits[1000 : 1000 + (len(waits) - 3000) // num_batches * num_batches]  # arrivals thin out at the end
+    means = middle.reshape(num_batches, -1).mean(axis=1)
+    half_width = stats.t.ppf(1 - ALPHA / 2, num_batches - 1) * means.std(ddof=1) / math.sqrt(num_batches)
+    expected = load * service_ns / (2 * (1 - load))
+    assert abs(means.mean() - expected) < half_width
+    assert half_width < 0.25 * expected  # the interval says something
+
+
+def test_utilisation_is_load():
+    world, events, service_ns = loaded(0.6, num_devices=200, per_device=30)
+    arrivals = [event.time_ns for event in of_kind(events, RequestArrived)]
+    busy_ns = world.server_ends(world.clock.now_ns)[0].busy_ns
+    assert busy_ns == len(arrivals) * service_ns  # work is conserved exactly
+    half = sorted(arrivals)[len(arrivals) // 2]
+    count = sum(arrival < half for arrival in arrivals)
+    assert count * service_ns / half == pytest.approx(0.6, rel=stats.norm.ppf(1 - ALPHA / 2) / math.sqrt(count))
+
+
+@pytest.mark.parametrize(("max_batch", "num_servers"), [(1, 1), (8, 1), (4, 3)])
+def test_littles_law_holds_exactly_on_the_trace(max_batch, num_servers):
+    # The area under the number of requests present is the sum of their times, whatever the order of service.
+    _, events, _ = loaded(1.1, num_devices=50, per_device=20, max_batch=max_batch, num_servers=num_servers)
+    changes = sorted(
+        [(event.time_ns, 1) for event in of_kind(events, RequestArrived)]
+        + [(event.time_ns, -1) for event in ends(events).values()]
+    )
+    area, present, last_ns = 0, 0, 0
+    for time_ns, change in changes:
+        area += present * (time_ns - last_ns)
+        present, last_ns = present + change, time_ns
+    spans = of_kind(events, SpanEnded)
+    assert present == 0
+    assert area == sum(span.end_ns - span.start_ns for span in spans)
+
+
+def test_batches_grow_with_load_and_keep_an_overloaded_server_stable():
+    # Twice what one at a time could serve: batching must carry it, since a pass's weights are read once for all.
+    _, alone, _ = loaded(2.0, num_devices=200, per_device=10)
+    _, batched, _ = loaded(2.0, num_devices=200, per_device=10, max_batch=32)
+    _, idle, _ = loaded(0.05, num_devices=200, per_device=10, max_batch=32)
+    assert server_waits(batched).mean() < server_waits(alone).mean() / 10
+    sizes = [np.mean([item.num_sequences for item in of_kind(events, IterationEnded)]) for events in (idle, batched)]
+    assert 1 <= sizes[0] < 1.2 < 2 < sizes[1]
+
+
+def test_least_loaded_routing_is_never_worse_than_half_the_servers():
+    _, two, _ = loaded(0.8, num_devices=200, per_device=20, num_servers=2)
+    _, one, _ = loaded(0.8, num_devices=200, per_device=20)
+    assert server_waits(two).mean() < server_waits(one).mean()
