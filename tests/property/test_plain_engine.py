@@ -52,8 +52,12 @@ def workloads(draw):
 def scenarios(draw):
     num_groups, num_servers = draw(st.integers(1, 3)), draw(st.integers(1, 2))
     fleet = [draw(groups(f"group{index}")) for index in range(num_groups)]
-    sequences = draw(st.sampled_from([0.3, 1.0, 2.5, 1000]))  # of the longest kind that fit into a server's KV cache
-    room = server_weights_bytes(TINY, [0], 32) + int(sequences * server_kv_bytes(TINY, 0, 46, 32))
+    common = draw(workloads())
+    longest = max(most_tokens(item["workload"] or common) for item in fleet)
+    splits = {split_of(item["policy"]) for item in fleet} - {TINY.num_layers}
+    first = min(splits, default=0)
+    sequences = draw(st.sampled_from([0.3, 1.0, 1.0, 2.5, 1000]))  # of the largest that fit into a server's KV cache
+    room = server_weights_bytes(TINY, splits, 32) + int(sequences * server_kv_bytes(TINY, first, longest, 32))
     racks = {
         "server": server(memory=f"{room + 10**6} B", kernel_overhead=draw(st.sampled_from(["0 s", "50 us", "5 ms"]))),
         "count": num_servers,
@@ -61,8 +65,16 @@ def scenarios(draw):
         "max_prefill_tokens": draw(st.sampled_from([1, 20, 2048])),
     }
     return scenario(
-        seed=draw(st.integers(0, 2**32)), fleet=fleet, servers=[racks], workload=draw(workloads()), policy="cloud-only"
+        seed=draw(st.integers(0, 2**32)), fleet=fleet, servers=[racks], workload=common, policy="cloud-only"
     )
+
+
+def most_tokens(asked):
+    return asked["prompts"]["length"]["high"] + asked["output_tokens"]["high"]
+
+
+def split_of(policy):
+    return {"cloud-only": 0, "edge-only": TINY.num_layers}[policy] if isinstance(policy, str) else policy["split"]
 
 
 @st.composite

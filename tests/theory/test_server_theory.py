@@ -96,10 +96,12 @@ def test_batches_grow_with_load_and_keep_an_overloaded_server_stable():
     _, idle, _ = loaded(0.05, num_devices=200, per_device=10, max_batch=32)
     assert server_waits(batched).mean() < server_waits(alone).mean() / 10
     sizes = [np.mean([item.num_sequences for item in of_kind(events, IterationEnded)]) for events in (idle, batched)]
-    assert 1 <= sizes[0] < 1.2 < 2 < sizes[1]
+    assert sizes[0] < 1.2
+    assert sizes[1] > 1.5
 
 
-def test_least_loaded_routing_is_never_worse_than_half_the_servers():
+def test_two_servers_share_their_load():
+    # At the same load of each, two that are chosen by the shortest queue wait less than one.
     _, two, _ = loaded(0.8, num_devices=200, per_device=20, num_servers=2)
     _, one, _ = loaded(0.8, num_devices=200, per_device=20)
     assert server_waits(two).mean() < server_waits(one).mean()
