@@ -108,4 +108,4 @@ class Done:
     value: Any
     compute_ns: int = 0
     codec_ns: int = 0
-    past_tokens: tuple[int, ...] = ()  # of a batch's items, before it ran
+    spans: tuple[tuple[int, int], ...] = ()  # of a batch's items: the session's tokens before and after it

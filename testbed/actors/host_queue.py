@@ -46,15 +46,15 @@ class CallLog:
     def recovery(self) -> list[Call]:
         """The calls that bring a fresh host to where the lost one was, for every open session."""
         calls: list[Call] = []
-        ended: set[int] = set()
+        lengths: dict[int, int] = {}  # of sessions that have ended, as far as they are rebuilt
         for call, done in self._calls:
             if isinstance(call, BackCall):
-                for item, past_tokens in zip(call.items, done.past_tokens, strict=True):
-                    if item.session not in self._open and item.session not in ended:
-                        ended.add(item.session)
-                        calls.extend(_filler(item, past_tokens))
+                for item, (before, after) in zip(call.items, done.spans, strict=True):
+                    if item.session not in self._open:
+                        calls.extend(_filler(item, before - lengths.get(item.session, 0)))
+                        lengths[item.session] = after
             calls.append(call)
-        calls.extend(CloseCall(session=session) for session in sorted(ended))
+        calls.extend(CloseCall(session=session) for session in lengths)
         return calls
 
     def _is_needed(self, call: Call) -> bool:
@@ -66,8 +66,8 @@ def sessions_of(call: Call) -> list[int]:
     return [item.session for item in call.items] if isinstance(call, BackCall) else [call.session]
 
 
-def _filler(item: BackItem, past_tokens: int) -> list[Call]:
-    return [FillCall(session=item.session, split=item.split, num_tokens=past_tokens)] if past_tokens else []
+def _filler(item: BackItem, num_tokens: int) -> list[Call]:
+    return [FillCall(session=item.session, split=item.split, num_tokens=num_tokens)] if num_tokens else []
 
 
 @dataclass(slots=True)

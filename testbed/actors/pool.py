@@ -1,18 +1,19 @@
 """Shard hosts on Ray: few actors, one call for many steps, and what happens when one is lost.
 
-The number of actors is bounded by the cluster, never by the fleet: `host_counts` has the rule. Host numbers beyond it
+The number of actors is bounded by the cluster, never by the fleet (`ray_setup.host_counts`). Host numbers beyond it
 share an actor, which changes no result: see `testbed.actors.shard_host`.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from testbed.actors.ray_setup import be_quiet, check_address, keep_token, uninterrupted, usable_cpus
+from testbed.actors.ray_setup import be_quiet, check_address, host_counts, keep_token, uninterrupted, usable_cpus
 
 be_quiet()  # some of Ray's settings are read when it is imported
 
@@ -28,6 +29,7 @@ from testbed.core.errors import HostFailedError
 
 OBJECT_STORE_BYTES = 200 * 2**20  # messages in transit; what doesn't fit goes to disk
 START_TIMEOUT_S = 120.0  # for an actor to be placed and to import torch; also while a lost node is being noticed
+RETRY_PAUSE_S = 1.0
 MAX_RESTARTS = 3  # of one host in one run
 MAX_CAUSE_CHARS = 300
 
@@ -189,19 +191,27 @@ class RayPool:
         if not self._replay:
             advice = "set execution.on_failure to replay to go on after such a loss"
             raise self._failed(HostFailedError(f"{what}; the run can't go on without it ({advice})"))
+        if lane.num_restarts == MAX_RESTARTS:
+            times = "1 time" if MAX_RESTARTS == 1 else f"{MAX_RESTARTS} times"
+            raise self._failed(HostFailedError(f"{what}; it was started again {times} before"))
+        lane.num_restarts += 1
+        self._start_again(lane)
+        self._execute(lane, *lane.queue.again())
+
+    def _start_again(self, lane: _Lane) -> None:
+        """A fresh host. Until a lost node is known to be lost, Ray may try to start it there: so try for a while."""
+        give_up = time.monotonic() + START_TIMEOUT_S
         while True:
             self._cluster.end(lane.actor)
-            if lane.num_restarts == MAX_RESTARTS:
-                times = "1 time" if MAX_RESTARTS == 1 else f"{MAX_RESTARTS} times"
-                raise self._failed(HostFailedError(f"{what}; it was started again {times} before"))
-            lane.num_restarts += 1
             lane.actor = create_host(lane.spec)
             try:
                 lane.place = self._place(lane)
-                break
-            except RayError as again:
-                what = f"{lane.name} was lost and could not be started again: {_short(again)}"
-        self._execute(lane, *lane.queue.again())
+                return
+            except RayError as error:
+                if time.monotonic() > give_up:
+                    what = f"{lane.name} was lost and could not be started again: {_short(error)}"
+                    raise self._failed(HostFailedError(what)) from None
+                time.sleep(RETRY_PAUSE_S)
 
     def _failed(self, error: Exception) -> Exception:
         """Remember the first failure: it is what every later promise raises."""
@@ -253,18 +263,6 @@ def _start_local(num_cpus: int) -> None:
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
     )
-
-
-def host_counts(edge_hosts: int, cloud_hosts: int, *, num_cpus: float, num_gpus: float) -> tuple[int, int]:
-    """How many edge and cloud actors a cluster gets of those asked for: one of each, and no more than it has cores.
-
-    Where not all fit, both roles get the same share, edges the odd one. With GPUs every cloud host has one to itself.
-    """
-    room = max(2, int(num_cpus))
-    if num_gpus > 0:
-        cloud_hosts = min(cloud_hosts, max(1, int(num_gpus)))
-    clouds = min(cloud_hosts, max(room // 2, room - edge_hosts))
-    return min(edge_hosts, room - clouds), clouds
 
 
 def _short(error: Exception) -> str:

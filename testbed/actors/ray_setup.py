@@ -33,6 +33,18 @@ except Exception as error:
 """
 
 
+def host_counts(edge_hosts: int, cloud_hosts: int, *, num_cpus: float, num_gpus: float) -> tuple[int, int]:
+    """How many edge and cloud actors a cluster gets of those asked for: one of each, and no more than it has cores.
+
+    Where not all fit, both roles get the same share, edges the odd one. With GPUs every cloud host has one to itself.
+    """
+    room = max(2, int(num_cpus))
+    if num_gpus > 0:
+        cloud_hosts = min(cloud_hosts, max(1, int(num_gpus)))
+    clouds = min(cloud_hosts, max(room // 2, room - edge_hosts))
+    return min(edge_hosts, room - clouds), clouds
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ctrl-C waits: a second one must not leave processes behind."""

@@ -89,17 +89,19 @@ class ShardHost:
         started_ns = time.perf_counter_ns()
         inputs = [self._input(item) for item in call.items]
         decoded_ns = time.perf_counter_ns()
-        tokens, past_tokens = [0] * len(inputs), [0] * len(inputs)
+        tokens, spans = [0] * len(inputs), [(0, 0)] * len(inputs)
         for split in sorted({item.split for item in call.items}):
             places = [place for place, item in enumerate(call.items) if item.split == split]
             shard = self._shard(split, self._num_layers, *(call.items[place].session for place in places))
-            for place in places:
-                past_tokens[place] = shard.length(call.items[place].session)
-            for place, logits_V in zip(places, shard.forward([inputs[place] for place in places]), strict=True):
-                tokens[place] = self._choose(call.items[place].session, logits_V)
+            past_tokens = [shard.length(call.items[place].session) for place in places]
+            logits = shard.forward([inputs[place] for place in places])
+            for place, past, logits_V in zip(places, past_tokens, logits, strict=True):
+                session = call.items[place].session
+                tokens[place] = self._choose(session, logits_V)
+                spans[place] = (past, shard.length(session))
         compute_ns = time.perf_counter_ns() - decoded_ns
         codec_ns = decoded_ns - started_ns
-        return Done(value=tokens, compute_ns=compute_ns, codec_ns=codec_ns, past_tokens=tuple(past_tokens))
+        return Done(value=tokens, compute_ns=compute_ns, codec_ns=codec_ns, spans=tuple(spans))
 
     def _input(self, item: BackItem) -> ShardInput:
         if item.split == 0:

@@ -52,7 +52,13 @@ def kill_node(cluster: Cluster, node: Any) -> Callable[[WatchedPool], None]:
 
 
 def test_run_on_a_cluster_and_loss_of_a_node(
-    small: Path, undisturbed: RunResult, cluster: Cluster, second_node: Any, tmp_path: Path, monkeypatch: Any
+    small: Path,
+    undisturbed: RunResult,
+    cluster: Cluster,
+    second_node: Any,
+    tmp_path: Path,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The host that was there starts again on the node that is left, and nobody can tell from the results."""
     kind = watch(monkeypatch, {MIDDLE: kill_node(cluster, second_node)})
@@ -66,7 +72,7 @@ def test_run_on_a_cluster_and_loss_of_a_node(
 
 
 def test_loss_of_a_node_ends_the_run(
-    small: Path, cluster: Cluster, second_node: Any, tmp_path: Path, monkeypatch: Any
+    small: Path, cluster: Cluster, second_node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = watch(monkeypatch, {MIDDLE: kill_node(cluster, second_node)})
     with pytest.raises(HostFailedError, match=r"^(edge|cloud) host 0 \(process \d+ on .*\) was lost: "):
