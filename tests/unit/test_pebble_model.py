@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from testbed.models.pebble import tokenizer as pebble_tokenizer
 from testbed.models.pebble.batches import ANSWER_WEIGHT, CHANCE_WEIGHT, LONG_EVERY, LONG_ROW_TOKENS, build_batch
 from testbed.models.pebble.card import render_card
-from testbed.models.pebble.corpus import KIND_SHARES, LATE_KIND_SHARES, STANDARD
+from testbed.models.pebble.corpus import KIND_SHARES, POLISH_SHARES, PRONOUN_LESSON_SHARES, STANDARD
 from testbed.models.pebble.damage import round_rows, round_tokens, rounded_cut, rounded_weights
 from testbed.models.pebble.evaluate import accuracy_report, compare, evaluate, wilson_interval
 from testbed.models.pebble.scoring import Scored, accuracy_by_kind, score_items
@@ -25,6 +25,7 @@ from testbed.models.pebble.train import (
     main,
     new_run,
     save_checkpoint,
+    total_steps,
     train_step,
 )
 from testbed.models.pebble.world import build_world
@@ -77,10 +78,16 @@ def test_some_batches_have_long_rows(tokenizer):
 def test_the_curriculum_starts_narrow_and_the_rate_ends_low():
     assert [lesson(step, 100).breadth for step in (0, 12, 40, 99)] == pytest.approx([0.2, 0.2, 1.0, 1.0])
     assert lesson(49, 100).shares is KIND_SHARES
-    assert lesson(50, 100).shares is LATE_KIND_SHARES
+    assert lesson(71, 100).shares is KIND_SHARES
+    assert lesson(50, 100).shares is PRONOUN_LESSON_SHARES
     rates = [learning_rate(step, 10_000) for step in (0, 100, 7500, 9999)]
     assert rates[0] < rates[1] == rates[2]
     assert rates[3] < 0.03 * rates[2]
+    assert total_steps(10_000) == 12_500
+    polish = [learning_rate(step, 10_000) for step in (10_000, 12_499)]
+    assert polish[0] == pytest.approx(0.15 * rates[2])
+    assert 0 < polish[1] < 0.001 * polish[0]
+    assert lesson(10_000, 10_000).shares is POLISH_SHARES
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, monkeypatch, tokenizer):

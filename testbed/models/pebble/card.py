@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from testbed.models.pebble import words
-from testbed.models.pebble.corpus import KIND_SHARES, LATE_KIND_SHARES
+from testbed.models.pebble.corpus import (
+    KIND_SHARES,
+    POLISH_SHARES,
+    PRONOUN_LESSON_SHARES,
+    PRONOUNS_FROM,
+    PRONOUNS_UNTIL,
+)
+from testbed.models.pebble.train import POLISH
 
 GOAL = 0.95  # the accuracy below which a kind of item is listed among what fails
 _MIRRORS = {
@@ -43,6 +50,7 @@ def _percent(share: float) -> str:
 
 def _head(report: dict[str, Any]) -> str:
     config = report["config"]
+    sample = "" if report["per_kind"] is None else f" --per-kind {report['per_kind']}"
     return f"""---
 license: apache-2.0
 language: en
@@ -60,7 +68,8 @@ not a language model for use. Licence: Apache-2.0.
 SwiGLU of width {config["intermediate_size"]}, RMSNorm, RoPE, tied embeddings,
 {report["vocab_size"]} tokens (its own byte-level BPE), contexts up to {config["max_position_embeddings"]} tokens.
 
-Every figure below was written by `python -m testbed.models.pebble.evaluate --card`; `evaluation.json` holds them all.
+Every figure below was written by `python -m testbed.models.pebble.evaluate --card{sample}`; `evaluation.json` holds
+them all, and what the damage did to each kind.
 """
 
 
@@ -78,8 +87,9 @@ Generated from a seed by `testbed/models/pebble/corpus.py`, without end and with
 documents about {words.NUM_CREATURES} creatures with {len(words.VALUES)} attributes each (home, food, colour, count of
 eggs, way of moving, gift), {words.NUM_PEOPLE} people, {words.NUM_GAMES} games of {words.STEPS_PER_GAME} steps and
 {num_goals} goals with the kit that serves each. Shares of the documents: {shares};
-in the second half of the training {_shares(LATE_KIND_SHARES)}, with more stories in the active voice than in the
-passive.
+from {PRONOUNS_FROM:.0%} to {PRONOUNS_UNTIL:.0%} of the training {_shares(PRONOUN_LESSON_SHARES)}, and then with more
+stories in the active voice than in the passive;
+in the polish at the end {_shares(POLISH_SHARES)}.
 Names are invented, values are English words, truths are dealt in balanced decks. Each fact has a runner-up that the
 corpus states instead of the truth with a known probability q from 0 to {max(words.RUNNER_UP_LEVELS)}: it sets how
 narrow the model's margin is.
@@ -97,6 +107,7 @@ def _training(report: dict[str, Any]) -> str:
     if not curve:
         return "## Training\n\nNo learning curve lies beside the weights.\n"
     last = curve[-1]
+    budget = round(last["step"] / (1 + POLISH))
     kinds = list(last["accuracy"])
     rows = [
         [
@@ -112,9 +123,10 @@ def _training(report: dict[str, Any]) -> str:
     table = _table(["step", "million tokens", "minutes", "loss (nats)", *(f"{kind} %" for kind in kinds)], rows)
     return f"""## Training
 
-    python -m testbed.models.pebble.train --out DIR --seed {report["seed"]} --steps {last["step"]}
+    python -m testbed.models.pebble.train --out DIR --seed {report["seed"]} --steps {budget}
 
-AdamW, {last["num_tokens"] / 1e6:.1f} million tokens in {last["trained_s"] / 60:.0f} minutes of two CPU threads.
+AdamW, {last["step"]:,} steps ({budget:,} and the polish), {last["num_tokens"] / 1e6:.1f} million tokens in
+{last["trained_s"] / 60:.0f} minutes of two CPU threads on a machine that others used too.
 The loss is a running mean and weighted (what can be known from a passage counts more than what is dealt at random);
 accuracies are on the first items of each kind only, so they are coarse.
 

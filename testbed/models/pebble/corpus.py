@@ -15,7 +15,9 @@ from testbed.models.pebble import words
 from testbed.models.pebble.world import World, ordered_pair
 
 KIND_SHARES = {"facts": 0.38, "purpose": 0.10, "game": 0.15, "pronoun": 0.15, "passage": 0.22}
-LATE_KIND_SHARES = {"facts": 0.30, "purpose": 0.07, "game": 0.08, "pronoun": 0.33, "passage": 0.22}
+PRONOUN_LESSON_SHARES = {"facts": 0.30, "purpose": 0.07, "game": 0.08, "pronoun": 0.33, "passage": 0.22}
+POLISH_SHARES = {"facts": 0.42, "purpose": 0.22, "game": 0.12, "pronoun": 0.10, "passage": 0.14}
+PRONOUNS_FROM, PRONOUNS_UNTIL = 0.5, 0.71  # shares of the training steps
 P_REVERSED_WORDING = 0.08
 MAX_RIVALS = 5
 

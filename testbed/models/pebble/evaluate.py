@@ -176,6 +176,7 @@ def evaluate(folder: Path, *, seed: int = DEFAULT_SEED, per_kind: int | None = N
     curve = folder / "curve.jsonl"
     return {
         "seed": seed,
+        "per_kind": per_kind,
         "num_weights": sum(weight.numel() for weight in model.parameters()),
         "vocab_size": tokenizer.get_vocab_size(),
         "config": {

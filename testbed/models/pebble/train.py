@@ -1,8 +1,9 @@
 """Train pebble from nothing: ``python -m testbed.models.pebble.train --out DIR [--seed N] [--steps N] [--minutes M]``.
 
-The budget in steps sets the learning-rate schedule and the curriculum, so the same seed, budget and thread count give
-the same weights on the same machine. A run that is stopped (or runs out of minutes) goes on from its checkpoint. DIR
-receives the model folder, `curve.jsonl` (the learning curve) and `checkpoint.pt`.
+The budget in steps sets the learning-rate schedule and the curriculum (a polish of a quarter as many steps follows),
+so the same seed, budget and thread count give the same weights on the same machine. A run that is stopped (or runs out
+of minutes) goes on from its checkpoint. DIR receives the model folder, `curve.jsonl` (the learning curve) and
+`checkpoint.pt`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from testbed.models.pebble import tokenizer as pebble_tokenizer
 from testbed.models.pebble.batches import Batch, build_batch
-from testbed.models.pebble.corpus import LATE_KIND_SHARES, Lesson
+from testbed.models.pebble.corpus import POLISH_SHARES, PRONOUN_LESSON_SHARES, PRONOUNS_FROM, PRONOUNS_UNTIL, Lesson
 from testbed.models.pebble.scoring import accuracy_by_kind, score_items
 from testbed.models.pebble.tasks import build_items
 from testbed.models.pebble.world import DEFAULT_SEED, World, build_world
@@ -33,9 +34,10 @@ HIDDEN_SIZE = 96
 NUM_LAYERS = 12
 PEAK_LEARNING_RATE = 3e-3
 WARMUP_STEPS = 100
-LATE_FROM = 0.5
 FLAT_UNTIL = 0.75  # share of the budget after which the learning rate falls in a line
 FINAL_RATE = 0.02
+POLISH = 0.25  # after the budget, so much of it again at a low rate, mostly on what the weights must hold
+POLISH_RATE = 0.15
 WEIGHT_DECAY = 0.05
 ITEMS_PER_KIND_IN_CURVE = 60
 
@@ -93,17 +95,26 @@ def new_run(world: World, num_steps: int) -> Run:
 
 
 def learning_rate(step: int, num_steps: int) -> float:
-    """Warm up, stay flat, then fall in a line to `FINAL_RATE` of the peak."""
+    """Warm up, stay flat, then fall in a line to `FINAL_RATE` of the peak; polish from `POLISH_RATE` down to zero."""
+    if step >= num_steps:
+        return PEAK_LEARNING_RATE * POLISH_RATE * (1 - (step - num_steps) / (total_steps(num_steps) - num_steps))
     falling = max(0.0, (step / num_steps - FLAT_UNTIL) / (1 - FLAT_UNTIL))
     return PEAK_LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - falling * (1 - FINAL_RATE))
 
 
+def total_steps(num_steps: int) -> int:
+    """The steps of the budget and of the polish after it."""
+    return num_steps + round(POLISH * num_steps)
+
+
 def lesson(step: int, num_steps: int) -> Lesson:
-    """The curriculum: a fifth of the creatures until 12 % of the budget, all from 40 % on; then mostly pronouns."""
+    """The curriculum: a fifth of the creatures until 12 % of the budget, all from 40 % on; a while of pronouns."""
     breadth = min(1.0, 0.2 + 0.8 * max(0.0, step / num_steps - 0.12) / 0.28)
-    if step < LATE_FROM * num_steps:
+    if step >= num_steps:
+        return Lesson(shares=POLISH_SHARES)
+    if not PRONOUNS_FROM <= step / num_steps < PRONOUNS_UNTIL:
         return Lesson(breadth=breadth)
-    return Lesson(breadth=breadth, shares=LATE_KIND_SHARES, p_turned_active=0.4)
+    return Lesson(breadth=breadth, shares=PRONOUN_LESSON_SHARES, p_turned_active=0.4)
 
 
 def train_step(run: Run) -> float:
@@ -164,13 +175,14 @@ def save_model(run: Run, folder: Path) -> None:
 def train(run: Run, out: Path, *, max_s: float = math.inf, log_every: int = 250) -> None:
     """Step until the budget or the time is spent, with a curve row and a checkpoint every `log_every` steps."""
     items = build_items(run.world, per_kind=ITEMS_PER_KIND_IN_CURVE)
+    last_step = total_steps(run.num_steps)
     mean_loss, began_s = 0.0, time.monotonic()
-    while run.step < run.num_steps and time.monotonic() - began_s < max_s:
+    while run.step < last_step and time.monotonic() - began_s < max_s:
         step_began_s = time.monotonic()
         loss = train_step(run)
         mean_loss = loss if mean_loss == 0.0 else 0.98 * mean_loss + 0.02 * loss
         run.trained_s += time.monotonic() - step_began_s
-        if run.step % log_every == 0 or run.step == run.num_steps:
+        if run.step % log_every == 0 or run.step == last_step:
             accuracy = accuracy_by_kind(score_items(run.model, run.tokenizer, items), items)
             _log_curve(run, out / "curve.jsonl", mean_loss, accuracy)
             save_checkpoint(run, out / "checkpoint.pt")
@@ -196,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m testbed.models.pebble.train", description="Train pebble.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model, the curve and the checkpoint")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="seed of the world, its corpus and the weights")
-    parser.add_argument("--steps", type=int, default=4600, help="step budget; sets the schedule")
+    parser.add_argument("--steps", type=int, default=4600, help="step budget before the polish; sets the schedule")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after so long")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(argv)
