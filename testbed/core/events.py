@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from operator import attrgetter
-from typing import ClassVar
+from typing import ClassVar, TypeVar, dataclass_transform
 
 
 class Outcome(StrEnum):
@@ -46,8 +46,19 @@ class Hop(StrEnum):
 
 HOPS = tuple(Hop)
 
+_Kind = TypeVar("_Kind")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def _record(kind: type[_Kind]) -> type[_Kind]:
+    """A frozen dataclass to the type checker; at run time one that is made three times as fast as a frozen one.
+
+    A run makes a dozen events a token: frozen ones would take a sixth of its time.
+    """
+    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(kind)
+
+
+@_record
 class Event:
     """Base: `time_ns` is when it became known. `rank` orders the kinds at one instant, for the digest alone."""
 
@@ -55,7 +66,7 @@ class Event:
     time_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_record
 class RequestArrived(Event):
     rank: ClassVar[int] = 1
     request: int
@@ -64,7 +75,7 @@ class RequestArrived(Event):
     max_output_tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_record
 class RequestAdmitted(Event):
     """The device took the request under this decision; `server` is -1 where none takes part."""
 
@@ -75,7 +86,7 @@ class RequestAdmitted(Event):
     server: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_record
 class SpanEnded(Event):
     """One stage of one request: [start_ns, end_ns). `step` 0 is the prefill, k the k-th decode step.
 
@@ -91,7 +102,7 @@ class SpanEnded(Event):
     size_bytes: int = 0  # bytes on the wire, for link hops
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_record
 class TransferEnded(Event):
     """One message left a link, delivered or given up."""
 
@@ -106,7 +117,7 @@ class TransferEnded(Event):
     delivered: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_record
 class IterationEnded(Event):
     """One iteration of a server's batch: [start_ns, time_ns)."""
 
@@ -121,7 +132,7 @@ class IterationEnded(Event):
     num_waiting: int  # sequences ready but left out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_record
 class TokenDelivered(Event):
     """The device has output token number `index`; `token` is its id, -1 where the group is modelled."""
 
@@ -131,7 +142,7 @@ class TokenDelivered(Event):
     token: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_record
 class RequestEnded(Event):
     rank: ClassVar[int] = 7
     request: int

@@ -33,6 +33,7 @@ class Journey:
     trace: Trace
     kv_reserve_bytes: int  # of the server's KV cache, at full length
     stop_tokens: frozenset[int]
+    step: Step  # the pass to run next: the prompt, then the token chosen last
     output: list[int] = field(default_factory=list)
 
     @property
@@ -44,18 +45,11 @@ class Journey:
         """At split 0 the server has all it needs for the next step: tokens stream down meanwhile."""
         return self.session.split == 0
 
-    @property
-    def step(self) -> Step:
-        """The pass to run next: the prompt, then the token chosen last."""
-        request = self.request
-        if not self.output:
-            return Step(num_tokens=request.num_prompt_tokens, past_tokens=0, tokens=request.prompt)
-        past_tokens = request.num_prompt_tokens + len(self.output) - 1
-        return Step(num_tokens=1, past_tokens=past_tokens, tokens=(self.output[-1],) if self.is_real else None)
-
     def choose(self, token: int) -> str:
         """Take the token that the last pass chose: why generation ends with it, or "" when it goes on."""
         self.output.append(token)
+        past_tokens = self.request.num_prompt_tokens + len(self.output) - 1
+        self.step = Step(num_tokens=1, past_tokens=past_tokens, tokens=(token,) if self.is_real else None)
         if token in self.stop_tokens:
             return "eos"
         return "length" if len(self.output) == self.request.max_output_tokens else ""

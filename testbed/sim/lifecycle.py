@@ -5,13 +5,10 @@ Every wait below is one span of the request's trace, so its hops add up to its e
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from testbed.actors.calls import TOKEN_BYTES
 from testbed.actors.cloud import BackStep
 from testbed.actors.edge import Payload, token_payload
 from testbed.core.events import Hop, Outcome
-from testbed.core.work import Ticket
 from testbed.network_models.transfer import Direction
 from testbed.sim.journey import Journey, MessageLostError
 from testbed.sim.kernel import Wait
@@ -19,8 +16,6 @@ from testbed.sim.requests import Request
 from testbed.sim.server import Served, Server
 from testbed.sim.streaming import TokenStream
 from testbed.sim.world import World
-
-T = TypeVar("T")
 
 
 def live(world: World, request: Request) -> Wait[None]:
@@ -74,8 +69,9 @@ def _generate_alone(journey: Journey) -> Wait[str]:
     """The device holds the whole model: nothing crosses the link."""
     finish = ""
     while not finish:
-        token = yield from _busy(journey, Hop.FRONT, journey.device.edge.start_whole(journey.session, journey.step))
-        finish = journey.choose(token)
+        whole = journey.device.edge.start_whole(journey.session, journey.step)
+        yield from _busy(journey, Hop.FRONT, whole.duration_ns)
+        finish = journey.choose(whole.value())
         journey.deliver()
         journey.trace.step += 1
     return finish
@@ -83,21 +79,23 @@ def _generate_alone(journey: Journey) -> Wait[str]:
 
 def _send_up(journey: Journey) -> Wait[Payload]:
     """The device's share of a step, and its message to the server."""
-    payload = token_payload(journey.step)
-    if journey.session.split > 0:
+    if journey.session.split == 0:
+        payload = token_payload(journey.step)
+    else:
         front = journey.device.edge.start_front(journey.session, journey.step)
-        payload = yield from _busy(journey, Hop.FRONT, front)
-        yield from _busy(journey, Hop.ENCODE, Ticket(payload.encode_ns, lambda: None))
+        yield from _busy(journey, Hop.FRONT, front.duration_ns)
+        payload = front.value()
+        yield from _busy(journey, Hop.ENCODE, payload.encode_ns)
     yield from _carry(journey, payload.size_bytes, Direction.UP)
     return payload
 
 
-def _busy(journey: Journey, hop: Hop, ticket: Ticket[T]) -> Wait[T]:
-    """The device computes."""
-    journey.device.busy.start(journey.clock.now_ns, ticket.duration_ns)
-    value = yield from journey.clock.completion(ticket)
-    journey.trace.span(journey.clock.now_ns, hop)
-    return value
+def _busy(journey: Journey, hop: Hop, duration_ns: int) -> Wait[None]:
+    """The device computes; what comes out of it is asked for only afterwards, so that real work goes on meanwhile."""
+    clock = journey.clock
+    journey.device.busy.start(clock.now_ns, duration_ns)
+    yield clock.timeout(duration_ns)
+    journey.trace.span(clock.now_ns, hop)
 
 
 def _carry(journey: Journey, size_bytes: int, direction: Direction) -> Wait[None]:

@@ -11,7 +11,10 @@ from testbed.sim.world import World
 
 
 def simulate(world: World, requests: Sequence[Request], *, stop_at_ns: int | None = None) -> None:
-    """Advance virtual time until every request has ended, or to `stop_at_ns`; `requests` are in arrival order."""
+    """Advance virtual time until every request has ended; with `stop_at_ns`, to that instant whatever happens.
+
+    What would happen at `stop_at_ns` itself does not happen any more. `requests` are in arrival order.
+    """
     arrivals = world.clock.process(_arrive(world, requests))
     if stop_at_ns is not None:
         world.clock.run(until=stop_at_ns)

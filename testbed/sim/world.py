@@ -11,7 +11,7 @@ import simpy
 from testbed.actors.calls import AuditCall, CloseCall
 from testbed.actors.cloud import CloudWorker
 from testbed.actors.costs import CostModel
-from testbed.actors.edge import EdgeDevice, Session
+from testbed.actors.edge import EdgeDevice, Session, Step
 from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
 from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
@@ -127,6 +127,7 @@ class World:
             server=server,
             trace=trace,
             kv_reserve_bytes=reserve,
+            step=Step(num_tokens=request.num_prompt_tokens, past_tokens=0, tokens=request.prompt),
             stop_tokens=frozenset() if request.ignore_eos else self._stop_tokens,
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from testbed.core.events import EventDigest, IterationEnded, RequestAdmitted
-from testbed.core.work import Ticket
 from testbed.sim.kernel import Clock, Gate, Rank
 from tests.sim_runs import MS, ends, group, of_kind, run_events, scenario, server, spans_of, workload
 
@@ -48,17 +47,6 @@ def test_a_gate_lets_those_of_one_instant_pass_by_number():
         clock.process(ask(number, delay_ns, then))
     clock.run()
     assert seen == [(4, 9), (5, 4), (5, 6), (5, 7), (5, 1), (8, 2)]
-
-
-def test_a_completion_takes_its_time_and_asks_for_the_value_only_then():
-    clock, asked_at = Clock(), []
-
-    def stage():
-        value = yield from clock.completion(Ticket(12, lambda: asked_at.append(clock.now_ns) or "done"))
-        return value, clock.now_ns
-
-    assert clock.run(clock.process(stage())) == ("done", 12)
-    assert asked_at == [12]
 
 
 def test_messages_that_arrive_together_make_one_batch_in_the_order_of_their_requests():
