@@ -17,20 +17,18 @@ from testbed.sim.world import World
 MS = 1_000_000
 S = 1_000_000_000
 
-TINY = shape_of(
-    "tiny",
-    {
-        "model_type": "llama",
-        "num_hidden_layers": 4,
-        "hidden_size": 16,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "intermediate_size": 32,
-        "vocab_size": 64,
-        "max_position_embeddings": 4096,
-        "tie_word_embeddings": False,
-    },
-)
+TINY_CONFIG = {
+    "model_type": "llama",
+    "num_hidden_layers": 4,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 32,
+    "vocab_size": 64,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+}
+TINY = shape_of("tiny", TINY_CONFIG)
 TINY_SOURCE = ModelSource(
     name="tiny",
     folder=None,
