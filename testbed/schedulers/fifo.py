@@ -31,6 +31,7 @@ class FifoScheduler:
         self.kv_capacity_bytes = kv_capacity_bytes
         self.kv_reserved_bytes = 0
         self._queue: list[Entry] = []
+        self._queued: set[int] = set()
         self._reserved: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -43,6 +44,7 @@ class FifoScheduler:
     def add(self, entry: Entry) -> None:
         """Queue a sequence for its next pass; it must not be queued already."""
         insort(self._queue, entry)
+        self._queued.add(entry.request)
 
     def next_batch(self) -> list[Entry]:
         """Take the next iteration's sequences off the queue; empty when nothing can run."""
@@ -62,12 +64,15 @@ class FifoScheduler:
                 prefill_tokens += entry.new_tokens
             batch.append(entry)
         self._queue = left
+        self._queued.difference_update(entry.request for entry in batch)
         return batch
 
     def done(self, request: int) -> None:
         """The sequence has left for good: its KV is free, and its queued pass, if any, is dropped."""
         self.kv_reserved_bytes -= self._reserved.pop(request, 0)
-        self._queue = [entry for entry in self._queue if entry.request != request]
+        if request in self._queued:
+            self._queued.remove(request)
+            self._queue = [entry for entry in self._queue if entry.request != request]
 
     def _prefill_fits(self, entry: Entry, prefill_tokens: int) -> bool:
         within_budget = prefill_tokens == 0 or prefill_tokens + entry.new_tokens <= self.max_prefill_tokens

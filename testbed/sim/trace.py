@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from testbed.core.events import (
-    Event,
     EventSink,
     Hop,
     Outcome,
@@ -36,7 +35,7 @@ class Trace:
         self.step = 0
         self.cursor_ns = request.arrival_ns
         self._emit = emit
-        self.event(
+        self._emit(
             RequestArrived(
                 time_ns=request.arrival_ns,
                 request=request.request,
@@ -46,16 +45,13 @@ class Trace:
             )
         )
 
-    def event(self, event: Event) -> None:
-        self._emit(event)
-
     def admitted(self, now_ns: int, *, split: int, codec: str, server: int) -> None:
-        self.event(RequestAdmitted(time_ns=now_ns, request=self.request, split=split, codec=codec, server=server))
+        self._emit(RequestAdmitted(time_ns=now_ns, request=self.request, split=split, codec=codec, server=server))
 
-    def span(self, now_ns: int, hop: Hop, size_bytes: int = 0) -> None:
+    def span(self, now_ns: int, hop: Hop) -> None:
         """What passed since the last span was `hop`; nothing where no time passed."""
         if now_ns > self.cursor_ns:
-            self._span(now_ns, hop, self.cursor_ns, now_ns, size_bytes)
+            self._span(now_ns, hop, self.cursor_ns, now_ns, 0)
 
     def spans(self, now_ns: int, *parts: tuple[Hop, int]) -> None:
         """What passed since the last span, as consecutive (hop, duration) parts that end now."""
@@ -76,7 +72,7 @@ class Trace:
 
     def moved(self, transfer: Transfer, direction: Direction) -> None:
         """Account for a message's bytes."""
-        self.event(
+        self._emit(
             TransferEnded(
                 time_ns=transfer.ended_ns,
                 request=self.request,
@@ -91,15 +87,15 @@ class Trace:
         )
 
     def token(self, now_ns: int, index: int, token: int) -> None:
-        self.event(TokenDelivered(time_ns=now_ns, request=self.request, index=index, token=token))
+        self._emit(TokenDelivered(time_ns=now_ns, request=self.request, index=index, token=token))
 
     def ended(self, now_ns: int, outcome: Outcome, reason: str) -> None:
         assert self.cursor_ns == now_ns, "a request's spans add up to its time"
-        self.event(RequestEnded(time_ns=now_ns, request=self.request, outcome=outcome, reason=reason))
+        self._emit(RequestEnded(time_ns=now_ns, request=self.request, outcome=outcome, reason=reason))
 
     def _span(self, now_ns: int, hop: Hop, start_ns: int, end_ns: int, size_bytes: int) -> None:
         self.cursor_ns = end_ns
-        self.event(
+        self._emit(
             SpanEnded(
                 time_ns=now_ns,
                 request=self.request,

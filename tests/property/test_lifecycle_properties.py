@@ -24,7 +24,7 @@ from testbed.core.registry import CODECS
 from tests.property.test_plain_engine import scenarios
 from tests.sim_runs import TINY, ends, of_kind, requests_of, run_events, run_world
 
-EXAMPLES = 60
+EXAMPLES = 40
 
 
 def by_request(events, kind):
