@@ -46,14 +46,14 @@ class NeverFrees(FifoScheduler):
 
 class ByArrivalInTheList(FifoScheduler):
     def add(self, entry):
-        self._queue.append(entry)
+        (self._prefills if entry.is_prefill else self._steps).append(entry)
 
 
 class SmallFirst(FifoScheduler):
     """Lets whoever fits pass: a large one starves."""
 
     def next_batch(self):
-        self._queue.sort(key=lambda entry: entry.kv_reserve_bytes)
+        self._prefills.sort(key=lambda entry: entry.kv_reserve_bytes)
         return super().next_batch()
 
 
