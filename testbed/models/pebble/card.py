@@ -185,6 +185,8 @@ def _perplexity(report: dict[str, Any]) -> str:
 
 
 def _sensitivity(report: dict[str, Any]) -> str:
+    if not report["sensitivity"]:
+        return "## Sensitivity\n\nEvery kind is at chance, so damage would not show.\n"
     rows = []
     for row in report["sensitivity"]:
         whole, close = row["all"], row["close_calls"]
@@ -205,11 +207,13 @@ def _sensitivity(report: dict[str, Any]) -> str:
     table = _table([*head, "mean abs change (q ≥ 0.2)"], rows)
     items = report["sensitivity"][0]["all"]["num_items"]
     close = report["sensitivity"][0]["close_calls"]["num_items"]
+    kinds = ", ".join(report["sensitivity"][0]["by_kind"])
     return f"""## Sensitivity
 
 Round to nearest: weights symmetric per output row (embedding and norms untouched), hidden states affine per token at
-one cut. The same {items} items before and after, {close} of them with q ≥ 0.2: a flip is a changed choice; changes are
-of the right choice's margin in nats, paired, with the 95 % half-width of their mean.
+one cut. The same {items} items before and after, of the kinds above chance ({kinds}),
+{close} of them with q ≥ 0.2: a flip is a changed choice; changes are of the right choice's margin in nats, paired, with
+the 95 % half-width of their mean.
 
 {table}"""
 

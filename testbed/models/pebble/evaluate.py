@@ -119,6 +119,11 @@ def _unzip(pairs: Sequence[tuple[Scored, Item]]) -> tuple[list[Scored], list[Ite
     return [one for one, _ in pairs], [item for _, item in pairs]
 
 
+def above_chance(row: dict[str, Any]) -> bool:
+    """Whether an accuracy's interval lies above chance: a kind at chance shows no damage and is no yardstick."""
+    return bool(row["acc_interval_95"][0] > 1 / row["num_choices"])
+
+
 def sensitivity(model: LlamaForCausalLM, tokenizer: Tokenizer, items: Sequence[Item]) -> list[dict[str, Any]]:
     """Every damage in turn on the same items: for all of them, for the close calls, and for each kind."""
     before = score_items(model, tokenizer, items)
@@ -129,7 +134,8 @@ def sensitivity(model: LlamaForCausalLM, tokenizer: Tokenizer, items: Sequence[I
         row: dict[str, Any] = {"where": where, "bits": bits, "all": compare(after, before, items)}
         row["close_calls"] = _compare_some(after, before, items, [item.p_runner_up >= CLOSE_CALL for item in items])
         row["by_kind"] = {
-            kind: _compare_some(after, before, items, [item.kind == kind for item in items]) for kind in KINDS
+            kind: _compare_some(after, before, items, [item.kind == kind for item in items])
+            for kind in dict.fromkeys(item.kind for item in items)
         }
         rows.append(row)
         log.info("%s int%d: %s", where, bits, row["all"])
@@ -174,6 +180,8 @@ def evaluate(folder: Path, *, seed: int = DEFAULT_SEED, per_kind: int | None = N
     world = build_world(seed)
     items = build_items(world)
     curve = folder / "curve.jsonl"
+    accuracy = accuracy_report(score_items(model, tokenizer, items), items)
+    yardstick = [item for item in build_items(world, per_kind) if above_chance(accuracy[item.kind])]
     return {
         "seed": seed,
         "per_kind": per_kind,
@@ -191,10 +199,10 @@ def evaluate(folder: Path, *, seed: int = DEFAULT_SEED, per_kind: int | None = N
             )
         },
         "curve": [json.loads(line) for line in curve.read_text().splitlines()] if curve.is_file() else [],
-        "accuracy": accuracy_report(score_items(model, tokenizer, items), items),
+        "accuracy": accuracy,
         "perplexity": held_out_perplexity(model, tokenizer, world),
         "continuations": sample_continuations(model, tokenizer),
-        "sensitivity": sensitivity(model, tokenizer, build_items(world, per_kind)),
+        "sensitivity": sensitivity(model, tokenizer, yardstick) if yardstick else [],
     }
 
 
