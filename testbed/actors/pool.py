@@ -29,6 +29,7 @@ from testbed.core.errors import HostFailedError
 
 OBJECT_STORE_BYTES = 200 * 2**20  # messages in transit; what doesn't fit goes to disk
 START_TIMEOUT_S = 120.0  # for an actor to be placed and to import torch; also while a lost node is being noticed
+MAX_WAITING = 64  # calls that a host leaves waiting while nobody asks for a result
 RETRY_PAUSE_S = 1.0
 MAX_RESTARTS = 3  # of one host in one run
 MAX_CAUSE_CHARS = 300
@@ -50,8 +51,9 @@ class _Lane:
 class RayPool:
     """Executor over Ray actors.
 
-    A host runs one batch of calls at a time. Calls handed in meanwhile wait and go as the next batch, so a promise
-    asked for late costs one actor call for everything that was handed in by then. With `replay` a lost host is
+    A free cloud host gets its call at once, since a server's call is a batch already. Calls to edge hosts wait until
+    somebody asks for a result that is not there; then every free host gets all that waits for it as one actor call,
+    so that hosts work side by side and one call serves many devices. With `replay` a lost host is
     started again, brought to its state by running its open sessions' calls once more, and the run goes on unchanged;
     without, or after `MAX_RESTARTS`, promises raise HostFailedError. An error inside a call ends the run as itself.
     """
@@ -85,7 +87,7 @@ class RayPool:
         lane = lanes[host.index % len(lanes)]
         pending = Pending(call) if self._failure is not None else lane.queue.add(call)
         if self._failure is None:
-            self._advance(lane)
+            self._relieve(lane, at_once=host.role == "cloud")
         return lambda: self._await(lane, pending)
 
     def close(self) -> None:
@@ -136,8 +138,9 @@ class RayPool:
         while pending.done is None:
             if self._failure is not None:
                 raise self._failure
-            if lane.ref is None:
-                self._send(lane)
+            for other in self._all:
+                if other.ref is None and other.queue.waiting:
+                    self._send(other)
             self._collect(self._first_ready(lane))
         return pending.done
 
@@ -151,17 +154,16 @@ class RayPool:
         ready, _ = ray.wait(list(lanes), num_returns=1)
         return lanes[ready[0]]
 
-    def _advance(self, lane: _Lane) -> None:
-        """Send what waits if the host is free."""
-        if lane.ref is None:
-            self._send(lane)
-            return
-        ready, _ = ray.wait([lane.ref], timeout=0)
-        if ready:
-            try:
+    def _relieve(self, lane: _Lane, *, at_once: bool) -> None:
+        """Send before anybody asks: a free host's call at once if it is a batch already, or a queue that gets long."""
+        is_long = len(lane.queue.waiting) >= MAX_WAITING
+        try:
+            if is_long and lane.ref is not None and ray.wait([lane.ref], timeout=0)[0]:
                 self._collect(lane)
-            except Exception as error:
-                self._failed(error)  # the next promise raises it
+            if lane.ref is None and lane.queue.waiting and (at_once or is_long):
+                self._send(lane)
+        except Exception as error:
+            self._failed(error)  # the next promise raises it
 
     def _send(self, lane: _Lane) -> None:
         self._execute(lane, lane.queue.depart(), 0)

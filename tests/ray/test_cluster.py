@@ -71,6 +71,7 @@ def test_run_on_a_cluster_and_loss_of_a_node(
     assert cluster.head_node.remaining_processes_alive(), "the cluster is not ours to end"
 
 
+@pytest.mark.slow
 def test_loss_of_a_node_ends_the_run(
     small: Path, cluster: Cluster, second_node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

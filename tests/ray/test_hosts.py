@@ -135,6 +135,7 @@ def test_lost_hosts_are_replaced(
     assert result.summary["quality"] == undisturbed.summary["quality"]
 
 
+@pytest.mark.slow
 def test_restarts_are_bounded(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "MAX_RESTARTS", 1)
     loss = kill_process("cloud host 0")
