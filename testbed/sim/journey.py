@@ -1,16 +1,18 @@
-"""What a request carries along: its session, its place, its tokens so far."""
+"""What a request carries along, and the three things that take its time: a device, a link, a server."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from testbed.actors.edge import Session, Step
+from testbed.actors.cloud import BackStep
+from testbed.actors.edge import Payload, Session, Step
 from testbed.core.errors import TestbedError
+from testbed.core.events import Hop
 from testbed.network_models.transfer import Direction
 from testbed.sim.device import Device
-from testbed.sim.kernel import Clock
+from testbed.sim.kernel import Clock, Wait
 from testbed.sim.requests import Request
-from testbed.sim.server import Server
+from testbed.sim.server import Served, Server
 from testbed.sim.trace import Trace
 
 
@@ -57,3 +59,31 @@ class Journey:
     def deliver(self) -> None:
         """The device has the token chosen last."""
         self.trace.token(self.clock.now_ns, len(self.output) - 1, self.output[-1])
+
+    def compute(self, hop: Hop, duration_ns: int) -> Wait[None]:
+        """The device is busy; what comes out of it is asked for only afterwards, so real work goes on meanwhile."""
+        self.device.busy.start(self.clock.now_ns, duration_ns)
+        yield self.clock.timeout(duration_ns)
+        self.trace.span(self.clock.now_ns, hop)
+
+    def carry(self, size_bytes: int, direction: Direction) -> Wait[None]:
+        """One message over the device's link.
+
+        Raises MessageLostError where the link gives it up.
+        """
+        link = self.device.uplink if direction is Direction.UP else self.device.downlink
+        transfer = yield link.send(size_bytes)
+        self.trace.moved(transfer, direction)
+        self.trace.waited(transfer, direction)
+        if not transfer.delivered:
+            raise MessageLostError(direction)
+
+    def serve(self, server: Server, payload: Payload) -> Wait[int]:
+        """The server's share of a step: wait for an iteration, which serves many; the next token comes out of it."""
+        step = BackStep(session=self.session, step=self.step, payload=payload, real=self.is_real)
+        served: Served = yield server.submit(step, self.kv_reserve_bytes)
+        now_ns = self.clock.now_ns
+        wait_ns = now_ns - self.trace.cursor_ns - served.decode_ns - served.back_ns
+        parts = ((Hop.SERVER_WAIT, wait_ns), (Hop.DECODE, served.decode_ns), (Hop.BACK, served.back_ns))
+        self.trace.spans(now_ns, *parts)
+        return served.token

@@ -6,14 +6,13 @@ Every wait below is one span of the request's trace, so its hops add up to its e
 from __future__ import annotations
 
 from testbed.actors.calls import TOKEN_BYTES
-from testbed.actors.cloud import BackStep
 from testbed.actors.edge import Payload, token_payload
 from testbed.core.events import Hop, Outcome
 from testbed.network_models.transfer import Direction
 from testbed.sim.journey import Journey, MessageLostError
 from testbed.sim.kernel import Wait
 from testbed.sim.requests import Request
-from testbed.sim.server import Served, Server
+from testbed.sim.server import Server
 from testbed.sim.streaming import TokenStream
 from testbed.sim.world import World
 
@@ -48,14 +47,14 @@ def _generate(journey: Journey, server: Server) -> Wait[str]:
     stream = TokenStream(journey)
     payload = yield from _send_up(journey)
     while True:
-        token = yield from _back(journey, server, payload)
+        token = yield from journey.serve(server, payload)
         finish = journey.choose(token)
         if finish:
             server.release(journey.request.request)
         if journey.server_goes_on:
             stream.send(token)
         else:
-            yield from _carry(journey, TOKEN_BYTES, Direction.DOWN)
+            yield from journey.carry(TOKEN_BYTES, Direction.DOWN)
             journey.deliver()
         if finish:
             break
@@ -70,7 +69,7 @@ def _generate_alone(journey: Journey) -> Wait[str]:
     finish = ""
     while not finish:
         whole = journey.device.edge.start_whole(journey.session, journey.step)
-        yield from _busy(journey, Hop.FRONT, whole.duration_ns)
+        yield from journey.compute(Hop.FRONT, whole.duration_ns)
         finish = journey.choose(whole.value())
         journey.deliver()
         journey.trace.step += 1
@@ -83,37 +82,8 @@ def _send_up(journey: Journey) -> Wait[Payload]:
         payload = token_payload(journey.step)
     else:
         front = journey.device.edge.start_front(journey.session, journey.step)
-        yield from _busy(journey, Hop.FRONT, front.duration_ns)
+        yield from journey.compute(Hop.FRONT, front.duration_ns)
         payload = front.value()
-        yield from _busy(journey, Hop.ENCODE, payload.encode_ns)
-    yield from _carry(journey, payload.size_bytes, Direction.UP)
+        yield from journey.compute(Hop.ENCODE, payload.encode_ns)
+    yield from journey.carry(payload.size_bytes, Direction.UP)
     return payload
-
-
-def _busy(journey: Journey, hop: Hop, duration_ns: int) -> Wait[None]:
-    """The device computes; what comes out of it is asked for only afterwards, so that real work goes on meanwhile."""
-    clock = journey.clock
-    journey.device.busy.start(clock.now_ns, duration_ns)
-    yield clock.timeout(duration_ns)
-    journey.trace.span(clock.now_ns, hop)
-
-
-def _carry(journey: Journey, size_bytes: int, direction: Direction) -> Wait[None]:
-    """One message over the device's link."""
-    link = journey.device.uplink if direction is Direction.UP else journey.device.downlink
-    transfer = yield link.send(size_bytes)
-    journey.trace.moved(transfer, direction)
-    journey.trace.waited(transfer, direction)
-    if not transfer.delivered:
-        raise MessageLostError(direction)
-
-
-def _back(journey: Journey, server: Server, payload: Payload) -> Wait[int]:
-    """The server's share of a step: it waits for its iteration, which serves many."""
-    step = BackStep(session=journey.session, step=journey.step, payload=payload, real=journey.is_real)
-    served: Served = yield server.submit(step, journey.kv_reserve_bytes)
-    wait_ns = journey.clock.now_ns - journey.trace.cursor_ns - served.decode_ns - served.back_ns
-    journey.trace.spans(
-        journey.clock.now_ns, (Hop.SERVER_WAIT, wait_ns), (Hop.DECODE, served.decode_ns), (Hop.BACK, served.back_ns)
-    )
-    return served.token
