@@ -26,7 +26,7 @@ from testbed.models.source import ModelSource, resolve
 from testbed.models.tokenizer import load_tokenizer
 from testbed.results.measure import SloLimits, write_summary
 from testbed.results.record import RunRecorder
-from testbed.run_folder import make_folder, write_inputs
+from testbed.run_folder import check_folder, make_folder, write_inputs
 from testbed.scenarios.schema import Scenario
 from testbed.sim.check import check_requests, check_scenario
 from testbed.sim.requests import Request, Workloads
@@ -100,11 +100,12 @@ def run(
 
     Re-raises KeyboardInterrupt and HostFailedError after the results so far are written.
     """
-    make_folder(folder, force=force)
-    write_inputs(folder, prepared.scenario, started=datetime.now(UTC).isoformat(timespec="seconds"))
-    started = time.perf_counter()
+    check_folder(folder, force=force)
+    started, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     executor = _executor(prepared, address) if prepared.is_real else None
     try:
+        make_folder(folder, force=force)  # only now: hosts that can't be had leave an earlier run as it was
+        write_inputs(folder, prepared.scenario, started=started_at)
         recorder = RunRecorder(folder, cast_of(prepared.scenario), spans=prepared.scenario.record.spans)
         emit = recorder if observe is None else _ProgressSink(recorder, observe, len(prepared.requests))
         world = World(prepared.scenario, prepared.source, executor=executor, emit=emit)
@@ -184,7 +185,6 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
             top_k=sampling.top_k or 0,
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
         ),
-        seed=prepared.scenario.seed,
         keep_logits=prepared.scenario.record.quality,
     )
     if execution.executor == "local":

@@ -35,18 +35,24 @@ def make_folder(folder: Path, *, force: bool) -> None:
 
     Raises ScenarioError where something is there already, or the folder can't be written.
     """
-    if folder.exists() or folder.is_symlink():
-        _clear(folder, force=force)
+    for name in check_folder(folder, force=force):
+        _attempt(folder, (folder / name).unlink)
     _attempt(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
     _attempt(folder, lambda: _try_writing(folder))
 
 
-def _clear(folder: Path, *, force: bool) -> None:
+def check_folder(folder: Path, *, force: bool) -> list[str]:
+    """The files of an earlier run that `force` lets a new one replace; changes nothing.
+
+    Raises ScenarioError where something is there that must stay.
+    """
+    if not (folder.exists() or folder.is_symlink()):
+        return []
     if not folder.is_dir():
         raise ScenarioError("exists and is no folder", file=folder, allowed="another --out")
     found = sorted(path.name for path in folder.iterdir())
     if not found:
-        return
+        return []
     if not {RUN_MARK, files.ENVIRONMENT} <= set(found):
         raise ScenarioError("exists and is no run folder", file=folder, allowed="another --out")
     foreign = [name for name in found if name not in _WRITTEN_BY_A_RUN]
@@ -56,8 +62,7 @@ def _clear(folder: Path, *, force: bool) -> None:
         )
     if not force:
         raise ScenarioError("the run folder exists", file=folder, allowed="another --out, or --force to replace it")
-    for name in found:
-        _attempt(folder, (folder / name).unlink)
+    return found
 
 
 def _try_writing(folder: Path) -> None:

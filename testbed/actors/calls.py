@@ -29,7 +29,6 @@ class HostSpec:
     source: ModelSource
     dtype: str
     sampling: SamplingConfig
-    seed: int
     keep_logits: bool  # for AuditCall
     use_gpu: bool = False  # cloud hosts, where one is at hand
 
@@ -49,6 +48,7 @@ class WholeCall:
     """Run `tokens` through the whole model on the device and choose the next token."""
 
     session: int
+    sampling_seed: int
     tokens: tuple[int, ...]
 
 
@@ -57,6 +57,7 @@ class BackItem:
     """One sequence of a server's batch: its message, or token ids where `split` is 0."""
 
     session: int
+    sampling_seed: int
     split: int
     codec: str
     message: bytes

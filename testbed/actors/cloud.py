@@ -81,5 +81,9 @@ def _item(item: BackStep) -> BackItem:
     assert item.payload.message is not None, "a real sequence has a message"
     session = item.session
     return BackItem(
-        session=session.request, split=session.split, codec=session.codec_name, message=item.payload.message
+        session=session.request,
+        sampling_seed=session.sampling_seed,
+        split=session.split,
+        codec=session.codec_name,
+        message=item.payload.message,
     )

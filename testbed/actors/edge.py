@@ -15,9 +15,10 @@ MODELLED_TOKEN = -1  # stands for a token id where no model runs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One request's path through the model: where it is cut and how hidden states travel."""
+    """One request's path through the model: where it is cut, how hidden states travel, what seeds its choices."""
 
     request: int
+    sampling_seed: int
     split: int
     codec_name: str
     codec: Codec
@@ -75,7 +76,8 @@ class EdgeDevice:
         duration_ns = self._forward_ns(step, self._costs.shape.num_layers)
         if self._port is None or step.tokens is None:
             return Ticket(duration_ns, lambda: MODELLED_TOKEN)
-        promise = self._port.submit(WholeCall(session=session.request, tokens=step.tokens))
+        call = WholeCall(session=session.request, sampling_seed=session.sampling_seed, tokens=step.tokens)
+        promise = self._port.submit(call)
         return Ticket(self._port.duration_ns(promise, duration_ns), lambda: int(promise().value))
 
     def _forward_ns(self, step: Step, stop: int) -> int:

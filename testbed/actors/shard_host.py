@@ -30,7 +30,6 @@ from testbed.actors.calls import (
 from testbed.codecs.framing import Codec
 from testbed.core.cast import Quality
 from testbed.core.registry import CODECS
-from testbed.core.rng import Stream
 from testbed.models.sampling import Sampler
 from testbed.models.shard import Shard, ShardInput
 
@@ -52,7 +51,6 @@ class ShardHost:
         self._codecs: dict[str, Codec] = {}
         self._samplers: dict[int, Sampler] = {}
         self._logits: dict[int, list[Logits]] = {}
-        self._seeds = Stream.named(spec.seed, "sampling")
         self._run: dict[type[Call], Callable[[Any], Done]] = {
             FrontCall: self._front,
             WholeCall: self._whole,
@@ -82,7 +80,7 @@ class ShardHost:
         shard = self._shard(0, self._num_layers, call.session)
         started_ns = time.perf_counter_ns()
         (logits_V,) = shard.forward([ShardInput(session=call.session, tokens=call.tokens)], batched=False)
-        token = self._choose(call.session, logits_V)
+        token = self._choose(call, logits_V)
         return Done(value=token, compute_ns=time.perf_counter_ns() - started_ns)
 
     def _back(self, call: BackCall) -> Done:
@@ -96,9 +94,9 @@ class ShardHost:
             past_tokens = [shard.length(call.items[place].session) for place in places]
             logits = shard.forward([inputs[place] for place in places])
             for place, past, logits_V in zip(places, past_tokens, logits, strict=True):
-                session = call.items[place].session
-                tokens[place] = self._choose(session, logits_V)
-                spans[place] = (past, shard.length(session))
+                item = call.items[place]
+                tokens[place] = self._choose(item, logits_V)
+                spans[place] = (past, shard.length(item.session))
         compute_ns = time.perf_counter_ns() - decoded_ns
         codec_ns = decoded_ns - started_ns
         return Done(value=tokens, compute_ns=compute_ns, codec_ns=codec_ns, spans=tuple(spans))
@@ -139,10 +137,10 @@ class ShardHost:
         shard.close(session)
         return Done(value=Quality(num_tokens=len(kept), num_agree=num_agree, max_logit_difference=largest))
 
-    def _choose(self, session: int, logits_V: Logits) -> int:
+    def _choose(self, call: WholeCall | BackItem, logits_V: Logits) -> int:
+        session = call.session
         if session not in self._samplers:
-            seed = self._seeds.u64(session, 0) >> 1  # torch takes 63 bits
-            self._samplers[session] = Sampler(self._spec.sampling, seed)
+            self._samplers[session] = Sampler(self._spec.sampling, call.sampling_seed)
         if self._spec.keep_logits:
             self._logits.setdefault(session, []).append(logits_V)
         return self._samplers[session].sample(logits_V)

@@ -43,6 +43,7 @@ class Request:
     prompt: tuple[int, ...] | None
     max_output_tokens: int
     ignore_eos: bool
+    sampling_seed: int  # of its tokens' choice, where that is random
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,7 @@ class Workloads:
         self._lengths = Stream.named(scenario.seed, "lengths.prompt")
         self._outputs = Stream.named(scenario.seed, "lengths.output")
         self._ids = Stream.named(scenario.seed, "prompt.ids")
+        self._choices = Stream.named(scenario.seed, "sampling")
 
     def requests(self) -> list[Request]:
         """All requests, numbered in the order of (arrival, device, the device's count)."""
@@ -190,6 +192,7 @@ class Workloads:
             prompt=prompt if real else None,
             max_output_tokens=output,
             ignore_eos=workload.ignore_eos,
+            sampling_seed=self._choices.u64(arrival.entity, arrival.counter) >> 1,  # torch takes 63 bits
         )
 
     def _prompt_length(self, prompts: Prompts, arrival: _Arrival) -> int:

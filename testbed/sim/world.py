@@ -119,6 +119,7 @@ class World:
             request=request,
             session=Session(
                 request=request.request,
+                sampling_seed=request.sampling_seed,
                 split=decision.split,
                 codec_name=decision.codec,
                 codec=self._codec(decision.codec),

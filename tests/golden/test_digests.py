@@ -103,7 +103,7 @@ def real_events(built, source):
         top_k=built.sampling.top_k or 0,
         top_p=1.0,
     )
-    spec = HostSpec(source=source, dtype="float32", sampling=sampling, seed=built.seed, keep_logits=False)
+    spec = HostSpec(source=source, dtype="float32", sampling=sampling, keep_logits=False)
     events = []
     world = World(built, source, executor=LocalExecutor(spec), emit=events.append)
     simulate(world, requests_of(built, source))

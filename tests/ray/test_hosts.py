@@ -46,7 +46,6 @@ def spec(small: Path, five_cpus: None) -> HostSpec:
         source=from_folder(small.parent / "model"),
         dtype="float32",
         sampling=SamplingConfig(greedy=False, top_p=0.95),
-        seed=5,
         keep_logits=True,
     )
 
@@ -155,7 +154,7 @@ def test_calls_go_in_batches_and_fail_as_themselves(spec: HostSpec) -> None:
     assert pool.num_batches <= 5
     assert messages[7] == fronts[7]().value
 
-    item = BackItem(session=0, split=2, codec="int8", message=messages[0])
+    item = BackItem(session=0, sampling_seed=0, split=2, codec="int8", message=messages[0])
     assert 0 <= pool.submit(cloud, BackCall(items=(item,)))().value[0] < 96
     broken = pool.submit(cloud, BackCall(items=(replace(item, message=b"abc"),)))
     with pytest.raises(CodecError) as raised:

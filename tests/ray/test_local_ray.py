@@ -93,3 +93,4 @@ def test_unreachable_address(small: Path, tmp_path: Path, address: str, problem:
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: --address: {problem}")
     assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()

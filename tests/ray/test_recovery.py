@@ -25,7 +25,6 @@ def spec(small: Path, request: pytest.FixtureRequest) -> HostSpec:
         source=from_folder(small.parent / "model"),
         dtype=request.param,
         sampling=SamplingConfig(greedy=False),
-        seed=3,
         keep_logits=True,
     )
 
@@ -48,7 +47,14 @@ def server_calls() -> Iterator[Call]:
             hidden = rng.standard_normal((num_tokens, 32)).astype(np.float32)
             tokens = [int(token) for token in rng.integers(0, 96, num_tokens)]
             message = codec.encode(hidden) if splits[session] else pack_tokens(tokens)
-            items.append(BackItem(session=session, split=splits[session], codec="raw-float32", message=message))
+            item = BackItem(
+                session=session,
+                sampling_seed=session,
+                split=splits[session],
+                codec="raw-float32",
+                message=message,
+            )
+            items.append(item)
         if items:
             yield BackCall(items=tuple(items))
         for session in [session for session, length in live.items() if length > 15 and rng.random() < 0.3]:

@@ -39,6 +39,7 @@ def asked_of(requests, group_index, first_device=0):
             item.num_prompt_tokens,
             item.prompt,
             item.max_output_tokens,
+            item.sampling_seed,
         )
         for item in requests
         if item.group == group_index
