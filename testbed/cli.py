@@ -106,20 +106,20 @@ def run(
     from testbed import run as runs
     from testbed.report.html import write_report
     from testbed.report.progress import progress
-    from testbed.run_folder import default_folder, make_folder
+    from testbed.run_folder import default_folder
 
     chosen = ExecutorName.RAY if address is not None else executor
     overrides = [*(override or []), *([f"execution.executor={chosen.value}"] if chosen else [])]
     prepared = _prepared(scenario, overrides, seed)
     folder = out or default_folder(prepared.scenario)
-    make_folder(folder, force=force)
-    try:
-        with progress(quiet=as_json) as observe:
-            result = runs.run(prepared, folder, address=address, observe=observe)
-    except BaseException:
-        if (folder / "summary.json").exists():
-            print(f"incomplete: the results so far are in {folder}, {write_report(folder)}", file=sys.stderr)
-        raise
+
+    def report_incomplete() -> None:
+        print(f"incomplete: the results so far are in {folder}, {write_report(folder)}", file=sys.stderr)
+
+    with progress(quiet=as_json) as observe:
+        result = runs.run(
+            prepared, folder, address=address, force=force, observe=observe, when_incomplete=report_incomplete
+        )
     report = write_report(folder)
     if as_json:
         print(json.dumps({"folder": str(folder), **result.summary}, indent=2))

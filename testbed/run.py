@@ -95,10 +95,12 @@ def run(
     address: str | None = None,
     force: bool = False,
     observe: Observer | None = None,
+    when_incomplete: Callable[[], None] | None = None,
 ) -> RunResult:
     """Run a prepared scenario into `folder`; `address` names a Ray cluster to join instead of starting one.
 
-    Re-raises KeyboardInterrupt and HostFailedError after the results so far are written.
+    Re-raises what ended the run early, KeyboardInterrupt too, after the results so far are written and
+    `when_incomplete` was called.
     """
     check_folder(folder, force=force)
     started, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
@@ -109,7 +111,8 @@ def run(
         recorder = RunRecorder(folder, cast_of(prepared.scenario), spans=prepared.scenario.record.spans)
         emit = recorder if observe is None else _ProgressSink(recorder, observe, len(prepared.requests))
         world = World(prepared.scenario, prepared.source, executor=executor, emit=emit)
-        return _Running(prepared=prepared, folder=folder, world=world, recorder=recorder, started=started).go()
+        running = _Running(prepared=prepared, folder=folder, world=world, recorder=recorder, started=started)
+        return running.go(when_incomplete)
     finally:
         if executor is not None:
             executor.close()
@@ -125,13 +128,15 @@ class _Running:
     recorder: RunRecorder
     started: float
 
-    def go(self) -> RunResult:
+    def go(self, when_incomplete: Callable[[], None] | None) -> RunResult:
         scenario = self.prepared.scenario
         try:
             simulate(self.world, self.prepared.requests, stop_at_ns=scenario.stop_at)
             quality = {request: promise().value for request, promise in self.world.audits.items()}
         except BaseException as error:
             self._finish(reason=_reason(error), quality={})
+            if when_incomplete is not None:
+                when_incomplete()
             raise
         return self._finish(reason="", quality=quality)
 
