@@ -113,7 +113,8 @@ class FixedStage:
         return self.side_nbytes(num_tokens) + num_tokens * self.row_nbytes(hidden_size)
 
     def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
-        return self.values(side.scales, payload, num_tokens, hidden_size)
+        with np.errstate(over="ignore"):  # a forged scale may be anything finite
+            return self.values(side.scales, payload, num_tokens, hidden_size)
 
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams:
         side, payload, num_above = self.encode(hidden_ND, tau_bits)
