@@ -61,6 +61,12 @@ def kernels() -> Kernels:
     except ImportError:
         _LOG.warning("numba is not installed: codecs run their NumPy reference, which is hundreds of times slower")
         return reference()
-    if not list(loaded.cache_folder().glob("kernel_encode*.nbi")):
-        _LOG.warning("compiling the codecs' kernels, once on this machine (about half a minute)")
     return loaded  # type: ignore[no-any-return]
+
+
+@cache
+def announce(module: str) -> None:
+    """Say, before a module's kernels are used for the first time on a machine, why that takes so long."""
+    loaded: Any = kernels()
+    if loaded is not reference() and not loaded.is_cached(module):
+        _LOG.warning("compiling the codec's kernels, once on this machine: some ten seconds")

@@ -10,8 +10,7 @@ CRC-32C over everything before it. 24 bytes in all, whatever the codec, so that 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +36,7 @@ class CodecError(TestbedError):
     """Hidden states that can't be encoded, or bytes that are no message of this codec."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """Whose hidden states they are: the session, its tokens before these, and the cut they crossed."""
 
     session: int = 0
@@ -69,8 +67,7 @@ class Codec(Protocol):
     def nbytes_bound(self, num_tokens: int, hidden_size: int) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The first 20 bytes. `tau` is the split threshold, infinite where nothing is split off."""
 
     envelope: Envelope

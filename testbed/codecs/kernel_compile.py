@@ -13,8 +13,15 @@ Result = TypeVar("Result")
 
 
 def compiled(function: Callable[Params, Result]) -> Callable[Params, Result]:
-    """Compiled for the argument types of each first call. Contraction to fused multiply-add stays off."""
-    made: Any = numba.njit(cache=True, boundscheck=False, error_model="numpy", fastmath=False)(function)
+    """Compiled for the argument types of each first call. Contraction to fused multiply-add stays off.
+
+    Where neither this folder nor the user's cache can be written, every process compiles for itself.
+    """
+    options: dict[str, Any] = {"boundscheck": False, "error_model": "numpy", "fastmath": False}
+    try:
+        made: Any = numba.njit(cache=True, **options)(function)
+    except RuntimeError:
+        made = numba.njit(**options)(function)
     return made  # type: ignore[no-any-return]
 
 
@@ -23,7 +30,8 @@ def _nothing() -> None:
     pass
 
 
-def cache_folder() -> Path:
-    """Where numba keeps the machine code of this package's kernels."""
+def is_cached(module: str) -> bool:
+    """Whether machine code of a module of this package lies on disk."""
     kernel: Any = _nothing
-    return Path(kernel.stats.cache_path)
+    folder = kernel.stats.cache_path
+    return bool(folder) and any(Path(folder).glob(f"{module}.*.nbi"))

@@ -18,7 +18,7 @@ U64Array = npt.NDArray[np.uint64]
 _TOTAL = 1 << RANS_BITS
 _BITS, _MASK = np.uint64(RANS_BITS), np.uint64(_TOTAL - 1)
 _WORD, _LOW, _WORD_MASK = np.uint64(16), np.uint64(1 << 16), np.uint64(0xFFFF)
-_ZERO, _ONE, _TOP = np.uint64(0), np.uint64(1), np.uint64(63)
+_ZERO, _ONE, _TWO, _TOP = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(63)
 _FULL_SHIFT = np.uint64(32 - RANS_BITS)
 _HEAD = 2 * RANS_STATES
 # Division by multiplication: r = ceil(2^44 / f) = (2^44 + e) / f with e < f. For x < 2^20 f, which shedding ensures,
@@ -64,13 +64,13 @@ def rans_table(symbols: U8Array) -> U16Array:
 
 @compiled
 def _step_in(
-    state: np.uint64, symbol: np.uint8, table: U32Array, reciprocals: U64Array, words: U16Array, at: int
-) -> tuple[np.uint64, int]:
+    state: np.uint64, symbol: np.uint8, table: U32Array, reciprocals: U64Array, words: U16Array, at: np.uint64
+) -> tuple[np.uint64, np.uint64]:
     entry = np.uint64(table[symbol])
     frequency = entry & _WORD_MASK
     is_full = _ONE - ((state - (frequency << _FULL_SHIFT)) >> _TOP)
-    words[at - 1] = np.uint16(state & _WORD_MASK)
-    at -= int(is_full)
+    words[at - _ONE] = np.uint16(state & _WORD_MASK)
+    at = at - is_full
     state = state >> (is_full << np.uint64(4))
     quotient = (state * reciprocals[symbol]) >> _RECIPROCAL_SHIFT
     return state + quotient * (_MASK + _ONE - frequency) + (entry >> _WORD), at
@@ -79,7 +79,8 @@ def _step_in(
 @compiled
 def _encode(symbols: U8Array, table: U32Array, reciprocals: U64Array, words: U16Array) -> int:
     """Fill `words` from its end; the place of the first."""
-    states, at, whole = np.full(RANS_STATES, _LOW), words.size, symbols.size // RANS_STATES * RANS_STATES
+    states, whole = np.full(RANS_STATES, _LOW), symbols.size // RANS_STATES * RANS_STATES
+    at = np.uint64(words.size)
     for i in range(symbols.size - 1, whole - 1, -1):
         states[i - whole], at = _step_in(states[i - whole], symbols[i], table, reciprocals, words, at)
     s0, s1, s2, s3, s4, s5, s6, s7 = states
@@ -93,9 +94,9 @@ def _encode(symbols: U8Array, table: U32Array, reciprocals: U64Array, words: U16
         s1, at = _step_in(s1, symbols[i + 1], table, reciprocals, words, at)
         s0, at = _step_in(s0, symbols[i], table, reciprocals, words, at)
     for state in (s7, s6, s5, s4, s3, s2, s1, s0):
-        words[at - 1], words[at - 2] = np.uint16(state & _WORD_MASK), np.uint16(state >> _WORD)
-        at -= 2
-    return at
+        words[at - _ONE], words[at - _TWO] = np.uint16(state & _WORD_MASK), np.uint16(state >> _WORD)
+        at = at - _TWO
+    return int(at)
 
 
 @compiled
@@ -118,12 +119,14 @@ def rans_encode(symbols: U8Array, frequencies: U16Array) -> U16Array:
 
 
 @compiled
-def _step_out(state: np.uint64, table: U32Array, words: U16Array, at: int) -> tuple[np.uint64, int, np.uint8]:
-    entry = np.uint64(table[np.int64(state & _MASK)])
+def _step_out(
+    state: np.uint64, table: U32Array, words: U16Array, at: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint8]:
+    entry = np.uint64(table[state & _MASK])
     state = ((entry >> np.uint64(8)) & np.uint64(0xFFF)) * (state >> _BITS) + (entry >> np.uint64(20))
     is_short = (state - _LOW) >> _TOP
     state = (state << (is_short << np.uint64(4))) | (np.uint64(words[at]) & (_ZERO - is_short))
-    return state, at + int(is_short), np.uint8(entry & np.uint64(0xFF))
+    return state, at + is_short, np.uint8(entry & np.uint64(0xFF))
 
 
 @compiled
@@ -133,9 +136,9 @@ def _decode(words: U16Array, num_words: int, table: U32Array, symbols: U8Array) 
     for lane in range(RANS_STATES):
         states[lane] = np.uint64(words[2 * lane]) << _WORD | np.uint64(words[2 * lane + 1])
     s0, s1, s2, s3, s4, s5, s6, s7 = states
-    at = _HEAD
+    at, end = np.uint64(_HEAD), np.uint64(num_words)
     for i in range(0, whole, RANS_STATES):
-        if at > num_words:
+        if at > end:
             return False
         s0, at, symbols[i] = _step_out(s0, table, words, at)
         s1, at, symbols[i + 1] = _step_out(s1, table, words, at)
@@ -148,14 +151,14 @@ def _decode(words: U16Array, num_words: int, table: U32Array, symbols: U8Array) 
     last = (s0, s1, s2, s3, s4, s5, s6, s7)
     for lane in range(RANS_STATES):
         states[lane] = last[lane]
-    if at > num_words:
+    if at > end:
         return False
     for i in range(whole, symbols.size):
         states[i - whole], at, symbols[i] = _step_out(states[i - whole], table, words, at)
     for lane in range(RANS_STATES):
         if states[lane] != _LOW:
             return False
-    return bool(at == num_words)
+    return bool(at == end)
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testbed.codecs.kernel_compile import cache_folder
+from testbed.codecs.kernel_compile import is_cached
 from testbed.codecs.kernel_crc import crc32c
 from testbed.codecs.kernel_decode import tabq_unpack, tabq_values
 from testbed.codecs.kernel_encode import tabq_pack, tabq_symbols
@@ -10,9 +10,9 @@ from testbed.codecs.kernel_rans import rans_decode, rans_encode, rans_table
 from testbed.codecs.kernel_sparse import gather, pack_bits, scatter, unpack_bits
 
 __all__ = [
-    "cache_folder",
     "crc32c",
     "gather",
+    "is_cached",
     "pack_bits",
     "rans_decode",
     "rans_encode",

@@ -52,10 +52,11 @@ class Pipeline:
     def encode(self, hidden_ND: F32Array, envelope: Envelope = NOBODY) -> bytes:
         hidden_ND = checked(hidden_ND)
         tau = _NO_TAU if self._threshold is None else self._threshold.of(hidden_ND)
-        side, payload, coder, num_above = self._entropy.encode(self._stage, hidden_ND, bits_of(tau))
+        tau_bits = bits_of(tau)
+        side, payload, coder, num_above = self._entropy.encode(self._stage, hidden_ND, tau_bits)
         if num_above and self._threshold is None:
             raise CodecError("quantisation has no code for NaN or infinity")
-        sparse, is_half = sparse_section(hidden_ND, bits_of(tau)) if num_above else ([], False)
+        sparse, is_half = sparse_section(hidden_ND, tau_bits) if num_above else ([], False)
         header = Header(
             envelope=envelope,
             num_tokens=hidden_ND.shape[0],
@@ -121,7 +122,7 @@ class Pipeline:
 
 
 def _sealed(parts: list[bytes | U8Array]) -> bytes:
-    body = b"".join(part if isinstance(part, bytes) else part.data for part in parts)
+    body = b"".join([part if isinstance(part, bytes) else part.data for part in parts])
     crc = kernels().crc32c(np.frombuffer(body, np.uint8), 0)
     return body + crc.to_bytes(CRC_BYTES, "little")
 

@@ -63,7 +63,7 @@ def sparse_section(hidden_ND: F32Array, tau_bits: int) -> tuple[list[U8Array], b
     """(sections, whether values are halves) of hidden states of which some are at or above the threshold."""
     counts_N, columns_M, values_M = kernels().gather(hidden_ND.view(np.uint32), tau_bits)
     hidden_size = hidden_ND.shape[1]
-    is_half = not (values_M & _LOWER_HALF).any()
+    is_half = not np.bitwise_or.reduce(values_M) & _LOWER_HALF
     wire = (values_M >> np.uint32(16)).astype("<u2") if is_half else values_M.astype("<u4", copy=False)
     counts = kernels().pack_bits(counts_N, hidden_size.bit_length())
     columns = kernels().pack_bits(columns_M, (hidden_size - 1).bit_length())
@@ -95,7 +95,7 @@ def read_sparse(body: U8Array, num_tokens: int, hidden_size: int, *, is_half: bo
     if not hidden_size or body.size < counts_end:
         raise CodecError("the sparse counts end early")
     counts_N = kernels().unpack_bits(body[:counts_end], count_width, num_tokens)
-    total = int(counts_N.sum())
+    total = int(np.add.reduce(counts_N, dtype=np.int64))
     columns_end = counts_end + (total * column_width + 7) // 8
     size = columns_end + total * value_bytes
     if not total or body.size < size:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from testbed.codecs.compiling import kernels
+from testbed.codecs.compiling import announce, kernels
 from testbed.codecs.framing import CodecError, F32Array, U8Array
 from testbed.codecs.reference import FULL_WIDTH, TabqSetting, stripe_bytes
 from testbed.codecs.stages import SCALE_BYTES, Coded, Side, Streams, StreamSizes, checked_scales
@@ -28,6 +28,7 @@ class TabqStage:
         self._setting = setting
 
     def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded:
+        announce("kernel_encode")
         widths_N, scales_N, payload, num_above = kernels().tabq_pack(hidden_ND, tau_bits, self._setting)
         return Coded(_side(widths_N, scales_N), payload, num_above)
 
@@ -48,10 +49,12 @@ class TabqStage:
         return self.side_nbytes(num_tokens) + num_tokens * (self._setting.qmax + 1) * stripe_bytes(hidden_size)
 
     def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        announce("kernel_decode")
         return kernels().tabq_unpack(side.widths, side.scales, payload, hidden_size)
 
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams:
         """A stream for each width that occurs, since every width has an alphabet and a law of its own."""
+        announce("kernel_encode")
         widths_N, scales_N, symbols_ND, planes, num_above = kernels().tabq_symbols(hidden_ND, tau_bits, self._setting)
         packed_nbytes = _num_planes(widths_N) * stripe_bytes(hidden_ND.shape[1])
         present = _present(widths_N)
@@ -80,6 +83,7 @@ class TabqStage:
             symbols_ND = np.zeros((num_tokens, hidden_size), np.uint8)
             for width, stream in zip(present, streams, strict=True):
                 symbols_ND[side.widths == width] = stream.reshape(-1, hidden_size)
+        announce("kernel_decode")
         return kernels().tabq_values(side.widths, side.scales, symbols_ND, rest)
 
 
@@ -90,7 +94,7 @@ def _present(widths_N: U8Array) -> list[int]:
 
 def _num_planes(widths_N: U8Array) -> int:
     """Planes of w bytes: a row's width, and its signs."""
-    return int(widths_N.sum()) + int(np.count_nonzero(widths_N))
+    return int(np.add.reduce(widths_N, dtype=np.int64)) + int(np.count_nonzero(widths_N))
 
 
 def _side(widths_N: U8Array, scales_N: F32Array) -> bytes:
@@ -102,6 +106,6 @@ def _side(widths_N: U8Array, scales_N: F32Array) -> bytes:
 def _read_widths(packed: U8Array, num_tokens: int) -> U8Array:
     """Widths from the wire: 0, or 2 to 8; and nothing in the nibble that fills the last byte."""
     nibbles = _NIBBLES[packed].reshape(-1)
-    if not _IS_WIDTH[nibbles].all() or nibbles[num_tokens:].any():
+    if not _IS_WIDTH[nibbles].all() or (num_tokens % 2 and nibbles[-1]):
         raise CodecError("a row's width is none")
     return nibbles[:num_tokens]

@@ -1,8 +1,13 @@
 """A codec's settings in a scenario: a name, a mapping or one text, all the same thing."""
 
+import json
+import re
+import sys
+
 import numpy as np
 import pytest
 
+from testbed.codecs import compiling
 from testbed.codecs.named import make_codec
 from testbed.core.errors import ScenarioError
 from testbed.core.events import RequestAdmitted, TransferEnded
@@ -88,3 +93,34 @@ def test_every_codec_works_as_it_is_named(name):
     rows = np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)
     assert np.abs(codec.decode(codec.encode(rows)) - rows).max() < 0.6
     assert isinstance(CODECS.load(name)(), type(codec))
+
+
+def test_without_numba_the_reference_makes_the_same_bytes(monkeypatch, caplog):
+    rows = np.random.default_rng(1).standard_normal((3, 200)).astype(np.float32)
+    settings = ["int8", "ts-tabq(tau=2)", "ts-tabq(delta=0.3,entropy=rans,tau=2)"]
+    messages = [make_codec(setting).encode(rows) for setting in settings]
+    decoded = [make_codec(setting).decode(message) for setting, message in zip(settings, messages, strict=True)]
+    compiling.kernels.cache_clear()
+    monkeypatch.setitem(sys.modules, "testbed.codecs.kernels", None)
+    try:
+        assert [make_codec(setting).encode(rows) for setting in settings] == messages
+        for setting, message, values in zip(settings, messages, decoded, strict=True):
+            np.testing.assert_array_equal(make_codec(setting).decode(message), values)
+        assert "numba is not installed" in caplog.text
+    finally:
+        compiling.kernels.cache_clear()
+
+
+def test_the_schema_for_editors_knows_every_codec():
+    from testbed.scenarios.json_schema import scenario_json_schema
+
+    static = next(
+        described
+        for described in json.loads(scenario_json_schema())["$defs"]["PolicyConfig"]["anyOf"]
+        if described.get("title") == "static"
+    )
+    names, text, *mappings = static["properties"]["codec"]["anyOf"]
+    assert names == {"enum": list(CODECS)}
+    assert re.match(text["pattern"], "ts-tabq(delta=0.2)")
+    assert [mapping["title"] for mapping in mappings] == list(CODECS)
+    assert "delta" in mappings[-1]["properties"]
