@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -207,3 +208,46 @@ def test_rans_takes_what_constriction_takes():
         coder.encode_reverse(stream, model)
         oracle += 4 * len(coder.get_compressed()) + 1.5 * 2 ** (width + 1) + 38
     assert len(coded) - header - planes.size == pytest.approx(oracle, rel=0.003)
+
+
+@pytest.mark.parametrize("width", [1, 9, 15])
+def test_a_width_that_no_encoder_chooses_is_refused_whatever_follows(width):
+    codec = make_codec("tabq(delta=0.2)")
+    message = codec.encode(states(1, 64))
+    scale = message[HEADER_BYTES + 1 : HEADER_BYTES + 5]
+    forged = message[:HEADER_BYTES] + bytes([width]) + scale + bytes(8 * (width + 1)) + bytes(CRC_BYTES)
+    with pytest.raises(CodecError, match="width"):
+        codec.decode(resealed(forged))
+
+
+def test_a_nibble_beyond_the_last_width_is_empty():
+    codec = make_codec("tabq(delta=0.2)")
+    message = bytearray(codec.encode(states(3, 64)))
+    message[HEADER_BYTES + 1] |= 0x20
+    with pytest.raises(CodecError, match="width"):
+        codec.decode(resealed(bytes(message)))
+
+
+def test_columns_that_do_not_rise_are_refused():
+    codec = make_codec("ts-tabq(tau=1)")
+    rows = np.zeros((1, 256), np.float32)
+    rows[0, [3, 7]] = 2
+    message = codec.encode(rows)
+    columns = message.index(bytes([3, 7]))  # 9 bits of count fill two bytes; 256 columns take one byte each
+    for pair in ([7, 3], [3, 3]):
+        forged = message[:columns] + bytes(pair) + message[columns + 2 :]
+        with pytest.raises(CodecError, match="rise"):
+            codec.decode(resealed(forged))
+
+
+def test_a_compression_bomb_is_not_unpacked():
+    codec = make_codec("int8(entropy=zstd)")
+    message = codec.encode(np.ones((1, 4096), np.float32))
+    assert unpack_header(message).entropy == ZSTD
+    bomb = zstandard.ZstdCompressor().compress(bytes(2**26))
+    hostile = resealed(message[: HEADER_BYTES + 4] + bomb + bytes(CRC_BYTES))
+    tracemalloc.start()
+    with pytest.raises(CodecError, match="compressed"):
+        codec.decode(hostile)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
