@@ -11,7 +11,7 @@ import itertools
 
 from testbed.actors.costs import CostModel
 from testbed.actors.memory import edge_demand, free_bytes, server_kv_bytes, server_weights_bytes
-from testbed.core.registry import CODECS
+from testbed.codecs.named import make_codec
 from testbed.core.rng import entity_key
 from testbed.core.work import Work
 from tests.plain_link import NORMAL, PlainLink
@@ -121,7 +121,7 @@ class Trip:
         self.span("device_wait", engine.now)
         policy = engine.scenario.policy_of(engine.scenario.fleet[request.group])
         self.split = engine.split_of(policy)
-        self.codec = CODECS.load(getattr(policy, "codec", "raw-float32"))()
+        self.codec = make_codec(getattr(policy, "codec", "raw-float32"))
         total = request.num_prompt_tokens + request.max_output_tokens
         profile = engine.scenario.fleet[request.group].device
         self.costs = engine.costs(profile)

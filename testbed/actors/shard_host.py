@@ -27,9 +27,9 @@ from testbed.actors.calls import (
     WholeCall,
     unpack_tokens,
 )
-from testbed.codecs.framing import Codec
+from testbed.codecs.framing import Codec, Envelope
+from testbed.codecs.named import make_codec
 from testbed.core.cast import Quality
-from testbed.core.registry import CODECS
 from testbed.models.sampling import Sampler
 from testbed.models.shard import Shard, ShardInput
 
@@ -73,7 +73,9 @@ class ShardHost:
         started_ns = time.perf_counter_ns()
         (hidden_ND,) = shard.forward([ShardInput(session=call.session, tokens=call.tokens)], batched=False)
         computed_ns = time.perf_counter_ns()
-        message = self._codec(call.codec).encode(hidden_ND)
+        position = shard.length(call.session) - len(call.tokens)
+        envelope = Envelope(session=call.session, position=position, split=call.split)
+        message = self._codec(call.codec).encode(hidden_ND, envelope)
         return Done(value=message, compute_ns=computed_ns - started_ns, codec_ns=time.perf_counter_ns() - computed_ns)
 
     def _whole(self, call: WholeCall) -> Done:
@@ -104,7 +106,9 @@ class ShardHost:
     def _input(self, item: BackItem) -> ShardInput:
         if item.split == 0:
             return ShardInput(session=item.session, tokens=unpack_tokens(item.message))
-        return ShardInput(session=item.session, hidden=self._codec(item.codec).decode(item.message))
+        position = self._shard(item.split, self._num_layers, item.session).length(item.session)
+        envelope = Envelope(session=item.session, position=position, split=item.split)
+        return ShardInput(session=item.session, hidden=self._codec(item.codec).decode(item.message, envelope))
 
     def _close(self, call: CloseCall) -> Done:
         for shard in self._shards.values():
@@ -157,7 +161,7 @@ class ShardHost:
 
     def _codec(self, name: str) -> Codec:
         if name not in self._codecs:
-            self._codecs[name] = CODECS.load(name)()
+            self._codecs[name] = make_codec(name)
         return self._codecs[name]
 
     @property

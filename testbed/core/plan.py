@@ -20,7 +20,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """How one request is run: layers [0, split) on the device, the rest on the server, `codec` at the cut."""
+    """How one request is run: layers [0, split) on the device, the rest on the server, `codec` at the cut.
+
+    `codec` is a codec's name, with settings in brackets where they differ from its own: ``ts-tabq(delta=0.05)``.
+    """
 
     split: int
     codec: str

@@ -47,11 +47,15 @@ POLICIES = Registry(
 CODECS = Registry(
     "codec",
     {
-        "raw-float32": "testbed.codecs.raw:RawFloat32",
-        "raw-float16": "testbed.codecs.raw:RawFloat16",
-        "raw-bfloat16": "testbed.codecs.raw:RawBfloat16",
-        "int8": "testbed.codecs.uniform:UniformInt8",
-        "int4": "testbed.codecs.uniform:UniformInt4",
+        "raw-float32": "testbed.codecs.named:RawFloat32",
+        "raw-float16": "testbed.codecs.named:RawFloat16",
+        "raw-bfloat16": "testbed.codecs.named:RawBfloat16",
+        "int8": "testbed.codecs.named:UniformInt8",
+        "int4": "testbed.codecs.named:UniformInt4",
+        "fp8": "testbed.codecs.named:Fp8",
+        "ts": "testbed.codecs.named:Ts",
+        "tabq": "testbed.codecs.named:Tabq",
+        "ts-tabq": "testbed.codecs.named:TsTabq",
     },
 )
 LINKS = Registry("link model", {"basic": "testbed.network_models.link:BasicLink"})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from testbed.core.plan import Decision, Observation
-from testbed.core.registry import CODECS
-from testbed.scenarios.base import registered
+from testbed.scenarios.codec_setting import CodecSetting
 from testbed.scenarios.schema import PolicyConfig
-
-CodecName = Annotated[str, registered(CODECS)]
 
 
 class Static:
@@ -20,7 +17,7 @@ class Static:
     class Config(PolicyConfig):
         kind: Literal["static"] = "static"
         split: int = Field(ge=0)
-        codec: CodecName = "raw-float32"
+        codec: CodecSetting = "raw-float32"
 
     def __init__(self, config: Config) -> None:
         self._decision = Decision(split=config.split, codec=config.codec)

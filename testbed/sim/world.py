@@ -16,10 +16,11 @@ from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
 from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
 from testbed.codecs.framing import Codec
+from testbed.codecs.named import make_codec
 from testbed.core.cast import Cast, DeviceEntry, ServerEnd, ServerEntry
 from testbed.core.events import EventSink
 from testbed.core.plan import Decision, Observation
-from testbed.core.registry import CODECS, POLICIES, ROUTERS, SCHEDULERS
+from testbed.core.registry import POLICIES, ROUTERS, SCHEDULERS
 from testbed.core.rng import entity_key
 from testbed.models.source import ModelSource
 from testbed.network_models.build import build_link
@@ -192,7 +193,7 @@ class World:
 
     def _codec(self, name: str) -> Codec:
         if name not in self._codecs:
-            self._codecs[name] = CODECS.load(name)()
+            self._codecs[name] = make_codec(name)
         return self._codecs[name]
 
     def _port(self, host: HostRef) -> HostPort | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from testbed.codecs.framing import Codec, CodecError, F32Array
+from testbed.codecs.framing import Codec, CodecError, Envelope, F32Array
 
 
 class CodecContract:
@@ -21,9 +21,15 @@ class CodecContract:
         return rng.standard_normal((num_tokens, hidden_size)).astype(np.float32)
 
     @pytest.mark.parametrize("shape", [(1, 1), (1, 96), (3, 7), (17, 128), (0, 8)])
-    def test_size_law_equals_the_message(self, shape: tuple[int, int]) -> None:
+    def test_size_law_holds(self, shape: tuple[int, int]) -> None:
+        """Equal to the message where the codec says that its size is fixed; never exceeded elsewhere."""
         codec = self.make()
-        assert codec.nbytes(*shape) == len(codec.encode(self.states(*shape)))
+        outliers = np.full(shape, 3e38, np.float32)
+        outliers[:, ::2] = -1e-30
+        for states in (self.states(*shape), np.zeros(shape, np.float32), outliers):
+            size = len(codec.encode(states))
+            assert size <= codec.nbytes_bound(*shape)
+            assert not codec.is_fixed_size or size == codec.nbytes(*shape) == codec.nbytes_bound(*shape)
 
     @pytest.mark.parametrize("shape", [(1, 1), (1, 96), (3, 7), (17, 128), (0, 8)])
     def test_round_trip_is_within_its_bound(self, shape: tuple[int, int]) -> None:
@@ -47,6 +53,23 @@ class CodecContract:
     def test_zero_rows_stay_zero(self) -> None:
         codec = self.make()
         assert not codec.decode(codec.encode(np.zeros((2, 9), np.float32))).any()
+
+    def test_a_message_is_for_its_envelope_only(self) -> None:
+        codec, envelope = self.make(), Envelope(session=7, position=12, split=3)
+        message = codec.encode(self.states(2, 9), envelope)
+        np.testing.assert_array_equal(codec.decode(message, envelope), codec.decode(message))
+        for other in (Envelope(8, 12, 3), Envelope(7, 13, 3), Envelope(7, 12, 2)):
+            with pytest.raises(CodecError):
+                codec.decode(message, other)
+
+    def test_every_flipped_bit_raises_the_typed_error(self) -> None:
+        codec = self.make()
+        message = codec.encode(self.states(2, 12))
+        for bit in range(8 * len(message)):
+            broken = bytearray(message)
+            broken[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(CodecError):
+                codec.decode(bytes(broken))
 
     def test_wrong_lengths_raise_the_typed_error(self) -> None:
         codec = self.make()

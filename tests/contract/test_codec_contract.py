@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from testbed.codecs.framing import CodecError
-from testbed.codecs.raw import RawBfloat16, RawFloat16, RawFloat32
-from testbed.codecs.uniform import UniformInt4, UniformInt8
+from testbed.codecs.framing import HEADER_BYTES, CodecError
+from testbed.codecs.named import Fp8, RawBfloat16, RawFloat16, RawFloat32, UniformInt4, UniformInt8, make_codec
 from testbed.testing.codec_contract import CodecContract
+from tests.mutations import resealed
 
 
 class TestRawFloat32(CodecContract):
@@ -59,15 +59,79 @@ class TestUniformInt4(CodecContract):
         np.testing.assert_array_equal(UniformInt4().decode(UniformInt4().encode(states)), states)
 
 
-@pytest.mark.parametrize("codec", [UniformInt8(), UniformInt4()])
-def test_uniform_refuses_what_it_cannot_represent(codec):
+class TestFp8(CodecContract):
+    make = staticmethod(Fp8)
+    relative_error = 2.0**-4
+
+    def test_rounds_as_torch_does(self):
+        values = np.random.default_rng(2).standard_normal(20_000).astype(np.float32)
+        values *= np.float32(10.0) ** np.random.default_rng(3).integers(-4, 3, 20_000).astype(np.float32)
+        values = np.clip(values, -448, 448)
+        grid = np.arange(128, dtype=np.uint8)
+        exact = torch.from_numpy(grid).view(torch.float8_e4m3fn).float().numpy()[:127]
+        values = np.concatenate([values, exact, -exact, (exact[1:] + exact[:-1]) / 2, [448.0]]).astype(np.float32)
+        theirs = torch.from_numpy(values.copy()).to(torch.float8_e4m3fn).float().numpy()
+        ours = Fp8().decode(Fp8().encode(values[None]))[0]
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class TestTs(CodecContract):
+    make = staticmethod(lambda: make_codec("ts(tau=1)"))
+    relative_error = 0.5001 / 7
+
+
+class TestTabq(CodecContract):
+    make = staticmethod(lambda: make_codec("tabq(delta=0)"))
+    relative_error = 0.5001 / 255
+
+
+class TestTsTabq(CodecContract):
+    make = staticmethod(lambda: make_codec("ts-tabq(delta=0,tau=1)"))
+    relative_error = 0.5001 / 255
+
+
+class TestTsTabqRans(CodecContract):
+    make = staticmethod(lambda: make_codec("ts-tabq(delta=0.05,entropy=rans)"))
+    relative_error = 0.15
+
+
+class TestTsTabqZstd(CodecContract):
+    make = staticmethod(lambda: make_codec("ts-tabq(delta=0.05,entropy=zstd)"))
+    relative_error = 0.15
+
+
+class TestInt4Rans(CodecContract):
+    make = staticmethod(lambda: make_codec("int4(entropy=rans)"))
+    relative_error = 0.5001 / 7
+
+
+QUANTISERS = ["int8", "int4", "fp8", "tabq", "tabq(entropy=rans)"]
+
+
+@pytest.mark.parametrize("setting", QUANTISERS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_quantisers_refuse_what_they_cannot_represent(setting, value):
     with pytest.raises(CodecError, match="NaN"):
-        codec.encode(np.array([[1.0, np.nan]], np.float32))
+        make_codec(setting).encode(np.array([[1.0, value]], np.float32))
 
 
-@pytest.mark.parametrize("codec", [UniformInt8(), UniformInt4()])
-def test_a_hostile_scale_is_refused(codec):
-    message = bytearray(codec.encode(np.ones((1, 4), np.float32)))
-    message[8:12] = np.float32(np.nan).tobytes()
+@pytest.mark.parametrize("setting", ["ts", "ts(below=fp8)", "ts-tabq", "ts-tabq(entropy=rans)"])
+def test_with_threshold_splitting_what_is_not_finite_travels_bit_for_bit(setting):
+    states = np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)
+    states[0, 3], states[1, 39], states[2, 0] = np.nan, np.inf, -np.inf
+    states.view(np.uint32)[2, 20] = 0xFFC12345
+    decoded = make_codec(setting).decode(make_codec(setting).encode(states))
+    odd = ~np.isfinite(states)
+    np.testing.assert_array_equal(decoded.view(np.uint32)[odd], states.view(np.uint32)[odd])
+    assert np.isfinite(decoded[~odd]).all()
+
+
+@pytest.mark.parametrize("setting", QUANTISERS)
+@pytest.mark.parametrize("scale", [np.nan, np.inf, -1.0, -0.0])
+def test_a_hostile_scale_is_refused(setting, scale):
+    codec = make_codec(setting)
+    message = codec.encode(np.ones((1, 4), np.float32))
+    at = HEADER_BYTES + (1 if "tabq" in setting else 0)
+    forged = message[:at] + np.float32(scale).tobytes() + message[at + 4 :]
     with pytest.raises(CodecError, match="scale"):
-        codec.decode(bytes(message))
+        codec.decode(resealed(forged))

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 
 from testbed.actors.memory import edge_demand, server_kv_bytes, server_weights_bytes
+from testbed.codecs.named import make_codec
 from testbed.core.events import (
     EventDigest,
     IterationEnded,
@@ -20,7 +21,6 @@ from testbed.core.events import (
     TokenDelivered,
     TransferEnded,
 )
-from testbed.core.registry import CODECS
 from tests.property.test_plain_engine import scenarios
 from tests.sim_runs import TINY, ends, of_kind, requests_of, run_events, run_world
 
@@ -160,7 +160,7 @@ def test_messages_have_the_size_that_the_codec_says(built):
     for admitted in of_kind(events, RequestAdmitted):
         up = of_kind(events, TransferEnded, request=admitted.request, direction="up")
         prompt = requests[admitted.request].num_prompt_tokens
-        law = CODECS.load(admitted.codec)().nbytes
+        law = make_codec(admitted.codec).nbytes
         hidden = TINY.hidden_size
         if admitted.split == 0:
             expected = [4 * prompt]

@@ -11,8 +11,8 @@ import pytest
 from testbed.actors.calls import BackCall, BackItem, Call, CloseCall, Done, HostSpec, pack_tokens
 from testbed.actors.host_queue import CallLog, HostQueue
 from testbed.actors.shard_host import ShardHost
-from testbed.codecs.framing import Codec
-from testbed.core.registry import CODECS
+from testbed.codecs.framing import Envelope
+from testbed.codecs.named import RawFloat32
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import from_folder
 
@@ -32,7 +32,7 @@ def spec(small: Path, request: pytest.FixtureRequest) -> HostSpec:
 def server_calls() -> Iterator[Call]:
     """Batches of a server on which sessions of two cuts come, stay for a while and leave."""
     rng = np.random.default_rng(8)
-    codec: Codec = CODECS.load("raw-float32")()
+    codec = RawFloat32()
     splits = {session: int(rng.choice([0, 2])) for session in range(100)}
     live: dict[int, int] = {}
     newest = 0
@@ -43,10 +43,11 @@ def server_calls() -> Iterator[Call]:
         items = []
         for session in [session for session in live if rng.random() < 0.7]:
             num_tokens = 1 if live[session] else int(rng.integers(2, 12))
+            envelope = Envelope(session=session, position=live[session], split=splits[session])
             live[session] += num_tokens
             hidden = rng.standard_normal((num_tokens, 32)).astype(np.float32)
             tokens = [int(token) for token in rng.integers(0, 96, num_tokens)]
-            message = codec.encode(hidden) if splits[session] else pack_tokens(tokens)
+            message = codec.encode(hidden, envelope) if splits[session] else pack_tokens(tokens)
             item = BackItem(
                 session=session,
                 sampling_seed=session,

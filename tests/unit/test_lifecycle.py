@@ -59,7 +59,7 @@ def test_a_request_through_split_link_and_server():
     on_device, on_server = costs(built.fleet[0].device), costs(built.servers[0].server)
     pieces, tokens_at, now = [], [], ARRIVAL
     for step, new, past in passes():
-        message = 8 + new * (4 + HIDDEN)  # int8: a header of 8 bytes, then a scale and 16 codes a token
+        message = 24 + new * (4 + HIDDEN)  # int8: a header of 24 bytes, then a scale and 16 codes a token
         raw = new * HIDDEN * 4
         hops = [
             ("front", on_device.forward_ns([Work(start=0, stop=2, new_tokens=new, past_tokens=past)])),
@@ -86,7 +86,7 @@ def test_the_messages_of_a_split_request():
     events = run_events(scenario())
     up = [event.payload_bytes for event in of_kind(events, TransferEnded, direction="up")]
     down = [event.payload_bytes for event in of_kind(events, TransferEnded, direction="down")]
-    assert up == [8 + new * 20 for _, new, _ in passes()]
+    assert up == [24 + new * 20 for _, new, _ in passes()]
     assert down == [4] * OUTPUT
 
 
@@ -126,13 +126,13 @@ def test_a_device_that_holds_the_whole_model_sends_nothing():
 
 
 def test_a_prompt_of_many_packets_waits_for_the_last():
-    # 60 tokens: 1208 bytes of payload; 260 payload bytes a packet: 4 full ones and one of 168.
+    # 60 tokens: 1224 bytes of payload; 260 payload bytes a packet: 4 full ones and one of 184.
     narrow = group(link=link(mtu="300 B"))
     prompts = {"kind": "random", "length": {"law": "fixed", "value": 60}}
     events = run_events(scenario(fleet=[narrow], workload=workload(prompts=prompts)))
     first = of_kind(events, TransferEnded, direction="up")[0]
-    assert (first.num_packets, first.payload_bytes, first.wire_bytes) == (5, 1208, 1208 + 5 * 40)
-    assert [span[3] - span[2] for span in spans_of(events) if span[:2] == (0, "up_serialise")] == [1408 * US]
+    assert (first.num_packets, first.payload_bytes, first.wire_bytes) == (5, 1224, 1224 + 5 * 40)
+    assert [span[3] - span[2] for span in spans_of(events) if span[:2] == (0, "up_serialise")] == [1424 * US]
 
 
 def test_a_device_answers_one_request_at_a_time():

@@ -8,7 +8,7 @@ import pytest
 
 from testbed.actors.cloud import BackStep, Iteration
 from testbed.actors.edge import Payload, Session, Step
-from testbed.codecs.raw import RawFloat32
+from testbed.codecs.named import RawFloat32
 from testbed.core.events import IterationEnded
 from testbed.core.work import Ticket
 from testbed.schedulers.fifo import FifoScheduler

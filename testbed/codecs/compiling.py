@@ -1,0 +1,72 @@
+"""Kernels compiled by numba, or their reference where numba is not installed."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from functools import cache
+from typing import Any, Protocol
+
+from testbed.codecs.framing import F32Array, U8Array, U32Array
+from testbed.codecs.reference import TabqSetting, U16Array
+
+_LOG = logging.getLogger(__name__)
+
+
+class Kernels(Protocol):
+    """The arithmetic of all stages; docstrings are in reference.py."""
+
+    def crc32c(self, data: U8Array, crc: int) -> int: ...
+    def gather(self, bits_ND: U32Array, tau_bits: int) -> tuple[U32Array, U32Array, U32Array]: ...
+    def scatter(
+        self, bits_ND: U32Array, counts_N: U32Array, columns_M: U32Array, values_M: U32Array, tau_bits: int
+    ) -> bool: ...
+    def pack_bits(self, values: U32Array, width: int) -> U8Array: ...
+    def unpack_bits(self, packed: U8Array, width: int, count: int) -> U32Array: ...
+    def tabq_pack(
+        self, hidden_ND: F32Array, tau_bits: int, setting: TabqSetting
+    ) -> tuple[U8Array, F32Array, U8Array, int]: ...
+    def tabq_unpack(self, widths_N: U8Array, scales_N: F32Array, payload: U8Array, hidden_size: int) -> F32Array: ...
+    def tabq_symbols(
+        self, hidden_ND: F32Array, tau_bits: int, setting: TabqSetting
+    ) -> tuple[U8Array, F32Array, U8Array, U8Array, int]: ...
+    def tabq_values(self, widths_N: U8Array, scales_N: F32Array, symbols_ND: U8Array, planes: U8Array) -> F32Array: ...
+    def rans_table(self, symbols: U8Array) -> U16Array: ...
+    def rans_encode(self, symbols: U8Array, frequencies: U16Array) -> U16Array: ...
+    def rans_decode(self, words: U16Array, frequencies: U16Array, count: int) -> U8Array | None: ...
+
+
+class _Reference:
+    """The kernels' stand-in, hundreds of times slower."""
+
+    def __init__(self) -> None:
+        plain, rans = (importlib.import_module(f"testbed.codecs.{name}") for name in ("reference", "reference_rans"))
+        for module in (plain, rans):
+            for name in vars(Kernels):
+                if not name.startswith("_") and hasattr(module, name):
+                    setattr(self, name, getattr(module, name))
+
+
+@cache
+def reference() -> Kernels:
+    made: Any = _Reference()
+    return made  # type: ignore[no-any-return]
+
+
+@cache
+def kernels() -> Kernels:
+    """The compiled kernels; loading them compiles nothing, their first call does, once per machine."""
+    try:
+        loaded: Any = importlib.import_module("testbed.codecs.kernels")
+    except ImportError:
+        _LOG.warning("numba is not installed: codecs run their NumPy reference, which is hundreds of times slower")
+        return reference()
+    return loaded  # type: ignore[no-any-return]
+
+
+@cache
+def announce(module: str) -> None:
+    """Say, before a module's kernels are used for the first time on a machine, why that takes so long."""
+    loaded: Any = kernels()
+    if loaded is not reference() and not loaded.is_cached(module):
+        _LOG.warning("compiling the codec's kernels, once on this machine: some ten seconds")

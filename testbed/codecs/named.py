@@ -1,0 +1,189 @@
+"""The codecs that a scenario can name: each a stage with its settings, perhaps a threshold and an entropy coder."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from testbed.codecs.entropy import CODER_NAMES
+from testbed.codecs.framing import Codec
+from testbed.codecs.pipeline import Pipeline
+from testbed.codecs.raw import Bfloat16Stage, Float16Stage, Float32Stage
+from testbed.codecs.reference import INT_L2, INT_MEAN, INT_REL, TabqSetting
+from testbed.codecs.sparse import Threshold
+from testbed.codecs.stages import Stage
+from testbed.codecs.tabq import TabqStage
+from testbed.codecs.uniform import Fp8Stage, Int4Stage, Int8Stage
+from testbed.core.errors import ScenarioError
+from testbed.core.registry import CODECS
+from testbed.scenarios.base import as_pydantic
+from testbed.scenarios.codec_setting import CodecConfig, codec_name, read_setting
+
+DEFAULT_TAU = 10.0
+_TESTS = {"int_l2": INT_L2, "int_mean": INT_MEAN, "int_rel": INT_REL}
+_FIXED: dict[str, type[Stage]] = {
+    "raw-float32": Float32Stage,
+    "raw-float16": Float16Stage,
+    "raw-bfloat16": Bfloat16Stage,
+    "int8": Int8Stage,
+    "int4": Int4Stage,
+    "fp8": Fp8Stage,
+}
+
+
+def make_codec(setting: str) -> Codec:
+    """The codec that a setting stands for, ``name`` or ``name(key=value,...)``; raises ScenarioError for none."""
+    config = read_setting(setting)
+    made: Codec = CODECS.load(codec_name(setting))(config)
+    return made
+
+
+class RawFloat32(Pipeline):
+    """Hidden states as they are: four bytes a value."""
+
+    class Config(CodecConfig):
+        kind: Literal["raw-float32"] = "raw-float32"
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(Float32Stage(), CODER_NAMES[(config or self.Config()).entropy])
+
+
+class RawFloat16(Pipeline):
+    """IEEE half precision, two bytes a value; beyond 65,504 infinite."""
+
+    class Config(CodecConfig):
+        kind: Literal["raw-float16"] = "raw-float16"
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(Float16Stage(), CODER_NAMES[(config or self.Config()).entropy])
+
+
+class RawBfloat16(Pipeline):
+    """The upper half of float32, two bytes a value."""
+
+    class Config(CodecConfig):
+        kind: Literal["raw-bfloat16"] = "raw-bfloat16"
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(Bfloat16Stage(), CODER_NAMES[(config or self.Config()).entropy])
+
+
+class UniformInt8(Pipeline):
+    """Symmetric uniform quantisation, 8 bits a value and a scale a token."""
+
+    class Config(CodecConfig):
+        kind: Literal["int8"] = "int8"
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(Int8Stage(), CODER_NAMES[(config or self.Config()).entropy])
+
+
+class UniformInt4(Pipeline):
+    """Symmetric uniform quantisation, 4 bits a value and a scale a token."""
+
+    class Config(CodecConfig):
+        kind: Literal["int4"] = "int4"
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(Int4Stage(), CODER_NAMES[(config or self.Config()).entropy])
+
+
+class Fp8(Pipeline):
+    """8-bit floats E4M3 and a scale a token."""
+
+    class Config(CodecConfig):
+        kind: Literal["fp8"] = "fp8"
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(Fp8Stage(), CODER_NAMES[(config or self.Config()).entropy])
+
+
+class ModelledConfig(CodecConfig):
+    """What a modelled device's message takes, where content decides: figures measured on real hidden states."""
+
+    modelled_bits: float | None = Field(default=None, gt=0, le=32)  # a value, before sparse ones; none: upper bound
+
+
+class ThresholdConfig(CodecConfig):
+    """TS: `tau`, or tau as a quantile of a message's magnitudes, or so that `per_row` values of a row lie above."""
+
+    tau: float | None = Field(default=None, ge=0)
+    quantile: float | None = Field(default=None, ge=0, le=1)
+    per_row: float | None = Field(default=None, ge=0)
+    modelled_above: float | None = Field(default=None, ge=0, le=1)  # share of values that are split off
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        given = [name for name in ("tau", "quantile", "per_row") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise as_pydantic(ScenarioError("only one of tau, quantile and per_row", path=given[1]))
+        return self
+
+    def threshold(self) -> Threshold:
+        if self.quantile is None and self.per_row is None:
+            return Threshold(tau=DEFAULT_TAU if self.tau is None else self.tau)
+        return Threshold(quantile=self.quantile, per_row=self.per_row)
+
+
+class TabqConfig(ModelledConfig):
+    """TAB-Q: the distortion test with its tolerance, and the smallest and largest width."""
+
+    delta: float = Field(default=0.1, ge=0)
+    test: Literal["int_l2", "int_mean", "int_rel"] = "int_l2"
+    qmin: int = Field(default=2, ge=2, le=8)
+    qmax: int = Field(default=8, ge=2, le=8)
+
+    @model_validator(mode="after")
+    def _widths_in_order(self) -> Self:
+        if self.qmin > self.qmax:
+            raise as_pydantic(ScenarioError("too large", path="qmin", value=self.qmin, allowed=f"at most {self.qmax}"))
+        return self
+
+    def stage(self) -> TabqStage:
+        return TabqStage(TabqSetting(_TESTS[self.test], self.delta, self.qmin, self.qmax))
+
+
+class Ts(Pipeline):
+    """Threshold splitting before one of the fixed stages: large values as they are, the rest at 4 bits or so."""
+
+    class Config(ThresholdConfig):
+        kind: Literal["ts"] = "ts"
+        below: Literal["raw-float32", "raw-float16", "raw-bfloat16", "int8", "int4", "fp8"] = "int4"
+
+    def __init__(self, config: Config | None = None) -> None:
+        config = config or self.Config()
+        super().__init__(
+            _FIXED[config.below](),
+            CODER_NAMES[config.entropy],
+            threshold=config.threshold(),
+            modelled_above=config.modelled_above,
+        )
+
+
+class Tabq(Pipeline):
+    """TAB-Q: each token at the fewest bits that its distortion tolerance allows."""
+
+    class Config(TabqConfig):
+        kind: Literal["tabq"] = "tabq"
+
+    def __init__(self, config: Config | None = None) -> None:
+        config = config or self.Config()
+        super().__init__(config.stage(), CODER_NAMES[config.entropy], modelled_bits=config.modelled_bits)
+
+
+class TsTabq(Pipeline):
+    """Threshold splitting, then TAB-Q on the rest: the two stages in the published order."""
+
+    class Config(TabqConfig, ThresholdConfig):
+        kind: Literal["ts-tabq"] = "ts-tabq"
+
+    def __init__(self, config: Config | None = None) -> None:
+        config = config or self.Config()
+        super().__init__(
+            config.stage(),
+            CODER_NAMES[config.entropy],
+            threshold=config.threshold(),
+            modelled_bits=config.modelled_bits,
+            modelled_above=config.modelled_above,
+        )

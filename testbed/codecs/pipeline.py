@@ -1,0 +1,130 @@
+"""A codec as a line of stages: split off what is large, quantise the rest, code the symbols, wrap it in a message."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from testbed.codecs.compiling import kernels
+from testbed.codecs.entropy import CODERS, NONE, EntropyCoder
+from testbed.codecs.framing import (
+    CRC_BYTES,
+    HEADER_BYTES,
+    NOBODY,
+    OVERHEAD_BYTES,
+    CodecError,
+    Envelope,
+    F32Array,
+    Header,
+    U8Array,
+    checked,
+    unpack_header,
+)
+from testbed.codecs.sparse import Threshold, bits_of, read_sparse, sparse_nbytes, sparse_section
+from testbed.codecs.stages import INFINITY_BITS, Stage
+
+_NO_TAU = np.float32(np.inf)
+
+
+class Pipeline:
+    """A stage, and perhaps a threshold before it and an entropy coder behind it.
+
+    `modelled_bits` and `modelled_above` state what a modelled device's values take, in bits each before sparse values,
+    and which share of them is split off: figures measured on real hidden states. Without them the size of a modelled
+    message is the stage's upper bound, and the threshold's own share.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        entropy: EntropyCoder,
+        *,
+        threshold: Threshold | None = None,
+        modelled_bits: float | None = None,
+        modelled_above: float | None = None,
+    ) -> None:
+        self.is_fixed_size = stage.is_fixed_size and threshold is None and entropy.coder == NONE
+        self._stage = stage
+        self._entropy = entropy
+        self._threshold = threshold
+        self._modelled_bits = modelled_bits
+        self._modelled_above = modelled_above
+
+    def encode(self, hidden_ND: F32Array, envelope: Envelope = NOBODY) -> bytes:
+        hidden_ND = checked(hidden_ND)
+        tau = _NO_TAU if self._threshold is None else self._threshold.of(hidden_ND)
+        tau_bits = bits_of(tau)
+        side, payload, coder, num_above = self._entropy.encode(self._stage, hidden_ND, tau_bits)
+        if num_above and self._threshold is None:
+            raise CodecError("quantisation has no code for NaN or infinity")
+        sparse, is_half = sparse_section(hidden_ND, tau_bits) if num_above else ([], False)
+        header = Header(
+            envelope=envelope,
+            num_tokens=hidden_ND.shape[0],
+            hidden_size=hidden_ND.shape[1],
+            stage=self._stage.stage_id,
+            entropy=coder,
+            has_sparse=num_above > 0,
+            half_sparse=is_half,
+            tau=float(tau),
+        )
+        return _sealed([header.pack(), *sparse, side, *payload])
+
+    def decode(self, message: bytes, envelope: Envelope | None = None) -> F32Array:
+        header = unpack_header(message)
+        data = np.frombuffer(message, np.uint8)
+        if kernels().crc32c(data[:-CRC_BYTES], 0) != int.from_bytes(message[-CRC_BYTES:], "little"):
+            raise CodecError("the checksum is not the message's")
+        self._check(header, envelope)
+        return self._decoded(header, data[HEADER_BYTES:-CRC_BYTES])
+
+    def nbytes(self, num_tokens: int, hidden_size: int) -> int:
+        if self._modelled_bits is None:
+            rest = self._stage.nbytes_bound(num_tokens, hidden_size)
+        else:
+            values_bits = self._modelled_bits * num_tokens * hidden_size
+            rest = self._stage.side_nbytes(num_tokens) + -int(-values_bits // 8)
+        share = self._share(hidden_size)
+        num_above = round(share * num_tokens * hidden_size)
+        return OVERHEAD_BYTES + rest + sparse_nbytes(num_tokens, hidden_size, num_above)
+
+    def nbytes_bound(self, num_tokens: int, hidden_size: int) -> int:
+        num_above = num_tokens * hidden_size if self._threshold is not None else 0
+        rest = self._stage.nbytes_bound(num_tokens, hidden_size)
+        return OVERHEAD_BYTES + rest + sparse_nbytes(num_tokens, hidden_size, num_above)
+
+    def _share(self, hidden_size: int) -> float:
+        if self._threshold is None:
+            return 0.0
+        return self._threshold.expected_share(hidden_size) if self._modelled_above is None else self._modelled_above
+
+    def _check(self, header: Header, envelope: Envelope | None) -> None:
+        if header.stage != self._stage.stage_id or header.entropy not in {NONE, self._entropy.coder}:
+            raise CodecError("the message was made by another codec than the session agreed on")
+        if (header.has_sparse and self._threshold is None) or (header.half_sparse and not header.has_sparse):
+            raise CodecError("the message has sparse values that the session did not agree on")
+        if envelope is not None and header.envelope != envelope:
+            raise CodecError(f"the message is for {header.envelope}, and {envelope} is expected")
+
+    def _decoded(self, header: Header, body: U8Array) -> F32Array:
+        num_tokens, hidden_size, sparse = header.num_tokens, header.hidden_size, None
+        if header.has_sparse:
+            sparse = read_sparse(body, num_tokens, hidden_size, is_half=header.half_sparse, tau=header.tau)
+            body = body[sparse.size_bytes :]
+        side_bytes = self._stage.side_nbytes(num_tokens)
+        if body.size < side_bytes:
+            raise CodecError(f"the side information of {num_tokens} tokens takes {side_bytes} bytes")
+        coder = CODERS[header.entropy]
+        side = self._stage.read_side(body[:side_bytes], num_tokens)
+        hidden_ND = coder.decode(self._stage, side, body[side_bytes:], num_tokens, hidden_size)
+        if sparse is not None:
+            sparse.put(hidden_ND)
+        return hidden_ND
+
+
+def _sealed(parts: list[bytes | U8Array]) -> bytes:
+    body = b"".join([part if isinstance(part, bytes) else part.data for part in parts])
+    crc = kernels().crc32c(np.frombuffer(body, np.uint8), 0)
+    return body + crc.to_bytes(CRC_BYTES, "little")
+
+
+__all__ = ["INFINITY_BITS", "Pipeline"]

@@ -1,0 +1,137 @@
+"""The quantiser stage of a codec: what lies below the threshold, as side information and payload.
+
+Every stage counts a value at or above the threshold as 0; what is split off travels beside it (sparse.py). The side
+information alone says how long the payload is, so that a decoder knows every size before it allocates or decompresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from testbed.codecs.framing import CodecError, F32Array, U8Array
+from testbed.codecs.reference import MAGNITUDE
+
+SCALE_BYTES = 4
+_NO_WIDTHS = np.empty(0, np.uint8)
+INFINITY_BITS = 0x7F800000  # as a threshold: only NaN and infinity are above it
+
+
+class Side(NamedTuple):
+    """Side information, read and found to be possible: a scale a token, a width a token, either of them or none."""
+
+    scales: F32Array
+    widths: U8Array
+
+
+class Coded(NamedTuple):
+    """Side information, payload and how many values were at or above the threshold."""
+
+    side: bytes
+    payload: U8Array
+    num_above: int
+
+
+class Streams(NamedTuple):
+    """The payload as streams of one-byte symbols for an entropy coder, and what isn't worth coding."""
+
+    side: bytes
+    streams: Sequence[U8Array]
+    rest: U8Array
+    num_above: int
+    packed_nbytes: int  # what the payload takes without an entropy coder
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSizes:
+    """Symbols of each stream, how many different ones each may hold, and bytes of the rest."""
+
+    counts: Sequence[int]
+    alphabets: Sequence[int]
+    rest_bytes: int
+
+
+class Stage(Protocol):
+    """Hidden states [n, d] to (side, payload) and back. `read_side` and `decode` get bytes of the right length only."""
+
+    stage_id: int
+    is_fixed_size: bool
+
+    def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded: ...
+    def side_nbytes(self, num_tokens: int) -> int: ...
+    def read_side(self, packed: U8Array, num_tokens: int) -> Side: ...
+    def payload_nbytes(self, side: Side, num_tokens: int, hidden_size: int) -> int: ...
+    def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array: ...
+    def nbytes_bound(self, num_tokens: int, hidden_size: int) -> int: ...
+    def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams: ...
+    def stream_sizes(self, side: Side, num_tokens: int, hidden_size: int) -> StreamSizes: ...
+    def from_streams(
+        self, side: Side, streams: Sequence[U8Array], rest: U8Array, num_tokens: int, hidden_size: int
+    ) -> F32Array: ...
+
+
+class FixedStage:
+    """A stage of so many bytes a row, whatever its content; its payload is one stream of symbols."""
+
+    stage_id: int
+    is_fixed_size = True
+    has_scales = True
+    takes_non_finite = False
+
+    def row_nbytes(self, hidden_size: int) -> int:
+        raise NotImplementedError
+
+    def code(self, below_ND: F32Array) -> tuple[F32Array | None, U8Array]:
+        """(scales [n] if it has any, payload) of hidden states without outliers."""
+        raise NotImplementedError
+
+    def values(self, scales_N: F32Array, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        raise NotImplementedError
+
+    def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded:
+        num_above = 0
+        if tau_bits != INFINITY_BITS or not self.takes_non_finite:
+            above_ND = (hidden_ND.view(np.uint32) & MAGNITUDE) >= tau_bits
+            num_above = int(np.count_nonzero(above_ND))
+            hidden_ND = np.where(above_ND, np.float32(0), hidden_ND) if num_above else hidden_ND
+        scales_N, payload = self.code(hidden_ND)
+        return Coded(b"" if scales_N is None else scales_N.astype("<f4").tobytes(), payload, num_above)
+
+    def side_nbytes(self, num_tokens: int) -> int:
+        return SCALE_BYTES * num_tokens if self.has_scales else 0
+
+    def read_side(self, packed: U8Array, num_tokens: int) -> Side:
+        return Side(checked_scales(packed), _NO_WIDTHS)
+
+    def payload_nbytes(self, side: Side, num_tokens: int, hidden_size: int) -> int:
+        return num_tokens * self.row_nbytes(hidden_size)
+
+    def nbytes_bound(self, num_tokens: int, hidden_size: int) -> int:
+        return self.side_nbytes(num_tokens) + num_tokens * self.row_nbytes(hidden_size)
+
+    def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        with np.errstate(over="ignore"):  # a forged scale may be anything finite
+            return self.values(side.scales, payload, num_tokens, hidden_size)
+
+    def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams:
+        side, payload, num_above = self.encode(hidden_ND, tau_bits)
+        return Streams(side, [payload], payload[:0], num_above, payload.size)
+
+    def stream_sizes(self, side: Side, num_tokens: int, hidden_size: int) -> StreamSizes:
+        return StreamSizes([self.payload_nbytes(side, num_tokens, hidden_size)], [256], 0)
+
+    def from_streams(
+        self, side: Side, streams: Sequence[U8Array], rest: U8Array, num_tokens: int, hidden_size: int
+    ) -> F32Array:
+        return self.decode(side, streams[0], num_tokens, hidden_size)
+
+
+def checked_scales(packed: U8Array) -> F32Array:
+    """Scales from the wire, one a token: finite and not negative, or CodecError."""
+    scales_N = np.frombuffer(packed, "<f4").astype(np.float32)  # a copy, aligned as kernels need it
+    if not (scales_N.view(np.uint32) < INFINITY_BITS).all():
+        raise CodecError("a scale is negative or not finite")
+    return scales_N
