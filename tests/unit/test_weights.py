@@ -70,6 +70,10 @@ def test_a_tied_matrix_is_two_once_a_role_is_packed() -> None:
     plain, table = WeightLaw(plain_bits=16), WeightLaw(plain_bits=16, embedding=WeightFormat(bits=8))
     layers = plain.shard_bytes(shape, 0, shape.num_layers) - 2 * matrix
     assert table.shard_bytes(shape, 0, shape.num_layers) == layers + matrix + 128256 * 3 + 2 * matrix
+    packed_layers = WeightLaw(plain_bits=16, layers=INT4)
+    whole = packed_layers.shard_bytes(shape, 0, shape.num_layers)
+    halves = packed_layers.shard_bytes(shape, 0, 8) + packed_layers.shard_bytes(shape, 8, shape.num_layers)
+    assert halves - whole == 2 * matrix
 
 
 def test_device_and_server_demands_follow_their_own_side() -> None:
@@ -193,4 +197,15 @@ def test_the_shipped_scenario_fits_only_because_its_front_is_packed(tmp_path: Pa
     deep = call("run", "opsc", "-o", "weights=null", "-o", "policy.split=20", "--out", tmp_path / "deep")
     assert deep.code == 2
     assert "policy.split: group pis: a raspberry-pi-5 has 7.00 GB free, and the front of 20 layers takes" in deep.err
-    assert _outcomes(tmp_path, "policy.split=20")["oom"] == 0
+    assert _outcomes(tmp_path, "policy.split=31")["oom"] == 0  # which takes the front's 4 bits: 8 would not fit
+
+
+def test_each_side_computes_as_fast_as_its_own_bits_are_read(tmp_path: Path) -> None:
+    def seconds(*overrides: str) -> dict[str, float]:
+        stages = _outcomes(tmp_path, *overrides, "workload.prompts.length={law: fixed, value: 32}")["breakdown_s"]
+        return {stage: found["mean_s"] for stage, found in stages.items()}
+
+    packed, plain_back = seconds(), seconds("weights.back_bits=null")
+    plain_front = seconds("weights.front_bits=null")
+    assert packed["front"] == plain_back["front"] < 0.5 * plain_front["front"]
+    assert packed["back"] == plain_front["back"] < 0.7 * plain_back["back"]
