@@ -198,6 +198,7 @@ def test_the_shipped_scenario_fits_only_because_its_front_is_packed(tmp_path: Pa
     assert deep.code == 2
     assert "policy.split: group pis: a raspberry-pi-5 has 7.00 GB free, and the front of 20 layers takes" in deep.err
     assert _outcomes(tmp_path, "policy.split=31")["oom"] == 0  # which takes the front's 4 bits: 8 would not fit
+    assert call("validate", "opsc", "-o", "policy.split=32").code == 0  # nor would the whole model at 8
 
 
 def test_each_side_computes_as_fast_as_its_own_bits_are_read(tmp_path: Path) -> None:
