@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -50,7 +51,15 @@ class Kind(StrEnum):
     CODEC = "codec"
 
 
+# transformers imports torchao where it is installed, as it is for the tests; both then talk about CUDA parts of it.
+_TALKATIVE = ("torchao", "torch.utils._pytree")
+
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
+
+
+def _quiet_libraries() -> None:
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def command(function: CommandT) -> CommandT:
@@ -58,6 +67,7 @@ def command(function: CommandT) -> CommandT:
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
+        _quiet_libraries()
         try:
             function(*args, **kwargs)
         except TestbedError as error:

@@ -18,6 +18,7 @@ from typing import Any
 from testbed.actors.calls import HostSpec
 from testbed.actors.executor import Executor
 from testbed.actors.local import LocalExecutor
+from testbed.actors.weight_plan import calibration_sequences, weight_config
 from testbed.core.cast import Quality, RunEnd
 from testbed.core.errors import ModelError
 from testbed.core.events import Event, EventSink, RequestEnded
@@ -55,6 +56,7 @@ class Prepared:
     scenario: Scenario
     source: ModelSource
     requests: Sequence[Request]
+    calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for quantisers that need text
 
     @property
     def is_real(self) -> bool:
@@ -85,7 +87,7 @@ def prepare(scenario: Scenario) -> Prepared:
     )
     requests = workloads.requests()
     check_requests(scenario, source, requests)
-    return Prepared(scenario=scenario, source=source, requests=requests)
+    return Prepared(scenario=scenario, source=source, requests=requests, calibration=_calibration(scenario, source))
 
 
 def run(
@@ -179,6 +181,15 @@ class _ProgressSink:
             self._observe(Progress(now_ns=event.time_ns, num_ended=self._num_ended, num_requests=self._num_requests))
 
 
+def _calibration(scenario: Scenario, source: ModelSource) -> tuple[tuple[int, ...], ...]:
+    """The scenario's calibration texts as token ids; none where no shard is computed."""
+    texts = [] if scenario.weights is None else scenario.weights.calibration
+    if not texts or not any(group.compute == "real" for group in scenario.fleet):
+        return ()
+    tokenizer = load_tokenizer(source, scenario.tokenizer)
+    return calibration_sequences([tokenizer.encode(text) for text in texts], source.shape.max_positions)
+
+
 def _executor(prepared: Prepared, address: str | None) -> Executor:
     execution, sampling = prepared.scenario.execution, prepared.scenario.sampling
     spec = HostSpec(
@@ -191,6 +202,8 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
         ),
         keep_logits=prepared.scenario.record.quality,
+        weights=None if prepared.scenario.weights is None else weight_config(prepared.scenario.weights),
+        calibration=prepared.calibration,
     )
     if execution.executor == "local":
         return LocalExecutor(spec)

@@ -9,6 +9,7 @@ from typing import Any
 
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource
+from testbed.quantization.config import WeightConfig
 
 TOKEN_BYTES = 4  # a token id on the wire
 
@@ -30,6 +31,8 @@ class HostSpec:
     dtype: str
     sampling: SamplingConfig
     keep_logits: bool  # for AuditCall
+    weights: WeightConfig | None = None  # its change point is each shard's own cut
+    calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for methods that need text
     use_gpu: bool = False  # cloud hosts, where one is at hand
 
 

@@ -10,10 +10,10 @@ long as its largest part and at most as long as its parts one after the other.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 
-from testbed.core.units import BITS_PER_BYTE, NS_PER_S
+from testbed.actors.weights import WeightLaw, as_law
+from testbed.core.units import NS_PER_S
 from testbed.core.work import Work
 from testbed.models.shape import ModelShape
 from testbed.scenarios.profiles import ProcessorProfile
@@ -26,8 +26,8 @@ _Load = tuple[int, int, int]  # new tokens, KV positions moved, pairs of a new t
 class CostModel:
     """Virtual durations of one model on one processor.
 
-    `weight_bits` and `kv_bits` are bits a stored value (4.85 for a mixed format is fine); arithmetic runs at the
-    profile's one effective rate whatever the bits.
+    `weight_bits` is the law of the weights, or one number of bits for all of them, `kv_bits` bits a stored value (4.85
+    for a mixed format is fine); arithmetic runs at the profile's one effective rate whatever the bits.
     """
 
     __slots__ = (
@@ -48,7 +48,10 @@ class CostModel:
         "weight_bits",
     )
 
-    def __init__(self, *, profile: ProcessorProfile, shape: ModelShape, weight_bits: float, kv_bits: float) -> None:
+    def __init__(
+        self, *, profile: ProcessorProfile, shape: ModelShape, weight_bits: WeightLaw | float, kv_bits: float
+    ) -> None:
+        law = as_law(weight_bits)
         self.profile = profile
         self.shape = shape
         self.weight_bits = weight_bits
@@ -56,13 +59,13 @@ class CostModel:
         self._bandwidth = max(1, round(profile.memory_bandwidth))
         self._compute = max(1, round(profile.compute))
         self._overhead_ns = profile.kernel_overhead
-        self._layer_bytes = _bytes(shape.params_per_layer + shape.extra_params_per_layer, weight_bits)
+        self._layer_bytes = law.layer_bytes(shape)
         self._kv_bytes_per_token = shape.kv_bytes(1, 0, 1, kv_bits)
         self._token_bytes = _activation_bytes(shape)
         self._flops_per_token = 2 * shape.params_per_layer
         self._flops_per_pair = 4 * shape.num_heads * shape.head_dim
-        self._embedding_row_bytes = _bytes(shape.hidden_size, weight_bits) + shape.hidden_size * ACTIVATION_BYTES
-        self._head_bytes = _bytes(shape.head_params, weight_bits)
+        self._embedding_row_bytes = law.embedding_row_bytes(shape) + shape.hidden_size * ACTIVATION_BYTES
+        self._head_bytes = law.head_bytes(shape)
         self._head_flops_per_row = 2 * shape.head_params
 
     def forward_ns(self, works: Sequence[Work]) -> int:
@@ -144,10 +147,6 @@ def _activation_bytes(shape: ModelShape) -> int:
     attention = (2 * shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
     values = 4 * shape.hidden_size + attention + 3 * shape.intermediate_size
     return 2 * values * ACTIVATION_BYTES
-
-
-def _bytes(num_values: int, bits: float) -> int:
-    return math.ceil(num_values * bits / BITS_PER_BYTE)
 
 
 def _ceil_ns(amount: int, rate_per_s: int) -> int:

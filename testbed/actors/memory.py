@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from testbed.actors.costs import ACTIVATION_BYTES
+from testbed.actors.weights import WeightLaw, as_law
 from testbed.models.shape import ModelShape
 from testbed.scenarios.profiles import DeviceProfile, ServerProfile
 
@@ -40,17 +41,19 @@ class MemoryDemand:
 NOTHING = MemoryDemand(fixed_bytes=0, weights_bytes=0, kv_bytes=0, work_bytes=0)
 
 
-def edge_demand(shape: ModelShape, split: int, tokens: int, weight_bits: float, kv_bits: float) -> MemoryDemand:
+def edge_demand(
+    shape: ModelShape, split: int, tokens: int, weight_bits: WeightLaw | float, kv_bits: float
+) -> MemoryDemand:
     """M_edge of layers [0, split) for a sequence of at most `tokens` tokens, prompt and output together.
 
-    Raises ModelError for a split beyond L.
+    `weight_bits` is the law of the front's weights, or one number of bits for all of them. Raises ModelError for a
+    split beyond L.
     """
     shape.check_split(split)
     if split == 0:
         return NOTHING
-    all_weights = shape.weight_bytes(0, split, weight_bits)
-    per_layer = shape.params_per_layer + shape.extra_params_per_layer
-    layers = int(split * per_layer * weight_bits // 8)
+    law = as_law(weight_bits)
+    all_weights, layers = law.shard_bytes(shape, 0, split), law.layers_bytes(shape, split)
     return MemoryDemand(
         fixed_bytes=all_weights - layers,
         weights_bytes=layers,
@@ -59,14 +62,14 @@ def edge_demand(shape: ModelShape, split: int, tokens: int, weight_bits: float, 
     )
 
 
-def server_weights_bytes(shape: ModelShape, splits: Iterable[int], weight_bits: float) -> int:
+def server_weights_bytes(shape: ModelShape, splits: Iterable[int], weight_bits: WeightLaw | float) -> int:
     """Weights of the back shards that serve these splits: one copy of layers [min split, L) and the head.
 
     Splits of L need no server.
     """
     served = [shape.check_split(split) for split in splits]
     first = min(served, default=shape.num_layers)
-    return shape.weight_bytes(first, shape.num_layers, weight_bits)
+    return as_law(weight_bits).shard_bytes(shape, first, shape.num_layers)
 
 
 def server_kv_bytes(shape: ModelShape, split: int, tokens: int, kv_bits: float) -> int:
@@ -79,7 +82,9 @@ def free_bytes(profile: DeviceProfile | ServerProfile) -> int:
     return max(0, profile.memory - profile.reserved_memory)
 
 
-def largest_split(profile: DeviceProfile, shape: ModelShape, tokens: int, weight_bits: float, kv_bits: float) -> int:
+def largest_split(
+    profile: DeviceProfile, shape: ModelShape, tokens: int, weight_bits: WeightLaw | float, kv_bits: float
+) -> int:
     """The largest l whose front the device holds for `tokens` tokens; 0 when not even one layer fits."""
     limit = free_bytes(profile)
     return next(

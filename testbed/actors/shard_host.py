@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +33,19 @@ from testbed.codecs.named import make_codec
 from testbed.core.cast import Quality
 from testbed.models.sampling import Sampler
 from testbed.models.shard import Shard, ShardInput
+from testbed.quantization.apply import needs_text, quantise_module
+from testbed.quantization.calibrate import Statistics, collect
+from testbed.quantization.config import WeightConfig
 
+Side = Literal["front", "back", "reference"]  # whose precision a shard has; the reference is never quantised
 Logits = npt.NDArray[np.float32]
 
 
 class ShardHost:
     """Loads the shards its calls need, at their first use, and runs calls one after the other.
+
+    Where the spec says so, weights are stored packed: a shard that a device runs as the front's, one that a server runs
+    as the back's. Answers are held against the unsplit model at full precision.
 
     Devices' passes run at batch 1, since each stands for a machine of its own: their results can't depend on which
     devices share a host. A server's batch runs as one real batch.
@@ -47,7 +55,8 @@ class ShardHost:
         torch.set_num_threads(1)  # results, and the host's share of the machine, must not depend on the core count
         self._spec = spec
         self._device = "cuda" if spec.use_gpu and torch.cuda.is_available() else "cpu"
-        self._shards: dict[tuple[int, int], Shard] = {}
+        self._shards: dict[tuple[int, int, WeightConfig | None], Shard] = {}
+        self._statistics: Statistics | None = None
         self._codecs: dict[str, Codec] = {}
         self._samplers: dict[int, Sampler] = {}
         self._logits: dict[int, list[Logits]] = {}
@@ -64,12 +73,12 @@ class ShardHost:
         """Run calls in order; a session is opened by its first call."""
         return [self._run[type(call)](call) for call in calls]
 
-    def resident_bytes(self) -> dict[tuple[int, int], int]:
-        """Bytes of weights held, by shard (start, stop)."""
+    def resident_bytes(self) -> dict[tuple[int, int, WeightConfig | None], int]:
+        """Bytes of weights held, by shard (start, stop, how they are stored)."""
         return {key: shard.resident_bytes() for key, shard in self._shards.items()}
 
     def _front(self, call: FrontCall) -> Done:
-        shard = self._shard(0, call.split, call.session)
+        shard = self._shard("front", 0, call.split, call.session)
         started_ns = time.perf_counter_ns()
         (hidden_ND,) = shard.forward([ShardInput(session=call.session, tokens=call.tokens)], batched=False)
         computed_ns = time.perf_counter_ns()
@@ -79,7 +88,7 @@ class ShardHost:
         return Done(value=message, compute_ns=computed_ns - started_ns, codec_ns=time.perf_counter_ns() - computed_ns)
 
     def _whole(self, call: WholeCall) -> Done:
-        shard = self._shard(0, self._num_layers, call.session)
+        shard = self._shard("front", 0, self._num_layers, call.session)
         started_ns = time.perf_counter_ns()
         (logits_V,) = shard.forward([ShardInput(session=call.session, tokens=call.tokens)], batched=False)
         token = self._choose(call, logits_V)
@@ -92,7 +101,7 @@ class ShardHost:
         tokens, spans = [0] * len(inputs), [(0, 0)] * len(inputs)
         for split in sorted({item.split for item in call.items}):
             places = [place for place, item in enumerate(call.items) if item.split == split]
-            shard = self._shard(split, self._num_layers, *(call.items[place].session for place in places))
+            shard = self._shard("back", split, self._num_layers, *(call.items[place].session for place in places))
             past_tokens = [shard.length(call.items[place].session) for place in places]
             logits = shard.forward([inputs[place] for place in places])
             for place, past, logits_V in zip(places, past_tokens, logits, strict=True):
@@ -106,7 +115,7 @@ class ShardHost:
     def _input(self, item: BackItem) -> ShardInput:
         if item.split == 0:
             return ShardInput(session=item.session, tokens=unpack_tokens(item.message))
-        position = self._shard(item.split, self._num_layers, item.session).length(item.session)
+        position = self._shard("back", item.split, self._num_layers, item.session).length(item.session)
         envelope = Envelope(session=item.session, position=position, split=item.split)
         return ShardInput(session=item.session, hidden=self._codec(item.codec).decode(item.message, envelope))
 
@@ -119,7 +128,7 @@ class ShardHost:
         return Done(value=None)
 
     def _fill(self, call: FillCall) -> Done:
-        shard = self._shard(call.split, self._num_layers, call.session)
+        shard = self._shard("back", call.split, self._num_layers, call.session)
         if call.split == 0:
             filler = ShardInput(session=call.session, tokens=[0] * call.num_tokens)
         else:
@@ -131,7 +140,7 @@ class ShardHost:
     def _audit(self, call: AuditCall) -> Done:
         """Teacher-forced: at each step the unsplit model sees the tokens that the split run chose."""
         kept = self._logits.pop(call.session)
-        shard = self._shard(0, self._num_layers, session := -1 - call.session)
+        shard = self._shard("reference", 0, self._num_layers, session := -1 - call.session)
         num_agree, largest = 0, 0.0
         for step, logits_V in enumerate(kept):
             tokens = call.prompt if step == 0 else (call.output[step - 1],)
@@ -149,15 +158,48 @@ class ShardHost:
             self._logits.setdefault(session, []).append(logits_V)
         return self._samplers[session].sample(logits_V)
 
-    def _shard(self, start: int, stop: int, *sessions: int) -> Shard:
-        shard = self._shards.get((start, stop))
+    def _shard(self, side: Side, start: int, stop: int, *sessions: int) -> Shard:
+        key = (start, stop, self._stored(side, start, stop))
+        shard = self._shards.get(key)
         if shard is None:
-            shard = Shard(self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device)
-            self._shards[start, stop] = shard
+            shard = self._shards[key] = self._load(*key)
         for session in sessions:
             if session not in shard.sessions:
                 shard.open(session)
         return shard
+
+    def _stored(self, side: Side, start: int, stop: int) -> WeightConfig | None:
+        """How a shard's weights are stored: with the change point at its own cut; None where nothing is quantised."""
+        if self._spec.weights is None or side == "reference":
+            return None
+        is_first, is_last = start == 0, stop == self._num_layers
+        weights = self._spec.weights
+        layers = weights.front if side == "front" else weights.back
+        embedding, head = weights.embedding if is_first else None, weights.head if is_last else None
+        if layers is None and embedding is None and head is None:
+            return None
+        return replace(weights, split=0, front=None, back=layers, embedding=embedding, head=head)
+
+    def _load(self, start: int, stop: int, stored: WeightConfig | None) -> Shard:
+        shard = Shard(self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device)
+        if stored is not None:
+            seen = self._calibrated() if needs_text(stored) else None
+            quantise_module(shard.module, stored, first_layer=start, statistics=seen)
+        return shard
+
+    def _calibrated(self) -> Statistics:
+        """What the unsplit model's layers are fed when it reads the calibration text."""
+        if self._statistics is None:
+            shard = self._load(0, self._num_layers, None)
+
+            def read() -> None:
+                for session, tokens in enumerate(self._spec.calibration):
+                    shard.open(session)
+                    shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
+                    shard.close(session)
+
+            self._statistics = collect(shard.module, read)
+        return self._statistics
 
     def _codec(self, name: str) -> Codec:
         if name not in self._codecs:

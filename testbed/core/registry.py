@@ -61,4 +61,13 @@ CODECS = Registry(
 LINKS = Registry("link model", {"basic": "testbed.network_models.link:BasicLink"})
 SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
-SEAMS = (POLICIES, CODECS, LINKS, SCHEDULERS, ROUTERS)
+QUANTISERS = Registry(
+    "quantiser",
+    {
+        "rtn": "testbed.quantization.rtn:Rtn",
+        "gptq": "testbed.quantization.gptq:Gptq",
+        "fp8": "testbed.quantization.fp8:Fp8",
+        "smoothquant": "testbed.quantization.smoothquant:SmoothQuant",
+    },
+)
+SEAMS = (POLICIES, CODECS, LINKS, SCHEDULERS, ROUTERS, QUANTISERS)

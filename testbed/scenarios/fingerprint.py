@@ -10,6 +10,7 @@ from testbed.scenarios.schema import Scenario
 
 # These say where and how a run is computed, not what happens in it.
 _WITHOUT_EFFECT = ("execution", "record")
+_SINCE_FIRST = ("weights",)  # absent means as before there was such a key, so that old names stay
 _TEXTS = ("description", "sources")  # of the scenario and of its profiles
 
 
@@ -17,6 +18,9 @@ def fingerprint(scenario: Scenario) -> str:
     """Twelve hex digits of the SHA-256 of the resolved scenario, `execution`, `record` and texts left out."""
     data = scenario.as_data()
     meaning = {key: value for key, value in data.items() if key not in _WITHOUT_EFFECT}
+    for key in _SINCE_FIRST:
+        if meaning[key] is None:
+            del meaning[key]
     meaning["costs"] = data["execution"]["costs"]
     return hashlib.sha256(json.dumps(_without_texts(meaning), sort_keys=True).encode()).hexdigest()[:12]
 

@@ -11,6 +11,7 @@ from testbed.core.registry import POLICIES, ROUTERS, SCHEDULERS
 from testbed.scenarios.base import Block, PositiveTimeNs, as_pydantic, registered
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
+from testbed.scenarios.weights import Weights
 from testbed.scenarios.workload import Workload
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
@@ -120,6 +121,7 @@ class Scenario(Block):
     ]  # pebble | a local folder | a Hugging Face id | a known shape, for modelled groups only
     tokenizer: Annotated[str, Field(min_length=1)] | None = None  # a tokenizer file, where the model's folder has none
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    weights: Weights | None = None  # None: every weight in `dtype`
     seed: int = Field(ge=0, lt=2**63)
     policy: Policy
     fleet: list[Group] = Field(min_length=1)

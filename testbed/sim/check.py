@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from testbed.actors.memory import edge_demand, free_bytes, largest_split, server_weights_bytes
+from testbed.actors.weight_plan import check_weights, weight_laws
 from testbed.core.errors import ScenarioError
 from testbed.core.units import NS_PER_S, format_si
 from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
-from testbed.scenarios.schema import Group, Scenario
+from testbed.scenarios.schema import Scenario
 from testbed.sim.requests import Request
 from testbed.sim.world import BITS, Policy, build_policies
 
@@ -22,6 +23,8 @@ def check_scenario(scenario: Scenario, source: ModelSource) -> None:
     policies = build_policies(scenario)
     if scenario.tokenizer is not None and not Path(scenario.tokenizer).exists():
         raise ScenarioError("no such tokenizer file", path="tokenizer", value=scenario.tokenizer)
+    if scenario.weights is not None:
+        check_weights(scenario.weights, source.shape)
     for index, (group, policy) in enumerate(zip(scenario.fleet, policies, strict=True)):
         if group.compute == "real" and not source.has_weights:
             raise ScenarioError(
@@ -58,7 +61,6 @@ def check_requests(scenario: Scenario, source: ModelSource, requests: Iterable[R
 
 
 def _check_split(scenario: Scenario, shape: ModelShape, index: int, split: int) -> None:
-    group = scenario.fleet[index]
     path = _split_path(scenario, index)
     if split > shape.num_layers:
         raise ScenarioError(
@@ -69,7 +71,7 @@ def _check_split(scenario: Scenario, shape: ModelShape, index: int, split: int) 
             "layers behind the cut need a server, and there is none", path=path, value=split,
             allowed=f"{shape.num_layers}, or an entry under servers",
         )  # fmt: skip
-    _check_device(group, shape, split, path, BITS[scenario.dtype])
+    _check_device(scenario, shape, index, split)
 
 
 def _split_path(scenario: Scenario, index: int) -> str:
@@ -79,9 +81,11 @@ def _split_path(scenario: Scenario, index: int) -> str:
     return f"{policy}.split" if hasattr(scenario.policy_of(group), "split") else policy
 
 
-def _check_device(group: Group, shape: ModelShape, split: int, path: str, bits: int) -> None:
+def _check_device(scenario: Scenario, shape: ModelShape, index: int, split: int) -> None:
     """One token must fit at least; longer requests that don't are out-of-memory outcomes of the run."""
-    demand, free = edge_demand(shape, split, 1, bits, bits).total_bytes, free_bytes(group.device)
+    group, path, kv_bits = scenario.fleet[index], _split_path(scenario, index), BITS[scenario.dtype]
+    weights, _ = weight_laws(scenario.weights, kv_bits)
+    demand, free = edge_demand(shape, split, 1, weights, kv_bits).total_bytes, free_bytes(group.device)
     if demand and not free:
         raise ScenarioError(
             f"group {group.name}: the reserved memory of a {group.device.name} leaves none for {split} layers",
@@ -90,7 +94,7 @@ def _check_device(group: Group, shape: ModelShape, split: int, path: str, bits: 
             allowed="0",
         )
     if demand > free:
-        most = largest_split(group.device, shape, 1, bits, bits)
+        most = largest_split(group.device, shape, 1, weights, kv_bits)
         raise ScenarioError(
             f"group {group.name}: a {group.device.name} has {format_si(free, 'B')} free, and the front of {split} "
             f"layers takes {format_si(demand, 'B')}",
@@ -102,8 +106,8 @@ def _check_device(group: Group, shape: ModelShape, split: int, path: str, bits: 
 
 def _check_servers(scenario: Scenario, shape: ModelShape, policies: Iterable[Policy]) -> None:
     splits = {split for policy in policies for split in policy.splits(shape.num_layers)} - {shape.num_layers}
-    bits = BITS[scenario.dtype]
-    weights = server_weights_bytes(shape, splits, bits) if splits else 0
+    _, back_law = weight_laws(scenario.weights, BITS[scenario.dtype])
+    weights = server_weights_bytes(shape, splits, back_law) if splits else 0
     for index, servers in enumerate(scenario.servers):
         free = free_bytes(servers.server)
         if weights > free:

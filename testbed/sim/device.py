@@ -9,6 +9,7 @@ import simpy
 from testbed.actors.edge import EdgeDevice
 from testbed.actors.energy import device_energy_j
 from testbed.actors.memory import edge_demand, free_bytes
+from testbed.actors.weights import WeightLaw
 from testbed.core.cast import DeviceEnd, LinkEnd
 from testbed.core.plan import Decision, Observation
 from testbed.models.shape import ModelShape
@@ -25,7 +26,8 @@ class Device:
     device: int
     profile: DeviceProfile
     shape: ModelShape
-    value_bits: int
+    weights: WeightLaw
+    kv_bits: int
     edge: EdgeDevice
     uplink: Link
     downlink: Link
@@ -75,7 +77,7 @@ class Device:
 
     def _demand_bytes(self, request: Request, decision: Decision) -> int:
         tokens = request.num_prompt_tokens + request.max_output_tokens
-        return edge_demand(self.shape, decision.split, tokens, self.value_bits, self.value_bits).total_bytes
+        return edge_demand(self.shape, decision.split, tokens, self.weights, self.kv_bits).total_bytes
 
     def link_ends(self) -> list[LinkEnd]:
         """The account of both directions of its link."""

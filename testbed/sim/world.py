@@ -15,6 +15,8 @@ from testbed.actors.edge import EdgeDevice, Session, Step
 from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
 from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
+from testbed.actors.weight_plan import weight_laws
+from testbed.actors.weights import WeightLaw
 from testbed.codecs.framing import Codec
 from testbed.codecs.named import make_codec
 from testbed.core.cast import Cast, DeviceEntry, ServerEnd, ServerEntry
@@ -77,6 +79,7 @@ class World:
         self.clock = Clock()
         self._shape = source.shape
         self._bits = BITS[scenario.dtype]
+        self._front_law, self._back_law = weight_laws(scenario.weights, self._bits)
         self._stop_tokens = frozenset(source.stop_token_ids)
         self._executor = executor
         self._emit = emit
@@ -167,19 +170,20 @@ class World:
             device=number,
             profile=group.device,
             shape=self._shape,
-            value_bits=self._bits,
-            edge=EdgeDevice(self._costs(group.device), port),
+            weights=self._front_law,
+            kv_bits=self._bits,
+            edge=EdgeDevice(self._costs(group.device, self._front_law), port),
             uplink=build_link(self.clock, group.link, Direction.UP, entity, seed),
             downlink=build_link(self.clock, group.link, Direction.DOWN, entity, seed),
             turn=simpy.Resource(self.clock),
         )
 
     def _server(self, number: int, group: Servers) -> _Built:
-        capacity = free_bytes(group.server) - server_weights_bytes(self._shape, self.served_splits(), self._bits)
+        capacity = free_bytes(group.server) - server_weights_bytes(self._shape, self.served_splits(), self._back_law)
         scheduler = SCHEDULERS.load(group.scheduler)(
             max_batch=group.max_batch, max_prefill_tokens=group.max_prefill_tokens, kv_capacity_bytes=capacity
         )
-        worker = CloudWorker(self._costs(group.server), self._port(self._cloud_host(number)))
+        worker = CloudWorker(self._costs(group.server, self._back_law), self._port(self._cloud_host(number)))
         server = Server(self.clock, number, worker=worker, scheduler=scheduler, emit=self._emit)
         return _Built(server=server, profile=group.server)
 
@@ -188,8 +192,8 @@ class World:
         chosen = {split for policy in self._policies for split in policy.splits(self._shape.num_layers)}
         return chosen - {self._shape.num_layers}
 
-    def _costs(self, profile: ProcessorProfile) -> CostModel:
-        return CostModel(profile=profile, shape=self._shape, weight_bits=self._bits, kv_bits=self._bits)
+    def _costs(self, profile: ProcessorProfile, weights: WeightLaw) -> CostModel:
+        return CostModel(profile=profile, shape=self._shape, weight_bits=weights, kv_bits=self._bits)
 
     def _codec(self, name: str) -> Codec:
         if name not in self._codecs:

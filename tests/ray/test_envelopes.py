@@ -19,7 +19,7 @@ CODEC = "ts-tabq(delta=0.05,entropy=rans,tau=1.0)"
 @pytest.fixture
 def hosts(small: Path) -> tuple[ShardHost, ShardHost]:
     source = from_folder(small.parent / "model")
-    spec = HostSpec(source=source, dtype="float32", sampling=SamplingConfig(greedy=True), seed=3, keep_logits=False)
+    spec = HostSpec(source=source, dtype="float32", sampling=SamplingConfig(greedy=True), keep_logits=False)
     return ShardHost(spec), ShardHost(spec)
 
 
@@ -29,7 +29,7 @@ def test_messages_carry_session_position_and_cut_and_are_taken_once(hosts: tuple
     step = edge.execute([FrontCall(session=5, split=2, codec=CODEC, tokens=(4,))])[0].value
     assert unpack_header(prefill).envelope == Envelope(session=5, position=0, split=2)
     assert unpack_header(step).envelope == Envelope(session=5, position=3, split=2)
-    item = BackItem(session=5, split=2, codec=CODEC, message=prefill)
+    item = BackItem(session=5, sampling_seed=0, split=2, codec=CODEC, message=prefill)
     cloud.execute([BackCall(items=(item,))])
     for wrong in (item, replace(item, session=6, message=step), replace(item, codec="int8", message=step)):
         with pytest.raises(CodecError):

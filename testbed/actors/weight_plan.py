@@ -1,0 +1,82 @@
+"""From a scenario's `weights:` to what hosts do and what the laws count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from testbed.actors.weights import WeightLaw, layer_matrices
+from testbed.core.errors import ModelError, ScenarioError
+from testbed.models.shape import ModelShape
+from testbed.quantization.config import LEAST_TOKENS, WeightConfig
+from testbed.quantization.formats import WeightFormat, format_of
+from testbed.scenarios.weights import Weights
+
+
+def weight_config(weights: Weights) -> WeightConfig:
+    """How the weights are stored; the change point is set per shard, with the cut that it is made for."""
+    return WeightConfig(
+        method=weights.method,
+        split=0,
+        front=_layer_format(weights, weights.front_bits),
+        back=_layer_format(weights, weights.back_bits),
+        embedding=_table_format(weights, weights.embedding_bits),
+        head=_table_format(weights, weights.head_bits),
+        act_order=weights.act_order,
+        alpha=weights.alpha,
+    )
+
+
+def weight_laws(weights: Weights | None, plain_bits: float) -> tuple[WeightLaw, WeightLaw]:
+    """The law of a front's weights and that of a back's."""
+    if weights is None:
+        return WeightLaw(plain_bits=plain_bits), WeightLaw(plain_bits=plain_bits)
+    config = weight_config(weights)
+    front, back = (
+        WeightLaw(plain_bits=plain_bits, layers=layers, embedding=config.embedding, head=config.head)
+        for layers in (config.front, config.back)
+    )
+    return front, back
+
+
+def check_weights(weights: Weights, shape: ModelShape) -> None:
+    """Raise ScenarioError for a group that is longer than a row of a matrix that it is to divide."""
+    config = weight_config(weights)
+    columns = [columns for _, columns in layer_matrices(shape)]
+    width = shape.head_matrix_params // shape.vocab_size
+    try:
+        for fmt in (config.front, config.back):
+            if fmt is not None:
+                fmt.check(columns=columns)
+        for fmt in (config.embedding, config.head):
+            if fmt is not None:
+                fmt.check(columns=[width])
+    except ModelError as error:
+        raise ScenarioError(
+            error.problem, path="weights.group_size", value=error.value, allowed=error.allowed
+        ) from None
+
+
+def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -> tuple[tuple[int, ...], ...]:
+    """Calibration texts as the model can take them: pieces of at most its positions.
+
+    Raises ScenarioError where there is too little text to say anything.
+    """
+    num_tokens = sum(map(len, tokens))
+    if num_tokens < LEAST_TOKENS:
+        problem, allowed = "the calibration text is too short", f"at least {LEAST_TOKENS} tokens"
+        raise ScenarioError(problem, path="weights.calibration", value=f"{num_tokens} tokens", allowed=allowed)
+    starts = [(text, start) for text in tokens for start in range(0, len(text), max_positions)]
+    return tuple(tuple(text[start : start + max_positions]) for text, start in starts)
+
+
+def _layer_format(weights: Weights, bits: int | None) -> WeightFormat | None:
+    if bits is None:
+        return None
+    return format_of(weights.method, bits, group_size=weights.group_size, symmetric=weights.symmetric)
+
+
+def _table_format(weights: Weights, bits: int | None) -> WeightFormat | None:
+    """Token table and LM head: rounded to nearest under every method."""
+    if bits is None:
+        return None
+    return format_of("rtn", bits, group_size=weights.group_size, symmetric=weights.symmetric)

@@ -1,0 +1,104 @@
+"""How a weight matrix is stored, and how many bits that takes: the law behind every byte of packed weights.
+
+A matrix of R rows (outputs) and C columns (inputs) at Q bits takes
+
+    R C Q + G (16 + Q) bits,   G = R ceil(C / g) groups
+
+where every group of g columns of a row has a 16-bit scale and, unless the format is symmetric, a Q-bit zero point
+[our design: the published text gives no side information]. Where g divides C, this is the method's
+B_w = P Q + (P / g)(16 + Q) with P = R C; where it doesn't, the last group of a row is shorter. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from testbed.core.errors import ModelError
+
+BITS = (2, 3, 4, 5, 6, 8)
+GROUP_SIZES = (32, 64, 128)
+SCALE_BITS = 16
+ROWS_PER_BUNDLE = 8  # rows are packed eight at a time, so that any number of bits fills whole bytes
+SMOOTH_BITS = 32  # per input channel
+WHOLE_BITS = 8  # the only width of FP8 and of SmoothQuant's W8A8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightFormat:
+    """One way to store a matrix; `group_size` None is one group a row (per output channel).
+
+    `kind` "affine" is code times scale with an integer zero point, "e4m3" the 8-bit float of OCP's FP8. With
+    `input_bits`, what is multiplied with the matrix is rounded too, per token and symmetric; with `smooth`, the matrix
+    keeps one factor per input channel that the input is divided by.
+    """
+
+    bits: int
+    group_size: int | None = None
+    symmetric: bool = False
+    kind: Literal["affine", "e4m3"] = "affine"
+    input_bits: int | None = None
+    smooth: bool = False
+
+    @property
+    def has_zero_points(self) -> bool:
+        return self.kind == "affine" and not self.symmetric
+
+    def groups(self, columns: int) -> int:
+        """Groups of one row."""
+        return 1 if self.group_size is None else -(-columns // self.group_size)
+
+    def matrix_bits(self, rows: int, columns: int) -> int:
+        """Bits of one matrix by the law; what is stored adds at most seven rows of padding."""
+        side = SCALE_BITS + (self.bits if self.has_zero_points else 0)
+        smooth_bits = columns * SMOOTH_BITS if self.smooth else 0
+        return rows * columns * self.bits + rows * self.groups(columns) * side + smooth_bits
+
+    def stored_bytes(self, rows: int, columns: int) -> int:
+        """Bytes of the tensors that hold the matrix: the law, with rows padded to whole bundles."""
+        bundles = -(-rows // ROWS_PER_BUNDLE)
+        codes = rows * columns if self.kind == "e4m3" else bundles * self.bits * columns
+        zeros = bundles * self.bits * self.groups(columns) if self.has_zero_points else 0
+        smooth = columns * SMOOTH_BITS // 8 if self.smooth else 0
+        return codes + rows * self.groups(columns) * SCALE_BITS // 8 + zeros + smooth
+
+    def check(self, *, columns: Iterable[int] = ()) -> WeightFormat:
+        """The format itself, or a ModelError for bits or a group size that don't fit rows of these lengths."""
+        _one_of("weight bits", self.bits, BITS)
+        if self.kind == "e4m3" and (self.bits != WHOLE_BITS or self.group_size is not None):
+            raise ModelError("FP8 is 8 bits with one scale a row", value=f"{self.bits} bits, group {self.group_size}")
+        if self.group_size is not None:
+            _one_of("group size", self.group_size, GROUP_SIZES)
+            shortest = min(columns, default=self.group_size)
+            if self.group_size > shortest:
+                raise ModelError(
+                    "the group is longer than a row of the model's matrices",
+                    value=self.group_size,
+                    allowed=f"at most {shortest}, or null for one group a row",
+                )
+        return self
+
+
+def format_of(method: str, bits: int, *, group_size: int | None, symmetric: bool) -> WeightFormat:
+    """The format that a method gives a decoder layer's matrices.
+
+    FP8 and SmoothQuant have one format each and take neither groups nor other widths: ModelError.
+    """
+    if method not in _WHOLE:
+        return WeightFormat(bits=bits, group_size=group_size, symmetric=symmetric).check()
+    if bits != WHOLE_BITS or group_size is not None:
+        problem = f"{method} has one format: 8 bits with one scale a row"
+        raise ModelError(problem, value=f"{bits} bits, group size {group_size}", allowed="8 bits, group size null")
+    return _WHOLE[method]
+
+
+_WHOLE: Mapping[str, WeightFormat] = {
+    "fp8": WeightFormat(bits=8, symmetric=True, kind="e4m3"),
+    "smoothquant": WeightFormat(bits=8, symmetric=True, input_bits=8, smooth=True),
+}
+
+
+def _one_of(what: str, value: int, allowed: tuple[int, ...]) -> None:
+    if value not in allowed:
+        raise ModelError(f"no such {what}", value=value, allowed=[str(item) for item in allowed])

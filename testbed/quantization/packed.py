@@ -1,0 +1,92 @@
+"""Layers that compute from packed weights and never keep a full-precision copy.
+
+A product runs tile by tile: at most `TILE_WEIGHTS` weights are dequantised at a time and dropped after use. A matrix
+of one tile gives exactly what `torch.nn.functional.linear` gives on the dequantised weight; more tiles are blocks of
+its output, equal up to the order of sums inside the library's product.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from testbed.quantization.formats import ROWS_PER_BUNDLE
+from testbed.quantization.stores import Store
+
+TILE_WEIGHTS = 2**22  # 16 MiB of float32
+
+
+class PackedLinear(nn.Module):
+    """y = x W^T + b with a packed W [out, in]; x [..., in].
+
+    Computes in the input's dtype. Where the format says so, the input is first divided by `smooth` [in] and rounded
+    per token.
+    """
+
+    bias: torch.Tensor | None
+    smooth: torch.Tensor | None
+
+    def __init__(self, store: Store, bias: torch.Tensor | None, *, smooth: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.store = store
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        self.register_buffer("smooth", smooth)
+
+    @property
+    def in_features(self) -> int:
+        return self.store.columns
+
+    @property
+    def out_features(self) -> int:
+        return self.store.rows
+
+    def dequantised(self) -> torch.Tensor:
+        """The whole weight as it acts on the layer's input, float32 [out, in]: a copy, for tests and tables."""
+        weight = self.store.dequantised(0, self.store.rows)
+        return weight if self.smooth is None else weight / self.smooth
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.smooth is not None:
+            x = x / self.smooth.to(x.dtype)
+        if self.store.format.input_bits is not None:
+            x = round_per_token(x, self.store.format.input_bits)
+        tiles = [
+            functional.linear(x, self.store.dequantised(start, stop).to(x.dtype), self._bias(start, stop, x.dtype))
+            for start, stop in _tiles(self.store.rows, self.store.columns)
+        ]
+        return tiles[0] if len(tiles) == 1 else torch.cat(tiles, dim=-1)
+
+    def _bias(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor | None:
+        return None if self.bias is None else self.bias[start:stop].to(dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features} -> {self.out_features}, {self.store.format}"
+
+
+class PackedEmbedding(nn.Module):
+    """Rows of a packed table by token id, in `dtype`, times `scale` (Gemma's; 1 elsewhere)."""
+
+    def __init__(self, store: Store, *, dtype: torch.dtype, scale: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.store, self._dtype = store, dtype
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        rows = self.store.gather(ids.reshape(-1)).to(self._dtype).view(*ids.shape, self.store.columns)
+        scale = self._buffers["scale"]
+        return rows if scale is None else rows * scale.to(self._dtype)
+
+
+def round_per_token(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Each row of x on its own symmetric grid of 2^Q - 1 values, max|x| the outermost."""
+    largest = 2 ** (bits - 1) - 1
+    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=torch.finfo(torch.float32).tiny) / largest
+    rounded: torch.Tensor = torch.round(x.float() / scale).clamp(-largest, largest) * scale
+    return rounded.to(x.dtype)
+
+
+def _tiles(rows: int, columns: int) -> list[tuple[int, int]]:
+    """Whole bundles of rows, at most TILE_WEIGHTS weights each."""
+    height = max(1, TILE_WEIGHTS // (ROWS_PER_BUNDLE * columns)) * ROWS_PER_BUNDLE
+    return [(start, min(start + height, rows)) for start in range(0, rows, height)]

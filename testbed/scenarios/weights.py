@@ -1,0 +1,53 @@
+"""How a scenario stores weights: one-point split compression, front and back each at their own precision."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from testbed.core.errors import ScenarioError
+from testbed.core.registry import QUANTISERS
+from testbed.scenarios.base import Block, as_pydantic, registered
+
+Bits = Literal[2, 3, 4, 5, 6, 8]
+_METHODS_OF_ONE_FORMAT = ("fp8", "smoothquant")  # 8 bits, one scale a row
+_METHODS_WITH_TEXT = ("gptq", "smoothquant")
+
+
+class Weights(Block):
+    """Bits of the layers before the cut (front) and behind it (back); null leaves them in the scenario's dtype.
+
+    `group_size` null is one group a row. `calibration` are texts for the methods that need some.
+    """
+
+    method: Annotated[str, registered(QUANTISERS)] = "rtn"
+    front_bits: Bits | None = None
+    back_bits: Bits | None = None
+    embedding_bits: Bits | None = None
+    head_bits: Bits | None = None
+    group_size: Literal[32, 64, 128] | None = None
+    symmetric: bool = False
+    act_order: bool = False  # of gptq
+    alpha: float = Field(default=0.85, ge=0, le=1)  # of smoothquant
+    calibration: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> Self:
+        if self.method in _METHODS_OF_ONE_FORMAT:
+            for key in ("front_bits", "back_bits"):
+                if getattr(self, key) not in {None, 8}:
+                    raise _at(key, f"{self.method} has one width", getattr(self, key), "8 or null")
+            if self.group_size is not None:
+                raise _at("group_size", f"{self.method} has one scale a row", self.group_size, "null")
+        if self.method in _METHODS_WITH_TEXT and self.changes_layers and not self.calibration:
+            raise _at("calibration", f"{self.method} needs calibration text", [], "at least one text")
+        return self
+
+    @property
+    def changes_layers(self) -> bool:
+        return self.front_bits is not None or self.back_bits is not None
+
+
+def _at(key: str, problem: str, value: object, allowed: str) -> Exception:
+    return as_pydantic(ScenarioError(problem, path=key, value=value, allowed=allowed))
