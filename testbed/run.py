@@ -154,6 +154,7 @@ class _Running:
             devices=[device.end(world.clock.now_ns) for device in world.devices],
             servers=world.server_ends(world.clock.now_ns),
             links=[end for device in world.devices for end in device.link_ends()],
+            assumed_sizes=sorted(world.assumed_sizes),
             quality=quality,
             texts=_texts(self.prepared, world.answers),
         )

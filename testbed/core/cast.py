@@ -88,5 +88,6 @@ class RunEnd:
     devices: Sequence[DeviceEnd]
     servers: Sequence[ServerEnd]
     links: Sequence[LinkEnd]
+    assumed_sizes: Sequence[str]  # codecs whose message sizes modelled groups assumed, as they follow the content
     quality: Mapping[int, Quality]  # by request
     texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer

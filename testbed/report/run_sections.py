@@ -40,12 +40,20 @@ def provenance(run: Run) -> Markup:
     pairs: list[tuple[str, object]] = [
         ("Real", _told(run, "shards of the model ran; tokens, texts and payload bytes are theirs", real=True)),
         ("Modelled", _told(run, "times and bytes from cost and payload laws; no shard ran", real=False)),
+        *_assumed(run.summary),
         ("Links", "modelled for every group: rate, delay, jitter, loss and queue in virtual time"),
         ("Times", _times(run.summary)),
         ("Energy", "modelled from the profiles' powers and the busy times"),
         ("Wall clock", f"{words.seconds(run.summary['wall_s'])}, measured where this ran: the only such time here"),
     ]
     return section("What was real and what was modelled", facts(pairs))
+
+
+def _assumed(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
+    if not summary["assumed_sizes"]:
+        return []
+    told = f"sizes of modelled messages by {words.assumed_codecs(summary)}: from the codec's settings, not from content"
+    return [("Assumed", told)]
 
 
 def _told(run: Run, meaning: str, *, real: bool) -> str:

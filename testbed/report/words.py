@@ -88,3 +88,8 @@ def groups_of(summary: Mapping[str, Any], *, real: bool) -> str:
 def num_requests(summary: Mapping[str, Any]) -> int:
     """All that arrived."""
     return sum(int(summary[outcome]) for outcome in ("completed", "oom", "failed", "incomplete"))
+
+
+def assumed_codecs(summary: Mapping[str, Any]) -> str:
+    """The codecs whose sizes modelled groups assumed, in a row."""
+    return ", ".join(summary["assumed_sizes"])

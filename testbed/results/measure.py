@@ -62,6 +62,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
             "servers": _sum_by_kind(tables.server_totals, "energy_j"),
         },
         "breakdown_s": breakdown(completed),
+        "assumed_sizes": list(end.assumed_sizes),
         "quality": quality(requests),
         "by_group": _by_group(tables),
         "duration_s": duration_s,

@@ -87,6 +87,7 @@ class World:
         self._policy_states: dict[int, Any] = {}
         self._router = ROUTERS.load(scenario.router)()
         self._codecs: dict[str, Codec] = {}
+        self.assumed_sizes: set[str] = set()  # codecs of modelled requests whose messages' size follows the content
         self.answers: dict[int, Answer] = {}  # of completed real requests
         self.audits: dict[int, Promise] = {}
         self.admission = Gate(self.clock, Rank.ADMISSION)
@@ -118,6 +119,9 @@ class World:
         device.take(request, decision)
         number = -1 if server is None else server.server
         trace.admitted(self.clock.now_ns, split=decision.split, codec=decision.codec, server=number)
+        codec = self._codec(decision.codec)
+        if request.prompt is None and 0 < decision.split < self._shape.num_layers and not codec.is_fixed_size:
+            self.assumed_sizes.add(decision.codec)
         return Journey(
             clock=self.clock,
             request=request,
@@ -126,7 +130,7 @@ class World:
                 sampling_seed=request.sampling_seed,
                 split=decision.split,
                 codec_name=decision.codec,
-                codec=self._codec(decision.codec),
+                codec=codec,
             ),
             device=device,
             server=server,

@@ -275,6 +275,7 @@ def _end(cast: Cast, events: list[Event], cut_ns: int | None, text: str) -> RunE
             for entry in cast.servers
         ],
         links=[_link_end(entry.device, direction, events) for entry in cast.devices for direction in ("up", "down")],
+        assumed_sizes=[],
         quality={
             request: Quality(num_tokens=20, num_agree=20 - request % 3, max_logit_difference=0.01 * (1 + request))
             for request in answered

@@ -30,11 +30,22 @@ END = RunEnd(
     devices=[],
     servers=[],
     links=[],
+    assumed_sizes=[],
     quality={},
     texts={},
 )
 KEYS = {
-    *("event_digest", "deterministic", "complete", "reason", "completed", "oom", "failed", "incomplete"),
+    *(
+        "event_digest",
+        "deterministic",
+        "complete",
+        "reason",
+        "assumed_sizes",
+        "completed",
+        "oom",
+        "failed",
+        "incomplete",
+    ),
     *("ttft_s", "tpot_s", "e2e_s", "goodput", "tokens_per_s", "bytes_up", "bytes_down", "wire_bytes_up"),
     *("wire_bytes_down", "retransmissions", "servers", "energy_j", "breakdown_s", "quality", "by_group"),
     *("duration_s", "wall_s"),

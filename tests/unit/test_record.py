@@ -54,6 +54,7 @@ def _end(**changes: object) -> RunEnd:
         devices=[],
         servers=[],
         links=[],
+        assumed_sizes=[],
         quality={},
         texts={},
     )
