@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +45,16 @@ def second_node(cluster: Cluster) -> Iterator[Any]:
 
 
 def kill_node(cluster: Cluster, node: Any) -> Callable[[WatchedPool], None]:
-    """Ends all processes of a node at once, as a power cut would."""
+    """Ends all processes of a node at once, as a power cut would.
+
+    Ray ends the node's own processes; a host there notices later, and would go on answering until then.
+    """
 
     def disturb(pool: WatchedPool) -> None:
-        assert [place.node_id for place in pool.places.values() if place is not None].count(node.node_id) == 1
+        (host,) = [place for place in pool.places.values() if place is not None and place.node_id == node.node_id]
         cluster.remove_node(node, allow_graceful=False)
+        with suppress(ProcessLookupError):
+            os.kill(host.pid, signal.SIGKILL)
 
     return disturb
 
