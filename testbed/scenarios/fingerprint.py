@@ -10,7 +10,7 @@ from testbed.scenarios.schema import Scenario
 
 # These say where and how a run is computed, not what happens in it.
 _WITHOUT_EFFECT = ("execution", "record")
-_SINCE_FIRST = ("weights",)  # absent means as before there was such a key, so that old names stay
+_SINCE_FIRST = ("weights", "kv")  # absent means as before there was such a key, so that old names stay
 _TEXTS = ("description", "sources")  # of the scenario and of its profiles
 
 
