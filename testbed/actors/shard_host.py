@@ -177,16 +177,22 @@ class ShardHost:
         return shard
 
     def _stored(self, side: Side, start: int, stop: int) -> WeightConfig | None:
-        """How a shard's weights are stored: with the change point at its own cut; None where nothing is quantised."""
-        if self._spec.weights is None or side == "reference":
-            return None
-        is_first, is_last = start == 0, stop == self._num_layers
+        """How a shard's weights are stored and its inputs rounded, with the change point at its own cut.
+
+        None where everything stays as it is.
+        """
         weights = self._spec.weights
-        layers = weights.front if side == "front" else weights.back
-        embedding, head = weights.embedding if is_first else None, weights.head if is_last else None
-        if layers is None and embedding is None and head is None:
+        if weights is None or side == "reference":
             return None
-        return replace(weights, split=0, front=None, back=layers, embedding=embedding, head=head)
+        is_front = side == "front"
+        layers = weights.front if is_front else weights.back
+        inputs = weights.front_inputs if is_front else weights.back_inputs
+        embedding = weights.embedding if start == 0 else None
+        head = weights.head if stop == self._num_layers else None
+        if layers is None and inputs is None and embedding is None and head is None:
+            return None
+        own = replace(weights, split=0, front=None, front_inputs=None, embedding=embedding, head=head)
+        return replace(own, back=layers, back_inputs=inputs)
 
     def _kv_bits(self, side: Side) -> int | None:
         if side == "reference":

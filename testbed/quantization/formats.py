@@ -29,16 +29,14 @@ WHOLE_BITS = 8  # the only width of FP8 and of SmoothQuant's W8A8
 class WeightFormat:
     """One way to store a matrix; `group_size` None is one group a row (per output channel).
 
-    `kind` "affine" is code times scale with an integer zero point, "e4m3" the 8-bit float of OCP's FP8. With
-    `input_bits`, what is multiplied with the matrix is rounded too, per token and symmetric; with `smooth`, the matrix
-    keeps one factor per input channel that the input is divided by.
+    `kind` "affine" is code times scale with an integer zero point, "e4m3" the 8-bit float of OCP's FP8. With `smooth`,
+    the matrix keeps one factor per input channel that the input is divided by.
     """
 
     bits: int
     group_size: int | None = None
     symmetric: bool = False
     kind: Literal["affine", "e4m3"] = "affine"
-    input_bits: int | None = None
     smooth: bool = False
 
     @property
@@ -68,15 +66,29 @@ class WeightFormat:
         _one_of("weight bits", self.bits, BITS)
         if self.kind == "e4m3" and (self.bits != WHOLE_BITS or self.group_size is not None):
             raise ModelError("FP8 is 8 bits with one scale a row", value=f"{self.bits} bits, group {self.group_size}")
-        if self.group_size is not None:
-            _one_of("group size", self.group_size, GROUP_SIZES)
-            shortest = min(columns, default=self.group_size)
-            if self.group_size > shortest:
-                raise ModelError(
-                    "the group is longer than a row of the model's matrices",
-                    value=self.group_size,
-                    allowed=f"at most {shortest}, or null for one group a row",
-                )
+        _check_group(self.group_size, columns, "one group a row")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationFormat:
+    """How a layer's input is rounded before it is multiplied: per token, and per group of channels where there are any.
+
+    `group_size` None is one grid a token. `clip` is the share of a group's range that its grid spans. Inputs live for
+    one product only, so this takes no memory of its own and saves none.
+    """
+
+    bits: int
+    group_size: int | None = None
+    symmetric: bool = True
+    clip: float = 1.0
+
+    def check(self, *, columns: Iterable[int] = ()) -> ActivationFormat:
+        """The format itself, or a ModelError for what doesn't fit inputs of so many channels."""
+        _one_of("activation bits", self.bits, BITS)
+        if not 0 < self.clip <= 1:
+            raise ModelError("activations keep no such share of their range", value=self.clip, allowed="0 < clip <= 1")
+        _check_group(self.group_size, columns, "one grid a token")
         return self
 
 
@@ -93,10 +105,30 @@ def format_of(method: str, bits: int, *, group_size: int | None, symmetric: bool
     return _WHOLE[method]
 
 
+def inputs_of(method: str) -> ActivationFormat | None:
+    """How a method rounds the inputs of the layers that it packs, where nothing else is said."""
+    return _INPUTS.get(method)
+
+
 _WHOLE: Mapping[str, WeightFormat] = {
     "fp8": WeightFormat(bits=8, symmetric=True, kind="e4m3"),
-    "smoothquant": WeightFormat(bits=8, symmetric=True, input_bits=8, smooth=True),
+    "smoothquant": WeightFormat(bits=8, symmetric=True, smooth=True),
 }
+
+_INPUTS: Mapping[str, ActivationFormat] = {"smoothquant": ActivationFormat(bits=8)}
+
+
+def _check_group(group_size: int | None, columns: Iterable[int], whole: str) -> None:
+    if group_size is None:
+        return
+    _one_of("group size", group_size, GROUP_SIZES)
+    shortest = min(columns, default=group_size)
+    if group_size > shortest:
+        raise ModelError(
+            "the group is longer than a row of the model's matrices",
+            value=group_size,
+            allowed=f"at most {shortest}, or null for {whole}",
+        )
 
 
 def _one_of(what: str, value: int, allowed: tuple[int, ...]) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from testbed.quantization.formats import ROWS_PER_BUNDLE
+from testbed.quantization.activations import round_inputs
+from testbed.quantization.formats import ROWS_PER_BUNDLE, ActivationFormat
 from testbed.quantization.stores import Store
 
 TILE_WEIGHTS = 2**22  # 16 MiB of float32
@@ -20,18 +21,20 @@ TILE_WEIGHTS = 2**22  # 16 MiB of float32
 class PackedLinear(nn.Module):
     """y = x W^T + b with a packed W [out, in]; x [..., in].
 
-    Computes in the input's dtype. Where the format says so, the input is first divided by `smooth` [in] and rounded
-    per token.
+    Computes in the input's dtype. The input is first divided by `smooth` [in] and rounded as `inputs` says, where there
+    are such.
     """
 
     bias: torch.Tensor | None
     smooth: torch.Tensor | None
+    inputs: ActivationFormat | None
 
     def __init__(self, store: Store, bias: torch.Tensor | None, *, smooth: torch.Tensor | None = None) -> None:
         super().__init__()
         self.store = store
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         self.register_buffer("smooth", smooth)
+        self.inputs = None
 
     @property
     def in_features(self) -> int:
@@ -49,8 +52,8 @@ class PackedLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.smooth is not None:
             x = x / self.smooth.to(x.dtype)
-        if self.store.format.input_bits is not None:
-            x = round_per_token(x, self.store.format.input_bits)
+        if self.inputs is not None:
+            x = round_inputs(x, self.inputs)
         tiles = [
             functional.linear(x, self.store.dequantised(start, stop).to(x.dtype), self._bias(start, stop, x.dtype))
             for start, stop in _tiles(self.store.rows, self.store.columns)
@@ -76,14 +79,6 @@ class PackedEmbedding(nn.Module):
         rows = self.store.gather(ids.reshape(-1)).to(self._dtype).view(*ids.shape, self.store.columns)
         scale = self._buffers["scale"]
         return rows if scale is None else rows * scale.to(self._dtype)
-
-
-def round_per_token(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Each row of x on its own symmetric grid of 2^Q - 1 values, max|x| the outermost."""
-    largest = 2 ** (bits - 1) - 1
-    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=torch.finfo(torch.float32).tiny) / largest
-    rounded: torch.Tensor = torch.round(x.float() / scale).clamp(-largest, largest) * scale
-    return rounded.to(x.dtype)
 
 
 def _tiles(rows: int, columns: int) -> list[tuple[int, int]]:

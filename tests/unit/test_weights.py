@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from testbed.core.work import Work
 from testbed.models.families import shape_of
 from testbed.models.known_shapes import KNOWN_CONFIGS
 from testbed.models.source import resolve
-from testbed.quantization.formats import WeightFormat
+from testbed.quantization.formats import ActivationFormat, WeightFormat
 from testbed.scenarios.fingerprint import fingerprint
 from testbed.scenarios.load import load_profile, load_scenario
 from testbed.scenarios.schema import Scenario
@@ -112,8 +113,21 @@ def test_the_scenarios_key_is_what_hosts_are_told() -> None:
     assert config.embedding is None
     assert config.head == WeightFormat(bits=6, group_size=64, symmetric=True)
     smooth = weight_config(Weights(method="smoothquant", front_bits=8, calibration=["a"]))
-    assert smooth.front is not None
-    assert smooth.front.input_bits == 8
+    assert smooth.inputs_of_layer(-1) == ActivationFormat(bits=8)
+    assert smooth.inputs_of_layer(0) is None
+
+
+def test_activation_keys_are_what_hosts_are_told() -> None:
+    keys = {"activation_group_size": 32, "activation_symmetric": False, "activation_clip": 0.9}
+    config = weight_config(Weights(front_activation_bits=8, back_activation_bits=4, **keys))
+    back = ActivationFormat(bits=4, group_size=32, symmetric=False, clip=0.9)
+    assert (config.front, config.back) == (None, None)
+    assert (config.front_inputs, config.back_inputs) == (replace(back, bits=8), back)
+
+
+def test_rounding_activations_takes_no_memory_and_saves_none() -> None:
+    rounded, plain = (weight_laws(weights, 16) for weights in (Weights(front_activation_bits=4), Weights()))
+    assert rounded == plain == weight_laws(None, 16)
 
 
 def test_calibration_text_is_cut_to_what_the_model_can_place() -> None:
@@ -139,6 +153,14 @@ def _refusal(tmp_path: Path, weights: Any) -> str:
         ({"method": "gptq", "back_bits": 4}, "weights.calibration: gptq needs calibration text"),
         ({"frontbits": 4}, "weights.frontbits: unknown key"),
         ({"alpha": 2}, "weights.alpha: "),
+        ({"back_activation_bits": 7}, "weights.back_activation_bits: not one of the choices (got 7)"),
+        ({"activation_clip": 0}, "weights.activation_clip: "),
+        (
+            {"front_bits": 4, "activation_clip": 0.9},
+            "weights.activation_clip: no activations are rounded (got 0.9); allowed: 1.0, or bits under "
+            "front_activation_bits or back_activation_bits",
+        ),
+        ({"activation_symmetric": False}, "weights.activation_symmetric: no activations are rounded (got False)"),
     ],
 )
 def test_weights_that_do_not_fit(tmp_path: Path, weights: Any, expected: str) -> None:
@@ -152,6 +174,9 @@ def test_a_group_longer_than_a_row_is_refused() -> None:
     for key in ("front_bits", "back_bits", "embedding_bits", "head_bits"):
         with pytest.raises(ScenarioError, match=r"weights\.group_size: the group is longer .*got 128.*at most 64"):
             check_weights(Weights(**{key: 4}, group_size=128), narrow)
+    for key in ("front_activation_bits", "back_activation_bits"):
+        with pytest.raises(ScenarioError, match=r"weights\.activation_group_size: the group is longer .*at most 64"):
+            check_weights(Weights(**{key: 4}, activation_group_size=128), narrow)
 
 
 def test_a_scenario_without_the_key_keeps_its_name(tmp_path: Path) -> None:
