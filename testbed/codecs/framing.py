@@ -30,6 +30,7 @@ _HEADER = struct.Struct("<BBBBHIHIf")
 HEADER_BYTES = _HEADER.size
 CRC_BYTES = 4
 OVERHEAD_BYTES = HEADER_BYTES + CRC_BYTES
+SEAL_OVERHEAD_BYTES = 4 + 16  # a sealed message's counter and tag (seal.py)
 
 
 class CodecError(TestbedError):
