@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from testbed.codecs.agreed import NOTHING, Agreed
@@ -25,6 +27,15 @@ from testbed.codecs.sparse import Sparse, Threshold, bits_of, read_sparse, spars
 from testbed.codecs.stages import INFINITY_BITS, Stage
 
 _NO_TAU = np.float32(np.inf)
+
+
+class Sections(NamedTuple):
+    """Bytes of a message by what they hold: header and checksum, values split off, scales and widths, the rest."""
+
+    frame: int
+    sparse: int
+    side: int
+    payload: int
 
 
 class Pipeline:
@@ -85,6 +96,16 @@ class Pipeline:
             raise CodecError("the checksum is not the message's, or the session agreed on something else")
         self._check(header, envelope)
         return self._decoded(header, data[HEADER_BYTES:-CRC_BYTES])
+
+    def sections(self, message: bytes) -> Sections:
+        """Where the bytes of a message of this codec went; `message` is one that `decode` takes."""
+        header = unpack_header(message)
+        body, sparse_bytes = np.frombuffer(message, np.uint8)[HEADER_BYTES:-CRC_BYTES], 0
+        if header.has_sparse:
+            shape = (header.num_tokens, header.hidden_size)
+            sparse_bytes = read_sparse(body, *shape, is_half=header.half_sparse, tau=header.tau).size_bytes
+        side_bytes = self._stage.side_nbytes(header.num_tokens)
+        return Sections(OVERHEAD_BYTES, sparse_bytes, side_bytes, body.size - sparse_bytes - side_bytes)
 
     def nbytes(self, num_tokens: int, hidden_size: int) -> int:
         if self._modelled_bits is None:
