@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+import numpy.typing as npt
 
 from testbed.codecs.compiling import announce, kernels
 from testbed.codecs.framing import CodecError, F32Array, U8Array
@@ -12,16 +11,17 @@ from testbed.codecs.reference import FULL_WIDTH, TabqSetting, stripe_bytes
 from testbed.codecs.stages import (
     SCALE_BYTES,
     ZERO_BYTES,
+    Blocks,
     Coded,
     Side,
     Streams,
-    StreamSizes,
     checked_scales,
     checked_zeros,
 )
 
 _PLAIN, _ASYMMETRIC, _REQUANTISED, _ASYMMETRIC_REQUANTISED = 6, 7, 8, 9  # stage numbers
 _NIBBLES = np.stack([np.arange(256) & 0x0F, np.arange(256) >> 4], axis=1).astype(np.uint8)
+_NOTHING = np.empty(0, np.uint8)
 _TOP = 2**FULL_WIDTH - 1
 _IS_WIDTH = np.isin(np.arange(16), [0, 2, 3, 4, 5, 6, 7, 8])
 
@@ -37,6 +37,7 @@ class TabqStage:
     def __init__(self, setting: TabqSetting) -> None:
         self._setting = setting
         self.stage_id = _REQUANTISED if setting.requantise else _PLAIN
+        self.keys = tuple(range(setting.qmin, setting.qmax + 1))
 
     def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded:
         announce("kernel_encode")
@@ -60,25 +61,23 @@ class TabqStage:
         return kernels().tabq_unpack(side.widths, side.scales, payload, hidden_size, self._setting.requantise)
 
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams:
-        """A stream for each width that occurs, since every width has an alphabet and a law of its own."""
+        """A block for each width that occurs, since every width has an alphabet and a law of its own."""
         announce("kernel_encode")
         widths_N, scales_N, symbols_ND, planes, num_above = kernels().tabq_symbols(hidden_ND, tau_bits, self._setting)
         packed_nbytes = _num_planes(widths_N) * stripe_bytes(hidden_ND.shape[1])
-        return Streams(_side(widths_N, scales_N), _by_width(symbols_ND, widths_N), planes, num_above, packed_nbytes)
+        blocks = _blocks(widths_N, hidden_ND.shape[1])
+        symbols = _by_width(symbols_ND, widths_N, blocks)
+        return Streams(_side(widths_N, scales_N), symbols, blocks, planes, num_above, packed_nbytes)
 
-    def stream_sizes(self, side: Side, num_tokens: int, hidden_size: int) -> StreamSizes:
-        rows = np.bincount(side.widths, minlength=FULL_WIDTH + 1).tolist()
-        present = _present(side.widths)
-        return StreamSizes(
-            counts=[rows[width] * hidden_size for width in present],
-            alphabets=[min(2 ** (width + 1) - 1, 256) for width in present],
-            rest_bytes=rows[FULL_WIDTH] * stripe_bytes(hidden_size),
-        )
+    def alphabet(self, key: int) -> int:
+        return min((2 << key) - 1, 256)
 
-    def from_streams(
-        self, side: Side, streams: Sequence[U8Array], rest: U8Array, num_tokens: int, hidden_size: int
-    ) -> F32Array:
-        symbols_ND = _rejoined(streams, side.widths, hidden_size)
+    def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
+        num_full = int(np.count_nonzero(side.widths == FULL_WIDTH))
+        return _blocks(side.widths, hidden_size), num_full * stripe_bytes(hidden_size)
+
+    def from_streams(self, side: Side, symbols: U8Array, rest: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        symbols_ND = _in_order(symbols, side.widths, hidden_size)
         announce("kernel_decode")
         return kernels().tabq_values(side.widths, side.scales, symbols_ND, rest, self._setting.requantise)
 
@@ -95,6 +94,7 @@ class AsymmetricTabqStage:
     def __init__(self, setting: TabqSetting) -> None:
         self._setting = setting
         self.stage_id = _ASYMMETRIC_REQUANTISED if setting.requantise else _ASYMMETRIC
+        self.keys = tuple(range(setting.qmin, setting.qmax + 1))
 
     def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded:
         widths_N, side, codes_ND, num_above = self._coded(hidden_ND, tau_bits)
@@ -119,19 +119,20 @@ class AsymmetricTabqStage:
         return self._values(side, kernels().unpack_rows(payload, side.widths, hidden_size))
 
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams:
+        """A block for each width that occurs, as without zero points."""
         widths_N, side, codes_ND, num_above = self._coded(hidden_ND, tau_bits)
         packed_nbytes = _string_nbytes(widths_N, hidden_ND.shape[1])
-        return Streams(side, _by_width(codes_ND, widths_N), np.empty(0, np.uint8), num_above, packed_nbytes)
+        blocks = _blocks(widths_N, hidden_ND.shape[1])
+        return Streams(side, _by_width(codes_ND, widths_N, blocks), blocks, _NOTHING, num_above, packed_nbytes)
 
-    def stream_sizes(self, side: Side, num_tokens: int, hidden_size: int) -> StreamSizes:
-        rows = np.bincount(side.widths, minlength=FULL_WIDTH + 1).tolist()
-        present = _present(side.widths)
-        return StreamSizes([rows[width] * hidden_size for width in present], [2**width for width in present], 0)
+    def alphabet(self, key: int) -> int:
+        return 1 << key
 
-    def from_streams(
-        self, side: Side, streams: Sequence[U8Array], rest: U8Array, num_tokens: int, hidden_size: int
-    ) -> F32Array:
-        return self._values(side, _rejoined(streams, side.widths, hidden_size))
+    def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
+        return _blocks(side.widths, hidden_size), 0
+
+    def from_streams(self, side: Side, symbols: U8Array, rest: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        return self._values(side, _in_order(symbols, side.widths, hidden_size))
 
     def _coded(self, hidden_ND: F32Array, tau_bits: int) -> tuple[U8Array, bytes, U8Array, int]:
         announce("kernel_asymmetric")
@@ -145,27 +146,32 @@ class AsymmetricTabqStage:
         return kernels().asymmetric_values(side.widths, side.scales, side.zeros, codes_ND, requantised)
 
 
-def _by_width(symbols_ND: U8Array, widths_N: U8Array) -> list[U8Array]:
-    """The symbols of the rows of each width that occurs."""
-    present = _present(widths_N)
-    if len(present) == 1 and widths_N.all():
-        return [symbols_ND.reshape(-1)]
-    return [symbols_ND[widths_N == width].reshape(-1) for width in present]
+def _by_width(symbols_ND: U8Array, widths_N: U8Array, blocks: Blocks) -> U8Array:
+    """The symbols of all rows but those of zeros, row by row, the narrowest first."""
+    if blocks.rows != [widths_N.size]:
+        symbols_ND = symbols_ND[_order(widths_N)]
+    return symbols_ND.reshape(-1)
 
 
-def _rejoined(streams: Sequence[U8Array], widths_N: U8Array, hidden_size: int) -> U8Array:
-    present = _present(widths_N)
-    if len(present) == 1 and widths_N.all():
-        return streams[0].reshape(widths_N.size, hidden_size)
-    symbols_ND = np.zeros((widths_N.size, hidden_size), np.uint8)
-    for width, stream in zip(present, streams, strict=True):
-        symbols_ND[widths_N == width] = stream.reshape(-1, hidden_size)
+def _in_order(symbols: U8Array, widths_N: U8Array, hidden_size: int) -> U8Array:
+    """The inverse of `_by_width`."""
+    symbols_ND = symbols.reshape(-1, hidden_size) if hidden_size else np.empty((widths_N.size, 0), np.uint8)
+    if _blocks(widths_N, hidden_size).rows != [widths_N.size]:
+        by_width_ND, symbols_ND = symbols_ND, np.zeros((widths_N.size, hidden_size), np.uint8)
+        symbols_ND[_order(widths_N)] = by_width_ND
     return symbols_ND
 
 
-def _present(widths_N: U8Array) -> list[int]:
-    """The widths that occur, rows of zeros apart."""
-    return sorted(set(widths_N.tolist()) - {0})
+def _blocks(widths_N: U8Array, hidden_size: int) -> Blocks:
+    """A block for each width that occurs, rows of zeros apart."""
+    rows = np.bincount(widths_N, minlength=FULL_WIDTH + 1).tolist()
+    present = [width for width in range(1, FULL_WIDTH + 1) if rows[width]]
+    return Blocks(present, [rows[width] for width in present], hidden_size)
+
+
+def _order(widths_N: U8Array) -> npt.NDArray[np.intp]:
+    """Rows by width, those of zeros left out."""
+    return np.argsort(widths_N, kind="stable")[int(np.count_nonzero(widths_N == 0)) :]
 
 
 def _num_planes(widths_N: U8Array) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from testbed.codecs.compiling import announce, kernels
@@ -11,11 +9,11 @@ from testbed.codecs.framing import F32Array, U8Array
 from testbed.codecs.stages import (
     SCALE_BYTES,
     ZERO_BYTES,
+    Blocks,
     Coded,
     FixedStage,
     Side,
     Streams,
-    StreamSizes,
     checked_scales,
     checked_zeros,
 )
@@ -63,19 +61,21 @@ class UniformStage(FixedStage):
             return super().streams(hidden_ND, tau_bits)
         side, codes_ND, num_above = self._coded(hidden_ND, tau_bits)
         packed_nbytes = hidden_ND.shape[0] * self.row_nbytes(hidden_ND.shape[1])
-        return Streams(side, [codes_ND.reshape(-1)], _NOTHING, num_above, packed_nbytes)
+        blocks = Blocks([0], [hidden_ND.shape[0]], hidden_ND.shape[1])
+        return Streams(side, codes_ND.reshape(-1), blocks, _NOTHING, num_above, packed_nbytes)
 
-    def stream_sizes(self, side: Side, num_tokens: int, hidden_size: int) -> StreamSizes:
-        if self._bits in _WHOLE_BYTES:
-            return super().stream_sizes(side, num_tokens, hidden_size)
-        return StreamSizes([num_tokens * hidden_size], [2**self._bits], 0)
+    def alphabet(self, key: int) -> int:
+        return 256 if self._bits in _WHOLE_BYTES else 1 << self._bits
 
-    def from_streams(
-        self, side: Side, streams: Sequence[U8Array], rest: U8Array, num_tokens: int, hidden_size: int
-    ) -> F32Array:
+    def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
         if self._bits in _WHOLE_BYTES:
-            return super().from_streams(side, streams, rest, num_tokens, hidden_size)
-        return self._values(side, streams[0].reshape(num_tokens, hidden_size))
+            return super().blocks(side, num_tokens, hidden_size)
+        return Blocks([0], [num_tokens], hidden_size), 0
+
+    def from_streams(self, side: Side, symbols: U8Array, rest: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        if self._bits in _WHOLE_BYTES:
+            return super().from_streams(side, symbols, rest, num_tokens, hidden_size)
+        return self._values(side, symbols.reshape(num_tokens, hidden_size))
 
     def _coded(self, hidden_ND: F32Array, tau_bits: int) -> tuple[bytes, U8Array, int]:
         announce("kernel_uniform")
