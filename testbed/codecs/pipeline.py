@@ -35,7 +35,7 @@ from testbed.codecs.stages import INFINITY_BITS, Stage
 _NO_TAU = np.float32(np.inf)
 
 
-class Sections(NamedTuple):
+class ByteCounts(NamedTuple):
     """Bytes of a message by what they hold: header and checksum, values split off, scales and widths, the rest."""
 
     frame: int
@@ -115,7 +115,7 @@ class Pipeline:
         self._check(header, envelope)
         return self._decoded(header, data[HEADER_BYTES:-CRC_BYTES])
 
-    def sections(self, message: bytes) -> Sections:
+    def byte_counts(self, message: bytes) -> ByteCounts:
         """Where the bytes of a message of this codec went; `message` is one that `decode` takes."""
         header = unpack_header(message)
         body, sparse_bytes = np.frombuffer(message, np.uint8)[HEADER_BYTES:-CRC_BYTES], 0
@@ -123,7 +123,7 @@ class Pipeline:
             shape = (header.num_tokens, header.hidden_size)
             sparse_bytes = read_sparse(body, *shape, is_half=header.half_sparse, tau=header.tau).size_bytes
         side_bytes = self._stage.side_nbytes(header.num_tokens)
-        return Sections(OVERHEAD_BYTES, sparse_bytes, side_bytes, body.size - sparse_bytes - side_bytes)
+        return ByteCounts(OVERHEAD_BYTES, sparse_bytes, side_bytes, body.size - sparse_bytes - side_bytes)
 
     def nbytes(self, num_tokens: int, hidden_size: int) -> int:
         if self._modelled_bits is None:

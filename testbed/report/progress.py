@@ -50,3 +50,15 @@ def progress(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
             bar.update(task, description="running", total=step.num_requests, completed=step.num_ended, virtual=virtual)
 
         yield observe
+
+
+@contextmanager
+def counted(noun: str, total: int, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A bar over so many equal steps, each told by what it was; silent where stderr is no terminal or `quiet`."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(f"{noun},"), TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=total)
+        yield lambda what: bar.update(task, description=what, advance=1)

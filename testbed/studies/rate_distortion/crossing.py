@@ -54,12 +54,15 @@ class Crossed(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class SplitInputs:
-    """One cut: the inputs' hidden states there, the back, and the unsplit model's scores."""
+    """One cut: the inputs' hidden states there, the back, and the unsplit model's scores.
+
+    `samples` [n, d] are hidden states of other texts, for what a session agrees on.
+    """
 
     back: Shard
     yardstick: Yardstick
     hidden: Sequence[F32Array]
-    samples_ND: F32Array
+    samples: F32Array
     before: Scores | None = None
     known: dict[bytes, dict[str, float | None]] = field(default_factory=dict)
 
@@ -91,18 +94,18 @@ class SplitInputs:
             part_nd = hidden_nd[position : position + step]
             message = pipeline.encode(part_nd, envelope)
             parts.append(pipeline.decode(message, envelope))
-            sections = pipeline.sections(message)
+            counts = pipeline.byte_counts(message)
             traffic.messages += 1
             traffic.tokens += len(part_nd)
             traffic.values += part_nd.size
-            traffic.frame_bytes += sections.frame
-            traffic.sparse_bytes += sections.sparse
-            traffic.side_bytes += sections.side
-            traffic.payload_bytes += sections.payload
+            traffic.frame_bytes += counts.frame
+            traffic.sparse_bytes += counts.sparse
+            traffic.side_bytes += counts.side
+            traffic.payload_bytes += counts.payload
         return np.concatenate(parts)
 
     def _agreed(self, codec: str) -> Agreed | None:
-        return agree(codec, self.samples_ND)
+        return agree(codec, self.samples)
 
     def _scores(self, hidden: Sequence[F32Array]) -> Scores:
         """Inputs of like lengths run as one batch, always the same ones together."""
@@ -121,7 +124,7 @@ def split_inputs(source: ModelSource, cut: int, yardstick: Yardstick) -> SplitIn
     hidden = _fronts(front, yardstick.inputs)
     samples = _fronts(front, yardstick.calibration)
     back = Shard(source, start=cut, stop=source.shape.num_layers)
-    return SplitInputs(back=back, yardstick=yardstick, hidden=hidden, samples_ND=np.concatenate(samples))
+    return SplitInputs(back=back, yardstick=yardstick, hidden=hidden, samples=np.concatenate(samples))
 
 
 def _fronts(front: Shard, inputs: Sequence[Ids]) -> list[F32Array]:

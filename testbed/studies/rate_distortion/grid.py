@@ -13,6 +13,7 @@ from testbed.scenarios.codec_setting import CodecConfig, codec_name, read_settin
 
 DELTAS = (0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35)
 BITS = (3, 4, 5, 6, 8)
+FEW_DELTAS = (0.08, 0.16, 0.25, 0.35)
 CODERS = ("none", "zstd", "rans")
 THRESHOLDS = ("tau=5", "tau=10", "quantile=0.99", "quantile=0.999", "per_row=2")
 QMAX = (4, 6, 8)
@@ -37,9 +38,26 @@ def full_grid() -> list[Setting]:
         ("centre + uniform", [f"uniform(bits={bits},centre=true)" for bits in BITS]),
         ("TS + uniform", [f"ts(below=uniform,bits={bits},per_row=2)" for bits in BITS]),
         ("TAB-Q", _coded(f"tabq(delta={delta})" for delta in DELTAS)),
-        ("centre + TAB-Q", _coded(f"tabq(delta={delta},centre=true)" for delta in DELTAS)),
-        ("Hadamard + TAB-Q", _coded(f"tabq(delta={delta},rotate=hadamard)" for delta in DELTAS)),
-        ("TS + TAB-Q", _coded(f"ts-tabq(delta={delta},{tau})" for tau in THRESHOLDS for delta in DELTAS)),
+        ("centre + TAB-Q", _coded(f"tabq(delta={delta},centre=true)" for delta in FEW_DELTAS)),
+        ("Hadamard + TAB-Q", _coded(f"tabq(delta={delta},rotate=hadamard)" for delta in FEW_DELTAS)),
+        ("TS + TAB-Q", _coded(f"ts-tabq(delta={delta},{tau})" for tau in THRESHOLDS for delta in FEW_DELTAS)),
+    )
+
+
+def standard_grid() -> list[Setting]:
+    """The same families at fewer settings: enough to see who wins where."""
+    return _settings(
+        ("FP8", ["fp8"]),
+        ("uniform", [f"uniform(bits={bits})" for bits in (3, 4, 5, 6)]),
+        ("uniform asymmetric", [f"uniform(bits={bits},symmetric=false)" for bits in (3, 4, 5, 6)]),
+        ("Hadamard + uniform", [f"uniform(bits={bits},rotate=hadamard)" for bits in (3, 4, 5)]),
+        ("centre + uniform", [f"uniform(bits={bits},centre=true)" for bits in (3, 4, 5)]),
+        ("TS + uniform", [f"ts(below=uniform,bits={bits},per_row=2)" for bits in (3, 4)]),
+        ("TAB-Q", _coded(f"tabq(delta={delta})" for delta in FEW_DELTAS)),
+        ("centre + TAB-Q", [f"tabq(delta={delta},centre=true,entropy=rans)" for delta in (0.16, 0.35)]),
+        ("Hadamard + TAB-Q", [f"tabq(delta={delta},rotate=hadamard,entropy=rans)" for delta in (0.16, 0.35)]),
+        ("TS + TAB-Q", _coded(f"ts-tabq(delta={delta},per_row=2)" for delta in FEW_DELTAS)),
+        ("TS + TAB-Q", [f"ts-tabq(delta=0.35,{tau},entropy=rans)" for tau in ("tau=10", "quantile=0.999")]),
     )
 
 
@@ -94,6 +112,7 @@ def split_ablation() -> list[Setting]:
 
 
 GRIDS = {
+    "standard": standard_grid,
     "full": full_grid,
     "quick": quick_grid,
     "tau": tau_ablation,
