@@ -34,6 +34,8 @@ class HostSpec:
     keep_logits: bool  # for AuditCall
     weights: WeightConfig | None = None  # its change point is each shard's own cut
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for methods that need text
+    front_kv_bits: int | None = None  # keys and values of a front, packed; None: in `dtype`
+    back_kv_bits: int | None = None
     use_gpu: bool = False  # cloud hosts, where one is at hand
     codecs: tuple[tuple[str, int], ...] | None = None  # (setting, split) that sessions agreed on; None: no session did
     agreed: Mapping[tuple[str, int], Agreed] = field(default_factory=dict)  # for codecs that need it
