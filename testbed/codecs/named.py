@@ -7,7 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from testbed.codecs.agreed import Agreed, check_agreement
-from testbed.codecs.entropy import CODER_NAMES
+from testbed.codecs.agreed_rans import AgreedRans
+from testbed.codecs.entropy import CODER_NAMES, EntropyCoder
 from testbed.codecs.framing import Codec
 from testbed.codecs.pipeline import Pipeline
 from testbed.codecs.raw import Bfloat16Stage, Float16Stage, Float32Stage
@@ -54,14 +55,20 @@ def _made(setting: str, config: CodecConfig, agreed: Agreed | None) -> Codec:
     return made
 
 
+def _coder(config: CodecConfig, agreed: Agreed | None) -> EntropyCoder:
+    if config.tables == "message":
+        return CODER_NAMES[config.entropy]
+    return AgreedRans(None if agreed is None else agreed.tables)
+
+
 class RawFloat32(Pipeline):
     """Hidden states as they are: four bytes a value."""
 
     class Config(CodecConfig):
         kind: Literal["raw-float32"] = "raw-float32"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Float32Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        super().__init__(Float32Stage(), _coder(config or self.Config(), agreed), agreed=agreed)
 
 
 class RawFloat16(Pipeline):
@@ -70,8 +77,8 @@ class RawFloat16(Pipeline):
     class Config(CodecConfig):
         kind: Literal["raw-float16"] = "raw-float16"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Float16Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        super().__init__(Float16Stage(), _coder(config or self.Config(), agreed), agreed=agreed)
 
 
 class RawBfloat16(Pipeline):
@@ -80,8 +87,8 @@ class RawBfloat16(Pipeline):
     class Config(CodecConfig):
         kind: Literal["raw-bfloat16"] = "raw-bfloat16"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Bfloat16Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        super().__init__(Bfloat16Stage(), _coder(config or self.Config(), agreed), agreed=agreed)
 
 
 class LossyConfig(CodecConfig):
@@ -101,7 +108,7 @@ class UniformInt8(Pipeline):
 
     def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
         config = config or self.Config()
-        super().__init__(Int8Stage(), CODER_NAMES[config.entropy], centre=config.centre, agreed=agreed)
+        super().__init__(Int8Stage(), _coder(config, agreed), centre=config.centre, agreed=agreed)
 
 
 class UniformInt4(Pipeline):
@@ -112,7 +119,7 @@ class UniformInt4(Pipeline):
 
     def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
         config = config or self.Config()
-        super().__init__(Int4Stage(), CODER_NAMES[config.entropy], centre=config.centre, agreed=agreed)
+        super().__init__(Int4Stage(), _coder(config, agreed), centre=config.centre, agreed=agreed)
 
 
 class Fp8(Pipeline):
@@ -123,7 +130,7 @@ class Fp8(Pipeline):
 
     def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
         config = config or self.Config()
-        super().__init__(Fp8Stage(), CODER_NAMES[config.entropy], centre=config.centre, agreed=agreed)
+        super().__init__(Fp8Stage(), _coder(config, agreed), centre=config.centre, agreed=agreed)
 
 
 class ModelledConfig(LossyConfig):
@@ -182,7 +189,7 @@ class Ts(Pipeline):
         config = config or self.Config()
         super().__init__(
             _FIXED[config.below](),
-            CODER_NAMES[config.entropy],
+            _coder(config, agreed),
             threshold=config.threshold(),
             centre=config.centre,
             agreed=agreed,
@@ -200,7 +207,7 @@ class Tabq(Pipeline):
         config = config or self.Config()
         super().__init__(
             config.stage(),
-            CODER_NAMES[config.entropy],
+            _coder(config, agreed),
             centre=config.centre,
             agreed=agreed,
             modelled_bits=config.modelled_bits,
@@ -217,7 +224,7 @@ class TsTabq(Pipeline):
         config = config or self.Config()
         super().__init__(
             config.stage(),
-            CODER_NAMES[config.entropy],
+            _coder(config, agreed),
             threshold=config.threshold(),
             centre=config.centre,
             agreed=agreed,
