@@ -29,6 +29,7 @@ from testbed.actors.calls import (
     WholeCall,
     unpack_tokens,
 )
+from testbed.actors.layer_store import LayerStore
 from testbed.codecs.framing import Codec, CodecError, Envelope
 from testbed.codecs.named import make_codec
 from testbed.codecs.seal import Seal, session_key
@@ -59,6 +60,7 @@ class ShardHost:
         self._spec = spec
         self._device = "cuda" if spec.use_gpu and torch.cuda.is_available() else "cpu"
         self._shards: dict[Key, Shard] = {}
+        self._layers = LayerStore(spec.source, dtype=spec.dtype, device=self._device, pack=self._pack)
         self._statistics: Statistics | None = None
         self._codecs: dict[str, Codec] = {}
         self._seals: dict[tuple[Side, int], Seal] = {}  # of open sessions, by who holds it
@@ -80,6 +82,13 @@ class ShardHost:
     def resident_bytes(self) -> dict[tuple[int, int, WeightConfig | None], int]:
         """Bytes of weights held, by shard (start, stop, how they are stored)."""
         return {key[:3]: shard.resident_bytes() for key, shard in self._shards.items()}
+
+    def weight_bytes(self) -> int:
+        """Bytes of weights and buffers of all shards, what they share counted once."""
+        tensors: dict[int, int] = {}
+        for shard in self._shards.values():
+            tensors |= shard.resident_tensors()
+        return sum(tensors.values())
 
     def kv_bytes(self) -> dict[tuple[int, int], int]:
         """Bytes of keys and values that open sessions hold, by layers [start, stop)."""
@@ -218,7 +227,7 @@ class ShardHost:
         key = (start, stop, self._stored(side, start, stop), self._kv_bits(side))
         shard = self._shards.get(key)
         if shard is None:
-            shard = self._shards[key] = self._load(*key)
+            shard = self._shards[key] = self._layers.shard(*key)
         for session in sessions:
             if session not in shard.sessions:
                 shard.open(session)
@@ -247,19 +256,14 @@ class ShardHost:
             return None
         return self._spec.front_kv_bits if side == "front" else self._spec.back_kv_bits
 
-    def _load(self, start: int, stop: int, stored: WeightConfig | None, kv_bits: int | None = None) -> Shard:
-        shard = Shard(
-            self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device, kv_bits=kv_bits
-        )
-        if stored is not None:
-            seen = self._calibrated() if needs_text(stored) else None
-            quantise_module(shard.module, stored, first_layer=start, statistics=seen)
-        return shard
+    def _pack(self, shard: Shard, stored: WeightConfig) -> None:
+        seen = self._calibrated() if needs_text(stored) else None
+        quantise_module(shard.module, stored, first_layer=shard.start, statistics=seen)
 
     def _calibrated(self) -> Statistics:
         """What the unsplit model's layers are fed when it reads the calibration text."""
         if self._statistics is None:
-            shard = self._load(0, self._num_layers, None)
+            shard = self._layers.shard(0, self._num_layers, None, None)
 
             def read() -> None:
                 for session, tokens in enumerate(self._spec.calibration):
