@@ -96,6 +96,19 @@ def kernels() -> Kernels:
 
 
 @cache
+def torch_kernels() -> Any:
+    """The module with the kernels for tensors; importing it imports torch."""
+    return importlib.import_module("testbed.codecs.torch_kernels")
+
+
+def kernels_for(hidden_ND: object) -> Kernels:
+    """The kernels that take this array; `tabq_pack`, `tabq_symbols`, `uniform_codes`, `pack_rows` if it's a tensor."""
+    if isinstance(hidden_ND, np.ndarray):
+        return kernels()
+    return torch_kernels()  # type: ignore[no-any-return]
+
+
+@cache
 def announce(module: str) -> None:
     """Say, before a module's kernels are used for the first time on a machine, why that takes so long."""
     loaded: Any = kernels()
