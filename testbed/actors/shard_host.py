@@ -33,7 +33,8 @@ from testbed.codecs.named import make_codec
 from testbed.core.cast import Quality
 from testbed.models.sampling import Sampler
 from testbed.models.shard import Shard, ShardInput
-from testbed.quantization.apply import needs_text, quantise_module
+from testbed.quantization.apply import needs_blocks, needs_text, quantise_module
+from testbed.quantization.blocks import Blocks, collect_blocks
 from testbed.quantization.calibrate import Statistics, collect
 from testbed.quantization.config import WeightConfig
 
@@ -190,22 +191,27 @@ class ShardHost:
         shard = Shard(self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device)
         if stored is not None:
             seen = self._calibrated() if needs_text(stored) else None
-            quantise_module(shard.module, stored, first_layer=start, statistics=seen)
+            blocks = self._blocks(range(start, stop)) if needs_blocks(stored) else None
+            quantise_module(shard.module, stored, first_layer=start, statistics=seen, blocks=blocks)
         return shard
 
     def _calibrated(self) -> Statistics:
-        """What the unsplit model's layers are fed when it reads the calibration text."""
+        """What the unsplit model's linear layers are fed when it reads the calibration text."""
         if self._statistics is None:
             shard = self._load(0, self._num_layers, None)
-
-            def read() -> None:
-                for session, tokens in enumerate(self._spec.calibration):
-                    shard.open(session)
-                    shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
-                    shard.close(session)
-
-            self._statistics = collect(shard.module, read)
+            self._statistics = collect(shard.module, lambda: self._read_text(shard))
         return self._statistics
+
+    def _blocks(self, layers: range) -> Blocks:
+        """What enters some of the unsplit model's decoder layers; not kept, since it is all their hidden states."""
+        shard = self._load(0, self._num_layers, None)
+        return collect_blocks(shard.module, lambda: self._read_text(shard), layers=layers)
+
+    def _read_text(self, shard: Shard) -> None:
+        for session, tokens in enumerate(self._spec.calibration):
+            shard.open(session)
+            shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
+            shard.close(session)
 
     def _codec(self, name: str) -> Codec:
         if name not in self._codecs:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from testbed.core.units import BITS_PER_BYTE
+from testbed.models.families import FAMILIES
 from testbed.models.shape import ModelShape
 from testbed.quantization.formats import WeightFormat
 
@@ -82,15 +83,13 @@ def as_law(weights: WeightLaw | float) -> WeightLaw:
 
 
 def layer_matrices(shape: ModelShape) -> Sequence[tuple[int, int]]:
-    """(rows, columns) of a decoder layer's matrices; they add up to P_i.
-
-    Families that fuse queries, keys and values or gate and up have the same rows in fewer matrices.
-    """
+    """(rows, columns) of a decoder layer's matrices as the family has them; they add up to P_i."""
+    family = FAMILIES[shape.family]
     hidden, inner = shape.hidden_size, shape.intermediate_size
     query, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    attention = [(query, hidden), (keys, hidden), (keys, hidden), (hidden, query)]
-    num_mlp = (shape.params_per_layer - _size(attention)) // (inner * hidden)
-    matrices = [*attention, *[(inner, hidden)] * (num_mlp - 1), (hidden, inner)]
+    into = [query + 2 * keys] if family.fused_attention else [query, keys, keys]
+    up = [2 * inner] if family.fused_mlp else [inner] * (2 if family.gated_mlp else 1)
+    matrices = [*((rows, hidden) for rows in into), (hidden, query), *((rows, hidden) for rows in up), (hidden, inner)]
     assert _size(matrices) == shape.params_per_layer, "a family with other matrices needs a rule here"
     return matrices
 

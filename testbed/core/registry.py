@@ -68,6 +68,7 @@ QUANTISERS = Registry(
         "gptq": "testbed.quantization.gptq:Gptq",
         "fp8": "testbed.quantization.fp8:Fp8",
         "smoothquant": "testbed.quantization.smoothquant:SmoothQuant",
+        "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
 SEAMS = (POLICIES, CODECS, LINKS, SCHEDULERS, ROUTERS, QUANTISERS)

@@ -92,13 +92,16 @@ class ActivationFormat:
         return self
 
 
-def format_of(method: str, bits: int, *, group_size: int | None, symmetric: bool) -> WeightFormat:
-    """The format that a method gives a decoder layer's matrices.
+def format_of(
+    method: str, bits: int, *, group_size: int | None, symmetric: bool, transform: bool = True
+) -> WeightFormat:
+    """The format that a method gives a decoder layer's matrices; `transform` is whether OmniQuant's keep factors.
 
     FP8 and SmoothQuant have one format each and take neither groups nor other widths: ModelError.
     """
     if method not in _WHOLE:
-        return WeightFormat(bits=bits, group_size=group_size, symmetric=symmetric).check()
+        smooth = method == "omniquant" and transform
+        return WeightFormat(bits=bits, group_size=group_size, symmetric=symmetric, smooth=smooth).check()
     if bits != WHOLE_BITS or group_size is not None:
         problem = f"{method} has one format: 8 bits with one scale a row"
         raise ModelError(problem, value=f"{bits} bits, group size {group_size}", allowed="8 bits, group size null")
