@@ -8,7 +8,7 @@ from testbed.actors.weights import WeightLaw, layer_matrices
 from testbed.core.errors import ModelError, ScenarioError
 from testbed.models.shape import ModelShape
 from testbed.quantization.config import LEAST_TOKENS, Learning, WeightConfig
-from testbed.quantization.formats import ActivationFormat, WeightFormat, format_of
+from testbed.quantization.formats import ActivationFormat, WeightFormat, format_of, input_format_of
 from testbed.scenarios import weights as scenarios
 from testbed.scenarios.weights import Weights
 
@@ -55,8 +55,9 @@ def check_weights(weights: Weights, shape: ModelShape) -> None:
     width = [shape.head_matrix_params // shape.vocab_size]
     _check_format(config.front, columns, "group_size")
     _check_format(config.back, columns, "group_size")
-    _check_format(config.front_inputs, columns, "activation_group_size")
-    _check_format(config.back_inputs, columns, "activation_group_size")
+    for inputs, fmt in ((config.front_inputs, config.front), (config.back_inputs, config.back)):
+        body = columns if fmt is None else [fmt.body_columns(number) for number in columns]
+        _check_format(inputs, body, "activation_group_size")
     _check_format(config.embedding, width, "group_size")
     _check_format(config.head, width, "group_size")
 
@@ -67,7 +68,7 @@ def _check_format(fmt: WeightFormat | ActivationFormat | None, columns: Sequence
             fmt.check(columns=columns)
     except ModelError as error:
         problem, value, allowed = error.problem, error.value, error.allowed
-        raise ScenarioError(problem, path=f"weights.{key}", value=value, allowed=allowed) from None
+        raise ScenarioError(problem, path=f"weights.{error.path or key}", value=value, allowed=allowed) from None
 
 
 def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -> tuple[tuple[int, ...], ...]:
@@ -86,17 +87,23 @@ def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -
 def _layer_format(weights: Weights, bits: int | None) -> WeightFormat | None:
     if bits is None:
         return None
-    transform = weights.learning is None or weights.learning.transform
     return format_of(
-        weights.method, bits, group_size=weights.group_size, symmetric=weights.symmetric, transform=transform
+        weights.method,
+        bits,
+        group_size=weights.group_size,
+        symmetric=weights.symmetric,
+        outliers=weights.outlier_channels,
+        clip=weights.weight_clip,
+        transform=weights.learning is None or weights.learning.transform,
     )
 
 
 def _inputs(weights: Weights, bits: int | None) -> ActivationFormat | None:
     if bits is None:
         return None
-    return ActivationFormat(
-        bits=bits,
+    return input_format_of(
+        weights.method,
+        bits,
         group_size=weights.activation_group_size,
         symmetric=weights.activation_symmetric,
         clip=weights.activation_clip,

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from testbed.quantization.affine import Rounding, nearest
-from testbed.quantization.formats import ActivationFormat
+from testbed.quantization.formats import OUTLIER_INPUTS, ActivationFormat
 
 LEAST_SCALE = torch.finfo(torch.float32).tiny  # its reciprocal is still finite
 
@@ -29,6 +29,14 @@ def round_inputs(x: torch.Tensor, fmt: ActivationFormat, rounding: Rounding = to
     scale, zero = _grid(groups_NGg, fmt, rounding)
     rounded_NGg = (nearest(groups_NGg, scale, zero, fmt.bits, rounding) - zero) * scale
     return rounded_NGg.view(rows_NC.shape)[:, :columns].reshape(x.shape).to(x.dtype)
+
+
+def round_mixed(x: torch.Tensor, fmt: ActivationFormat, num_outliers: int) -> torch.Tensor:
+    """Inputs of which the last channels are outliers, which get OUTLIER_INPUTS in place of `fmt`."""
+    if num_outliers == 0:
+        return round_inputs(x, fmt)
+    body, outliers = x[..., :-num_outliers], x[..., -num_outliers:]
+    return torch.cat([round_inputs(body, fmt), round_inputs(outliers, OUTLIER_INPUTS)], dim=-1)
 
 
 def _grid(groups_NGg: torch.Tensor, fmt: ActivationFormat, rounding: Rounding) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,8 @@
     code = clamp(round(w / s) + z, 0, 2^Q - 1),   w_hat = (code - z) s
 
 Asymmetric groups span [min(w, 0), max(w, 0)] with s = span / (2^Q - 1), so that zero is exact; symmetric ones have
-s = 2 max|w| / (2^Q - 1) and z = 2^(Q-1). Codes are chosen for the scale as it is stored, in half precision.
+s = 2 max|w| / (2^Q - 1) and z = 2^(Q-1). A format's `clip` shrinks the range first. Codes are chosen for the scale as
+it is stored, in half precision.
 
 Shapes: R rows, C columns, G groups a row, g columns a group.
 """
@@ -45,9 +46,9 @@ def choose_grid(weight_RC: torch.Tensor, fmt: WeightFormat) -> Grid:
 
 
 def group_ends(weight_RC: torch.Tensor, fmt: WeightFormat) -> tuple[torch.Tensor, torch.Tensor]:
-    """The smallest and the largest weight of each group [R, G], zero at most and zero at least."""
+    """The smallest and the largest weight of each group [R, G], zero at most and at least; less what is clipped."""
     groups_RGg = _grouped(weight_RC.float(), fmt)
-    return groups_RGg.amin(-1).clamp(max=0), groups_RGg.amax(-1).clamp(min=0)
+    return groups_RGg.amin(-1).clamp(max=0) * fmt.clip, groups_RGg.amax(-1).clamp(min=0) * fmt.clip
 
 
 def grid_between(low_RG: torch.Tensor, high_RG: torch.Tensor, fmt: WeightFormat) -> Grid:

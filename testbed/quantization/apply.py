@@ -118,7 +118,10 @@ def format_for(target: Target, config: WeightConfig) -> WeightFormat | None:
 def inputs_for(target: Target, config: WeightConfig) -> ActivationFormat | None:
     """How this matrix's input is to be rounded; None: not at all. Token table and LM head take theirs as it is."""
     inputs = None if target.layer is None else config.inputs_of_layer(target.layer)
-    return None if inputs is None else inputs.check(columns=[target.weight.shape[1]])
+    if inputs is None:
+        return None
+    fmt, columns = format_for(target, config), target.weight.shape[1]
+    return inputs.check(columns=[columns if fmt is None else fmt.body_columns(columns)])
 
 
 def round_before(module: nn.Module, inputs: ActivationFormat | None) -> None:

@@ -20,7 +20,8 @@ from testbed.quantization.formats import ActivationFormat, WeightFormat
 from testbed.quantization.packed import PackedLinear
 from testbed.quantization.stores import AffineStore
 
-WIDE_OPEN = 4.0  # sigmoid(4) = 0.982: clipping starts a little inside the group's ends
+INSIDE = 4.0  # sigmoid(4) = 0.982: where clipping was published to start, a little inside the group's ends
+OPEN = 8.0  # sigmoid(8) = 0.9997
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class LearnedLinear(nn.Module):
         self.format, self.inputs = fmt, inputs
         self.register_buffer("weight", weight_RC.detach().float())
         self.register_buffer("bias", None if bias is None else bias.detach().float())
-        clips = torch.full((weight_RC.shape[0], fmt.groups(weight_RC.shape[1])), WIDE_OPEN, device=weight_RC.device)
+        clips = torch.full((weight_RC.shape[0], fmt.groups(weight_RC.shape[1])), INSIDE, device=weight_RC.device)
         self.clip_low, self.clip_high = nn.Parameter(clips), nn.Parameter(clips.clone())
         self.log_factors = None if factors is None else nn.Parameter(factors.float().log())
 
@@ -67,6 +68,12 @@ class LearnedLinear(nn.Module):
     @property
     def transformation(self) -> list[nn.Parameter]:
         return [] if self.log_factors is None else [self.log_factors]
+
+    @torch.no_grad()
+    def clip_to(self, start: float) -> None:
+        """Every group's clipping, as what the sigmoid is taken of."""
+        for clip in self.clips:
+            clip.fill_(start)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight_RC = self._weight()

@@ -8,7 +8,8 @@ group is clipped, and the factors of an equivalent transformation, which start a
 
 Our own design: every linear layer divides its own input, as with SmoothQuant here, in place of factors folded into the
 norm or the layer before it; factors are learned as logarithms, so that they stay positive; each layer is fed what it
-gets in the full-precision model, so that it is learned alike whatever else is quantised and wherever the cut is.
+gets in the full-precision model, so that it is learned alike whatever else is quantised and wherever the cut is; the
+clipping starts at the groups' ends where the published start is worse; alpha is 0.5 where inputs are not rounded.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from testbed.quantization.blocks import BlockCall
 from testbed.quantization.calibrate import collect
 from testbed.quantization.config import WeightConfig
 from testbed.quantization.formats import ActivationFormat, WeightFormat
-from testbed.quantization.learned import Epoch, LearnedLinear, Watch, no_watch
+from testbed.quantization.learned import INSIDE, OPEN, Epoch, LearnedLinear, Watch, no_watch
 from testbed.quantization.packed import PackedLinear
 from testbed.quantization.smoothquant import smooth_factors
 from testbed.quantization.targets import Block, find_targets
@@ -78,6 +79,7 @@ class OmniQuant:
         wanted: Sequence[tuple[BlockCall, torch.Tensor]],
         watch: Watch,
     ) -> None:
+        _start(block, learners, wanted)
         optimiser = self._optimiser(learners)
         for epoch in range(1, self._learning.epochs + 1):
             loss = _read_once(block, wanted, optimiser)
@@ -88,6 +90,23 @@ class OmniQuant:
         factors = [item for learner in learners for item in learner.transformation]
         rates = [(clips, self._learning.clip_rate), (factors, self._learning.transform_rate)]
         return torch.optim.AdamW([{"params": found, "lr": rate} for found, rate in rates if found], weight_decay=0.0)
+
+
+@torch.no_grad()
+def _start(
+    block: nn.Module, learners: Collection[LearnedLinear], wanted: Sequence[tuple[BlockCall, torch.Tensor]]
+) -> None:
+    """Clipping starts where the layer's error is the lower: as published, or at the groups' ends.
+
+    The latter where a few tokens are many times as large as the others and shrinking their weights is most of it.
+    """
+    losses = {}
+    for start in (INSIDE, OPEN):
+        for learner in learners:
+            learner.clip_to(start)
+        losses[start] = sum(functional.mse_loss(call.run(block), output).item() for call, output in wanted)
+    for learner in learners:
+        learner.clip_to(min(losses, key=lambda start: losses[start]))
 
 
 def _read_once(

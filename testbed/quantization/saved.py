@@ -93,7 +93,9 @@ def _empty(target: Target, entry: dict[str, Any], folder: Path) -> PackedLinear 
     store = empty_store(fmt, rows, columns)
     if target.key == EMBEDDING:
         return PackedEmbedding(store, dtype=weight.dtype, scale=getattr(target.module, "embed_scale", None))
-    return PackedLinear(store, bias, smooth=torch.zeros(columns) if fmt.smooth else None)
+    smooth = torch.zeros(columns) if fmt.smooth else None
+    order = torch.zeros(columns, dtype=torch.int32) if fmt.outliers else None
+    return PackedLinear(store, bias, smooth=smooth, order=order)
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from testbed.scenarios.base import Block, as_pydantic, registered
 
 Bits = Literal[2, 3, 4, 5, 6, 8]
 _METHODS_OF_ONE_FORMAT = ("fp8", "smoothquant")  # 8 bits, one scale a row
-_METHODS_WITH_TEXT = ("gptq", "smoothquant", "omniquant")
+_METHODS_WITH_TEXT = ("gptq", "smoothquant", "omniquant", "atom")
 
 
 class Learning(Block):
@@ -48,7 +48,9 @@ class Weights(Block):
     back_activation_bits: Bits | None = None
     activation_group_size: Literal[32, 64, 128] | None = None  # channels; null: the whole token
     activation_symmetric: bool = True
-    activation_clip: float = Field(default=1.0, gt=0, le=1)  # share of the range that is kept
+    activation_clip: float | None = Field(default=None, gt=0, le=1)  # share of the range; null: 1, or 0.9 of atom
+    weight_clip: float | None = Field(default=None, gt=0, le=1)  # of atom; null: 0.85
+    outlier_channels: int | None = Field(default=None, ge=1)  # of atom, at 8 bits; null: 128
     act_order: bool = False  # of gptq
     alpha: float | None = Field(default=None, ge=0, le=1)  # of smoothquant and omniquant, null: theirs
     learning: Learning | None = None  # of omniquant
@@ -65,6 +67,7 @@ class Weights(Block):
         if self.learning is not None and self.method != "omniquant":
             raise _at("learning", f"{self.method} learns nothing", "set", "null, or method omniquant")
         self._check_activations()
+        self._check_atom()
         if self.method in _METHODS_WITH_TEXT and self.changes_layers and not self.calibration:
             raise _at("calibration", f"{self.method} needs calibration text", [], "at least one text")
         return self
@@ -78,6 +81,11 @@ class Weights(Block):
             if value != default:
                 allowed = f"{json.dumps(default)}, or bits under front_activation_bits or back_activation_bits"
                 raise _at(key, "no activations are rounded", value, allowed)
+
+    def _check_atom(self) -> None:
+        for key in ("weight_clip", "outlier_channels"):
+            if self.method != "atom" and getattr(self, key) is not None:
+                raise _at(key, f"{self.method} has no such setting", getattr(self, key), "null, or method: atom")
 
     @property
     def changes_layers(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from testbed.actors.calls import BackCall, BackItem, FrontCall
+from testbed.actors.weight_plan import weight_config
 from testbed.actors.weights import WeightLaw
 from testbed.core.errors import ModelError
 from testbed.models.pebble.corpus import document
@@ -25,11 +29,17 @@ from testbed.quantization.config import Learning, WeightConfig
 from testbed.quantization.formats import BITS, ActivationFormat, WeightFormat, format_of
 from testbed.quantization.learned import Epoch, LearnedLinear
 from testbed.quantization.packed import PackedLinear
+from testbed.quantization.saved import load_quantised, save_quantised
 from testbed.quantization.stores import Store
 from testbed.quantization.targets import find_blocks, find_targets
+from testbed.run import prepare
+from testbed.run import run as run_scenario
+from testbed.scenarios import weights as scenarios
+from testbed.scenarios.load import load_scenario
 from tests.equivalence.tiny_models import CASES, LAYERS, PROMPT, save_tiny
+from tests.quantization.test_hosts import host, run
 
-TEXT = [[(7 * place + 3 * line) % 96 for place in range(40)] for line in range(2)]
+TEXT = [[(7 * place + 3 * line) % 96 for place in range(64)] for line in range(2)]
 UNLIKE = ["llama tied, biases", "phi3 sliding", "gemma3_text sliding", "gpt2", "opt post-norm, projected", "gpt_neox"]
 QUICK = Learning(epochs=1)
 W4A4 = WeightConfig(
@@ -183,6 +193,60 @@ def test_bytes_are_the_laws(source: ModelSource) -> None:
         assert held - extra == law.shard_bytes(source.shape, start, stop)
 
 
+def test_saved_and_loaded_it_gives_the_same_answer(source: ModelSource, tmp_path: Path) -> None:
+    whole = packed(source, 0, LAYERS, W4A4)
+    save_quantised(whole.module, tmp_path, W4A4)
+    loaded = [Shard(source, start=start, stop=stop) for start, stop in ((0, 2), (2, LAYERS))]
+    for shard in loaded:
+        assert load_quantised(shard.module, tmp_path, first_layer=shard.start) == W4A4
+    assert np.array_equal(answer([whole]), answer(loaded))
+
+
+def test_hosts_apart_choose_the_tokens_of_the_unsplit_packed_model(llama: ModelSource) -> None:
+    """Neither host has seen the other: what they hold together is one model with the change point at the cut."""
+    own = scenarios.Learning(epochs=2)
+    weights = scenarios.Weights(
+        method="omniquant",
+        front_bits=4,
+        back_bits=3,
+        group_size=32,
+        front_activation_bits=6,
+        calibration=["as given below"],
+        learning=own,
+    )
+    front, back = (host(llama, weights, tuple(map(tuple, TEXT))) for _ in range(2))
+    config = replace(weight_config(weights), split=1)
+    whole = packed(llama, 0, LAYERS, config)
+    whole.open(1)
+    new = tuple(PROMPT)
+    for _ in range(6):
+        (logits,) = whole.forward([ShardInput(session=1, tokens=new)])
+        message = run(front, FrontCall(session=1, split=1, codec="raw-float32", tokens=new))
+        item = BackItem(session=1, split=1, codec="raw-float32", message=message, sampling_seed=1)
+        (token,) = run(back, BackCall(items=(item,)))
+        assert token == int(np.argmax(logits))
+        assert np.array_equal(back._logits[1][-1], logits)
+        new = (token,)
+
+
+def test_a_scenario_runs_it(data_dir: Path, tmp_path: Path) -> None:
+    """Real shards of stories260K, calibrated on the texts that the scenario names."""
+    weights = {
+        "method": "omniquant",
+        "front_bits": 4,
+        "back_bits": 8,
+        "front_activation_bits": 8,
+        "calibration": ["Once upon a time, there was a little girl named Lily. She loved to play outside. " * 4],
+        "learning": {"epochs": 1},
+    }
+    changes = [f"weights={json.dumps(weights)}", f"model={data_dir / 'stories260K' / 'hf'}"]
+    changes.append(f"tokenizer={data_dir / 'stories260K' / 'tok512.model'}")
+    done = run_scenario(prepare(load_scenario("opsc-stories", overrides=changes)), tmp_path / "run")
+    summary = json.loads((done.folder / "summary.json").read_text())
+    assert summary["completed"] == 2
+    assert 0.5 < summary["quality"]["token_agreement"] <= 1
+
+
 def test_the_same_text_gives_the_same_bits(llama: ModelSource) -> None:
     config = replace(W4A4, learning=Learning(epochs=2))
     first, second = (packed(llama, 0, LAYERS, config).module.state_dict() for _ in range(2))
@@ -235,7 +299,9 @@ SETTINGS = {
 }
 
 
-def _compare(source: ModelSource, setting: str, seen: list[list[int]], held_out: list[list[int]]) -> np.ndarray:
+def _compare(
+    source: ModelSource, setting: str, seen: list[list[int]], held_out: list[list[int]], epochs: int = 2
+) -> np.ndarray:
     """Each block's held-out error over round to nearest's."""
     bits, group, inputs = SETTINGS[setting]
     exact = Shard(source, start=0, stop=source.shape.num_layers)
@@ -243,12 +309,12 @@ def _compare(source: ModelSource, setting: str, seen: list[list[int]], held_out:
     errors = []
     for method in ("rtn", "omniquant"):
         fmt = format_of(method, bits, group_size=group, symmetric=False)
-        config = WeightConfig(method=method, split=99, front=fmt, front_inputs=inputs, learning=Learning(epochs=2))
+        config = WeightConfig(method=method, split=99, front=fmt, front_inputs=inputs, learning=Learning(epochs=epochs))
         errors.append(_errors(exact.module, packed(source, 0, source.shape.num_layers, config, blocks).module, new))
     return errors[1] / errors[0]
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", ["W4A4", "W3A16", pytest.param("W4A16", marks=pytest.mark.slow)])
 def test_every_block_of_stories_comes_closer_than_rounding(data_dir: Path, setting: str) -> None:
     source = from_folder(data_dir / "stories260K" / "hf")
     tokenizer = load_tokenizer(source, str(data_dir / "stories260K" / "tok512.model"))
@@ -259,12 +325,14 @@ def test_every_block_of_stories_comes_closer_than_rounding(data_dir: Path, setti
     assert ratios.max() < 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_block_of_pebble_comes_closer_than_rounding(setting: str) -> None:
     source, world = resolve("pebble"), build_world()
     tokenizer = load_tokenizer(source, None)
     held_out = 10**9  # documents that far were never trained on
-    texts = [tokenizer.encode(document(world, held_out + index).text) for index in range(60)]
-    ratios = _compare(source, setting, texts[:40], texts[40:])
+    pages = [tokenizer.encode(document(world, held_out + index).text) for index in range(240)]
+    texts = [[*chain(*pages[start : start + 4])] for start in range(0, len(pages), 4)]
+    ratios = _compare(source, setting, texts[:40], texts[40:], epochs=4)
     assert len(ratios) == 12
     assert ratios.max() < 0.95
