@@ -208,6 +208,8 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
         keep_logits=prepared.scenario.record.quality,
         weights=None if prepared.scenario.weights is None else weight_config(prepared.scenario.weights),
         calibration=prepared.calibration,
+        front_kv_bits=None if prepared.scenario.kv is None else prepared.scenario.kv.front_bits,
+        back_kv_bits=None if prepared.scenario.kv is None else prepared.scenario.kv.back_bits,
         seal=prepared.scenario.seal,
         seal_secret=seal_secret(prepared.scenario),
         refuses=prepared.scenario.security is not None and prepared.scenario.security.tamper > 0,

@@ -29,6 +29,7 @@ from testbed.actors.calls import (
     WholeCall,
     unpack_tokens,
 )
+from testbed.actors.layer_store import LayerStore
 from testbed.codecs.framing import Codec, CodecError, Envelope
 from testbed.codecs.named import make_codec
 from testbed.codecs.seal import Seal, session_key
@@ -39,16 +40,18 @@ from testbed.quantization.apply import needs_blocks, needs_text, quantise_module
 from testbed.quantization.blocks import Blocks, collect_blocks
 from testbed.quantization.calibrate import Statistics, collect
 from testbed.quantization.config import WeightConfig
+from testbed.quantization.targets import find_blocks
 
 Side = Literal["front", "back", "reference"]  # whose precision a shard has; the reference is never quantised
+Key = tuple[int, int, WeightConfig | None, int | None]  # a shard: layers [start, stop), how weights and KV are stored
 Logits = npt.NDArray[np.float32]
 
 
 class ShardHost:
     """Loads the shards its calls need, at their first use, and runs calls one after the other.
 
-    Where the spec says so, weights are stored packed: a shard that a device runs as the front's, one that a server runs
-    as the back's. Answers are held against the unsplit model at full precision.
+    Where the spec says so, weights and KV caches are stored packed: those of a shard that a device runs as the front's,
+    of one that a server runs as the back's. Answers are held against the unsplit model at full precision.
 
     Devices' passes run at batch 1, since each stands for a machine of its own: their results can't depend on which
     devices share a host. A server's batch runs as one real batch.
@@ -58,7 +61,8 @@ class ShardHost:
         torch.set_num_threads(1)  # results, and the host's share of the machine, must not depend on the core count
         self._spec = spec
         self._device = "cuda" if spec.use_gpu and torch.cuda.is_available() else "cpu"
-        self._shards: dict[tuple[int, int, WeightConfig | None], Shard] = {}
+        self._shards: dict[Key, Shard] = {}
+        self._layers = LayerStore(spec.source, dtype=spec.dtype, device=self._device, pack=self._pack)
         self._statistics: Statistics | None = None
         self._codecs: dict[str, Codec] = {}
         self._seals: dict[tuple[Side, int], Seal] = {}  # of open sessions, by who holds it
@@ -79,7 +83,21 @@ class ShardHost:
 
     def resident_bytes(self) -> dict[tuple[int, int, WeightConfig | None], int]:
         """Bytes of weights held, by shard (start, stop, how they are stored)."""
-        return {key: shard.resident_bytes() for key, shard in self._shards.items()}
+        return {key[:3]: shard.resident_bytes() for key, shard in self._shards.items()}
+
+    def weight_bytes(self) -> int:
+        """Bytes of weights and buffers of all shards, what they share counted once."""
+        tensors: dict[int, int] = {}
+        for shard in self._shards.values():
+            tensors |= shard.resident_tensors()
+        return sum(tensors.values())
+
+    def kv_bytes(self) -> dict[tuple[int, int], int]:
+        """Bytes of keys and values that open sessions hold, by layers [start, stop)."""
+        held: dict[tuple[int, int], int] = {}
+        for (start, stop, *_), shard in self._shards.items():
+            held[start, stop] = held.get((start, stop), 0) + shard.kv_bytes()
+        return held
 
     def _front(self, call: FrontCall) -> Done:
         shard = self._shard("front", 0, call.split, call.session)
@@ -208,10 +226,10 @@ class ShardHost:
         return self._samplers[session].sample(logits_V)
 
     def _shard(self, side: Side, start: int, stop: int, *sessions: int) -> Shard:
-        key = (start, stop, self._stored(side, start, stop))
+        key = (start, stop, self._stored(side, start, stop), self._kv_bits(side))
         shard = self._shards.get(key)
         if shard is None:
-            shard = self._shards[key] = self._load(*key)
+            shard = self._shards[key] = self._layers.shard(*key)
         for session in sessions:
             if session not in shard.sessions:
                 shard.open(session)
@@ -235,25 +253,28 @@ class ShardHost:
         own = replace(weights, split=0, front=None, front_inputs=None, embedding=embedding, head=head)
         return replace(own, back=layers, back_inputs=inputs)
 
-    def _load(self, start: int, stop: int, stored: WeightConfig | None) -> Shard:
-        shard = Shard(self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device)
-        if stored is not None:
-            seen = self._calibrated() if needs_text(stored) else None
-            blocks = self._blocks(range(start, stop)) if needs_blocks(stored) else None
-            quantise_module(shard.module, stored, first_layer=start, statistics=seen, blocks=blocks)
-        return shard
+    def _kv_bits(self, side: Side) -> int | None:
+        if side == "reference":
+            return None
+        return self._spec.front_kv_bits if side == "front" else self._spec.back_kv_bits
+
+    def _pack(self, shard: Shard, stored: WeightConfig) -> None:
+        seen = self._calibrated() if needs_text(stored) else None
+        blocks = self._blocks(shard) if needs_blocks(stored) else None
+        quantise_module(shard.module, stored, first_layer=shard.start, statistics=seen, blocks=blocks)
 
     def _calibrated(self) -> Statistics:
         """What the unsplit model's linear layers are fed when it reads the calibration text."""
         if self._statistics is None:
-            shard = self._load(0, self._num_layers, None)
+            shard = self._layers.shard(0, self._num_layers, None, None)
             self._statistics = collect(shard.module, lambda: self._read_text(shard))
         return self._statistics
 
-    def _blocks(self, layers: range) -> Blocks:
-        """What enters some of the unsplit model's decoder layers; not kept, since it is all their hidden states."""
-        shard = self._load(0, self._num_layers, None)
-        return collect_blocks(shard.module, lambda: self._read_text(shard), layers=layers)
+    def _blocks(self, shard: Shard) -> Blocks:
+        """What enters the layers to be packed in the unsplit model; not kept, since it is all their hidden states."""
+        layers = {block.layer for block in find_blocks(shard.module, shard.start)}
+        whole = self._layers.shard(0, self._num_layers, None, None)
+        return collect_blocks(whole.module, lambda: self._read_text(whole), layers=layers) if layers else {}
 
     def _read_text(self, shard: Shard) -> None:
         for session, tokens in enumerate(self._spec.calibration):
