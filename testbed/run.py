@@ -32,6 +32,7 @@ from testbed.results.record import RunRecorder
 from testbed.run_folder import check_folder, make_folder, write_inputs
 from testbed.scenarios.schema import Scenario
 from testbed.sim.check import check_requests, check_scenario
+from testbed.sim.footprint import footprints
 from testbed.sim.requests import Request, Workloads
 from testbed.sim.simulate import simulate
 from testbed.sim.world import Answer, World, cast_of
@@ -160,6 +161,7 @@ class _Running:
             quality=quality,
             texts=_texts(self.prepared, world.answers),
             sealing=_sealing(scenario.seal),
+            footprints=footprints(scenario, self.prepared.source.shape, self.prepared.requests),
         )
         self.recorder.close(end)
         slo = None if scenario.slo is None else SloLimits(ttft_ns=scenario.slo.ttft, tpot_ns=scenario.slo.tpot)

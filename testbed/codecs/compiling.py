@@ -7,6 +7,8 @@ import logging
 from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
+
 from testbed.codecs.framing import F32Array, U8Array, U32Array
 from testbed.codecs.reference import I64Array, TabqSetting, U16Array
 
@@ -88,6 +90,19 @@ def kernels() -> Kernels:
         _LOG.warning("numba is not installed: codecs run their NumPy reference, which is hundreds of times slower")
         return reference()
     return loaded  # type: ignore[no-any-return]
+
+
+@cache
+def torch_kernels() -> Any:
+    """The module with the kernels for tensors; importing it imports torch."""
+    return importlib.import_module("testbed.codecs.torch_kernels")
+
+
+def kernels_for(hidden_ND: object) -> Kernels:
+    """The kernels that take this array; `tabq_pack`, `tabq_symbols`, `uniform_codes`, `pack_rows` if it's a tensor."""
+    if isinstance(hidden_ND, np.ndarray):
+        return kernels()
+    return torch_kernels()  # type: ignore[no-any-return]
 
 
 @cache

@@ -67,6 +67,7 @@ class Stage(Protocol):
 
     stage_id: int
     is_fixed_size: bool
+    takes_tensors: bool  # whether `encode` and `streams` take a tensor as well
     keys: tuple[int, ...]  # of all alphabets that its symbols may have
 
     def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded: ...
@@ -91,6 +92,7 @@ class FixedStage(ABC):
 
     stage_id: int
     is_fixed_size = True
+    takes_tensors = False
     keys: tuple[int, ...] = (0,)
 
     @abstractmethod
