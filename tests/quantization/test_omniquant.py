@@ -154,6 +154,9 @@ class _Exact(Store):
     def dequantised(self, start: int, stop: int) -> torch.Tensor:
         return self._held("weight")[start:stop]
 
+    def gather(self, rows_N: torch.Tensor) -> torch.Tensor:
+        return self._held("weight")[rows_N]
+
 
 def test_the_transformation_alone_changes_nothing(source: ModelSource) -> None:
     """Every block with its learned factors, weights and inputs not rounded: its own output to 1e-5."""
