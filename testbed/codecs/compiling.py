@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from testbed.codecs.framing import F32Array, U8Array, U32Array
 from testbed.codecs.reference import I64Array, TabqSetting, U16Array
@@ -63,6 +64,8 @@ class Kernels(Protocol):
     def rans_decode(
         self, stream: U8Array, counts_S: I64Array, tables_S: I64Array, slots: U32Array
     ) -> U8Array | None: ...
+    def by_group(self, rows_RC: U8Array, order_C: npt.NDArray[np.intp], sizes_G: I64Array) -> U8Array: ...
+    def by_row(self, flat: U8Array, order_C: npt.NDArray[np.intp], sizes_G: I64Array) -> U8Array: ...
 
 
 class _Reference:

@@ -6,11 +6,13 @@ it is tested before a rotation that would mix it into its neighbours.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from testbed.codecs.agreed import NOTHING, Agreed
+from testbed.codecs.agreed_rans import TableCounter
 from testbed.codecs.centring import Centring
 from testbed.codecs.compiling import kernels, torch_kernels
 from testbed.codecs.entropy import CODERS, NONE, EntropyCoder, Sections
@@ -32,6 +34,7 @@ from testbed.codecs.reference import below, num_above
 from testbed.codecs.rotation import Rotation
 from testbed.codecs.sparse import Sparse, Threshold, bits_of, read_sparse, sparse_nbytes, sparse_section
 from testbed.codecs.stages import INFINITY_BITS, Stage
+from testbed.codecs.tables import Tables
 
 if TYPE_CHECKING:
     import torch
@@ -130,6 +133,13 @@ class Pipeline:
         self._check(header, envelope)
         return self._decoded(header, data[HEADER_BYTES:-CRC_BYTES])
 
+    def tables_for(self, hidden_ND: F32Array, num_groups: int) -> Tables:
+        """Tables for the entropy coder, counted on samples that go all the way of a message."""
+        counter, counting = TableCounter(num_groups), copy(self)
+        counting._entropy = counter
+        counting.encode(hidden_ND)
+        return counter.tables
+
     def nbytes(self, num_tokens: int, hidden_size: int) -> int:
         if self._modelled_bits is None:
             rest = self._stage.nbytes_bound(num_tokens, hidden_size)
@@ -167,7 +177,7 @@ class Pipeline:
         side_bytes = self._stage.side_nbytes(num_tokens)
         if body.size < side_bytes:
             raise CodecError(f"the side information of {num_tokens} tokens takes {side_bytes} bytes")
-        coder = CODERS[header.entropy]
+        coder = self._entropy if header.entropy == self._entropy.coder else CODERS[NONE]
         side = self._stage.read_side(body[:side_bytes], num_tokens)
         hidden_ND = coder.decode(self._stage, side, body[side_bytes:], num_tokens, hidden_size)
         if self._rotation is not None:

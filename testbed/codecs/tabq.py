@@ -74,6 +74,9 @@ class TabqStage:
     def alphabet(self, key: int) -> int:
         return min((2 << key) - 1, 256)
 
+    def only(self, key: int) -> TabqStage:
+        return TabqStage(self._setting._replace(qmin=key, qmax=key))
+
     def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
         num_full = int(np.count_nonzero(side.widths == FULL_WIDTH))
         return _blocks(side.widths, hidden_size), num_full * stripe_bytes(hidden_size)
@@ -130,6 +133,9 @@ class AsymmetricTabqStage:
 
     def alphabet(self, key: int) -> int:
         return 1 << key
+
+    def only(self, key: int) -> AsymmetricTabqStage:
+        return AsymmetricTabqStage(self._setting._replace(qmin=key, qmax=key))
 
     def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
         return _blocks(side.widths, hidden_size), 0
