@@ -6,13 +6,16 @@ it is tested before a rotation that would mix it into its neighbours.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from copy import copy
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from testbed.codecs.agreed import NOTHING, Agreed
+from testbed.codecs.agreed_rans import TableCounter
 from testbed.codecs.centring import Centring
-from testbed.codecs.compiling import kernels
+from testbed.codecs.compiling import kernels, torch_kernels
+from testbed.codecs.effort import CENTRE, ONE_PASS, ROTATION, THRESHOLD, Effort
 from testbed.codecs.entropy import CODERS, NONE, EntropyCoder, Sections
 from testbed.codecs.framing import (
     CRC_BYTES,
@@ -24,6 +27,7 @@ from testbed.codecs.framing import (
     F32Array,
     Header,
     U8Array,
+    check_shape,
     checked,
     unpack_header,
 )
@@ -31,6 +35,10 @@ from testbed.codecs.reference import below, num_above
 from testbed.codecs.rotation import Rotation
 from testbed.codecs.sparse import Sparse, Threshold, bits_of, read_sparse, sparse_nbytes, sparse_section
 from testbed.codecs.stages import INFINITY_BITS, Stage
+from testbed.codecs.tables import Tables
+
+if TYPE_CHECKING:
+    import torch
 
 _NO_TAU = np.float32(np.inf)
 
@@ -66,6 +74,7 @@ class Pipeline:
         modelled_above: float | None = None,
     ) -> None:
         self.is_fixed_size = stage.is_fixed_size and threshold is None and entropy.coder == NONE
+        self.effort = _effort(stage, entropy, threshold=threshold, centre=centre, rotation=rotation)
         self._stage = stage
         self._entropy = entropy
         self._threshold = threshold
@@ -77,7 +86,27 @@ class Pipeline:
         self._modelled_above = modelled_above
 
     def encode(self, hidden_ND: F32Array, envelope: Envelope = NOBODY) -> bytes:
-        hidden_ND = checked(hidden_ND)
+        return self._message(checked(hidden_ND), envelope)
+
+    def encode_tensor(self, hidden_ND: torch.Tensor, envelope: Envelope = NOBODY) -> bytes:
+        """The message that `encode` makes of the same values, computed where they lie as far as there are kernels.
+
+        TAB-Q and uniform grids run there, with centring and an absolute threshold before; all else on the host.
+        """
+        device = torch_kernels()
+        values_ND = device.as_float32(hidden_ND)
+        if not self._runs_on_devices or not values_ND.numel():
+            return self.encode(device.on_host(values_ND), envelope)
+        check_shape(*values_ND.shape)
+        return self._message(values_ND, envelope)
+
+    @property
+    def _runs_on_devices(self) -> bool:
+        is_absolute = self._threshold is None or self._threshold.is_absolute
+        return self._stage.takes_tensors and self._rotation is None and is_absolute
+
+    def _message(self, hidden_ND: F32Array, envelope: Envelope) -> bytes:
+        """The message of hidden states, on the host or as a tensor."""
         seen_ND = hidden_ND if self._centring is None else self._centring.centred(hidden_ND)
         tau = _NO_TAU if self._threshold is None else self._threshold.of(seen_ND)
         tau_bits = bits_of(tau)
@@ -125,6 +154,13 @@ class Pipeline:
         side_bytes = self._stage.side_nbytes(header.num_tokens)
         return ByteCounts(OVERHEAD_BYTES, sparse_bytes, side_bytes, body.size - sparse_bytes - side_bytes)
 
+    def tables_for(self, hidden_ND: F32Array, num_groups: int) -> Tables:
+        """Tables for the entropy coder, counted on samples that go all the way of a message."""
+        counter, counting = TableCounter(num_groups), copy(self)
+        counting._entropy = counter
+        counting.encode(hidden_ND)
+        return counter.tables
+
     def nbytes(self, num_tokens: int, hidden_size: int) -> int:
         if self._modelled_bits is None:
             rest = self._stage.nbytes_bound(num_tokens, hidden_size)
@@ -162,7 +198,7 @@ class Pipeline:
         side_bytes = self._stage.side_nbytes(num_tokens)
         if body.size < side_bytes:
             raise CodecError(f"the side information of {num_tokens} tokens takes {side_bytes} bytes")
-        coder = CODERS[header.entropy]
+        coder = self._entropy if header.entropy == self._entropy.coder else CODERS[NONE]
         side = self._stage.read_side(body[:side_bytes], num_tokens)
         hidden_ND = coder.decode(self._stage, side, body[side_bytes:], num_tokens, hidden_size)
         if self._rotation is not None:
@@ -178,6 +214,17 @@ class Pipeline:
             sparse.put(hidden_ND, sparse.tau_bits)
         else:
             self._centring.put(sparse, hidden_ND)
+
+
+def _effort(
+    stage: Stage, entropy: EntropyCoder, *, threshold: Threshold | None, centre: bool, rotation: Rotation | None
+) -> Effort:
+    total = stage.effort + entropy.effort
+    if threshold is not None and stage.effort == ONE_PASS:
+        total += THRESHOLD
+    if centre:
+        total += CENTRE
+    return total if rotation is None else total + ROTATION
 
 
 def _sealed(parts: list[bytes | U8Array], crc_start: int) -> bytes:

@@ -45,6 +45,10 @@ class Traffic:
         return self.frame_bytes + self.sparse_bytes + self.side_bytes + self.payload_bytes
 
 
+Damage = dict[str, float | str | None]
+DAMAGE = ("kl_nats", "perplexity", "agreement", "accuracy", "flip_rate", "decoded")
+
+
 class Crossed(NamedTuple):
     """What the back reads, input by input, and what it took."""
 
@@ -64,7 +68,7 @@ class SplitInputs:
     hidden: Sequence[F32Array]
     samples: F32Array
     before: Scores | None = None
-    known: dict[bytes, dict[str, float | None]] = field(default_factory=dict)
+    known: dict[str, Damage] = field(default_factory=dict)
 
     def cross(self, codec: str, phase: str) -> Crossed:
         """Every input as one message (prefill), or a message a token (decode), encoded to bytes and decoded."""
@@ -74,16 +78,19 @@ class SplitInputs:
         hidden = [self._crossed(pipeline, hidden_nd, phase, traffic) for hidden_nd in self.hidden]
         return Crossed(hidden, traffic)
 
-    def damage(self, hidden: Sequence[F32Array]) -> dict[str, float | None]:
-        """What the back makes of these hidden states, against what it makes of the exact ones."""
-        if self.before is None:
-            self.before = self._scores(self.hidden)
+    def damage(self, hidden: Sequence[F32Array]) -> Damage:
+        """What the back makes of these hidden states, against what it makes of the exact ones.
+
+        `decoded` is a digest of the hidden states; what is known of them is not computed again.
+        """
         digest = hashlib.blake2b(digest_size=16)
         for hidden_nd in hidden:
             digest.update(np.ascontiguousarray(hidden_nd).data)
-        key = digest.digest()
+        key = digest.hexdigest()
         if key not in self.known:
-            self.known[key] = compare(self.yardstick, self._scores(hidden), self.before)
+            if self.before is None:
+                self.before = self._scores(self.hidden)
+            self.known[key] = {**compare(self.yardstick, self._scores(hidden), self.before), "decoded": key}
         return self.known[key]
 
     def _crossed(self, pipeline: Pipeline, hidden_nd: F32Array, phase: str, traffic: Traffic) -> F32Array:

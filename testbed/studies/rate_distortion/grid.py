@@ -14,7 +14,7 @@ from testbed.scenarios.codec_setting import CodecConfig, codec_name, read_settin
 DELTAS = (0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35)
 BITS = (3, 4, 5, 6, 8)
 FEW_DELTAS = (0.08, 0.16, 0.25, 0.35)
-CODERS = ("none", "zstd", "rans")
+CODINGS = ("", "entropy=zstd", "entropy=rans", "entropy=rans,tables=agreed", "entropy=rans,tables=channel")
 THRESHOLDS = ("tau=5", "tau=10", "quantile=0.99", "quantile=0.999", "per_row=2")
 QMAX = (4, 6, 8)
 
@@ -130,8 +130,8 @@ def named_settings(texts: Iterable[str]) -> list[Setting]:
 
 def _coded(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        for coder in CODERS:
-            yield text if coder == "none" else text[:-1] + f",entropy={coder})"
+        for coding in CODINGS:
+            yield f"{text[:-1]},{coding})" if coding else text
 
 
 def _settings(*families: tuple[str, Iterable[str]]) -> list[Setting]:

@@ -16,7 +16,7 @@ from typing import Any
 from testbed.core.errors import ScenarioError, TestbedError
 from testbed.models.source import ModelSource
 from testbed.results.pareto import UNSPLIT, Point, front, winners
-from testbed.studies.rate_distortion.crossing import SplitInputs, Traffic, split_inputs
+from testbed.studies.rate_distortion.crossing import DAMAGE, SplitInputs, Traffic, split_inputs
 from testbed.studies.rate_distortion.grid import Setting
 from testbed.studies.rate_distortion.yardstick import Yardstick
 
@@ -101,6 +101,9 @@ def _points_of(study: Study, cut: int, known: Mapping[tuple[Any, ...], Point]) -
             continue
         if inputs is None:
             inputs = split_inputs(study.source, cut, study.yardstick)
+            inputs.known |= {
+                one["decoded"]: _damage(one) for one in known.values() if one["split"] == cut and not one["failed"]
+            }
         yield _measured(inputs, cut, setting, phase)
 
 
@@ -111,6 +114,10 @@ def _measured(inputs: SplitInputs, cut: int, setting: Setting, phase: str) -> Po
     except TestbedError as error:
         return {**point, "failed": str(error)}
     return {**point, **rates(crossed.traffic), **inputs.damage(crossed.hidden)}
+
+
+def _damage(point: Point) -> Point:
+    return {name: point[name] for name in DAMAGE}
 
 
 def rates(traffic: Traffic) -> dict[str, float]:
