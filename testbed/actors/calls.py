@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from testbed.codecs.agreed import Agreed
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource
 from testbed.quantization.config import WeightConfig
@@ -38,6 +39,7 @@ class HostSpec:
     use_gpu: bool = False  # cloud hosts, where one is at hand
     seal: str = "none"  # how messages are encrypted
     seal_secret: bytes = b""  # what session keys are derived from
+    agreements: Mapping[tuple[str, int], Agreed] = field(default_factory=dict)  # of sessions, by codec and split
     refuses: bool = False  # a message that can't be read is an answer, `Refused`; else it ends the run
 
 

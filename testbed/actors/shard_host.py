@@ -30,6 +30,7 @@ from testbed.actors.calls import (
     unpack_tokens,
 )
 from testbed.actors.layer_store import LayerStore
+from testbed.codecs.agreed import Agreed, agree
 from testbed.codecs.framing import Codec, CodecError, Envelope
 from testbed.codecs.named import make_codec
 from testbed.codecs.seal import Seal, session_key
@@ -62,7 +63,7 @@ class ShardHost:
         self._shards: dict[Key, Shard] = {}
         self._layers = LayerStore(spec.source, dtype=spec.dtype, device=self._device, pack=self._pack)
         self._statistics: Statistics | None = None
-        self._codecs: dict[str, Codec] = {}
+        self._codecs: dict[tuple[str, int], Codec] = {}
         self._seals: dict[tuple[Side, int], Seal] = {}  # of open sessions, by who holds it
         self._samplers: dict[int, Sampler] = {}
         self._logits: dict[int, list[Logits]] = {}
@@ -104,7 +105,7 @@ class ShardHost:
         computed_ns = time.perf_counter_ns()
         position = shard.length(call.session) - len(call.tokens)
         envelope = Envelope(session=call.session, position=position, split=call.split)
-        message = self._codec(call.codec).encode(hidden_ND, envelope)
+        message = self._codec(call.codec, call.split).encode(hidden_ND, envelope)
         encoded_ns = time.perf_counter_ns()
         if (seal := self._seal("front", call.session, call.split)) is not None:
             message = seal.seal(message, position + len(call.tokens))
@@ -164,7 +165,8 @@ class ShardHost:
         position = self._shard("back", item.split, self._num_layers, item.session).length(item.session)
         envelope = Envelope(session=item.session, position=position, split=item.split)
         try:
-            return ShardInput(session=item.session, hidden=self._codec(item.codec).decode(message, envelope))
+            hidden_ND = self._codec(item.codec, item.split).decode(message, envelope)
+            return ShardInput(session=item.session, hidden=hidden_ND)
         except CodecError as error:
             return self._refused(error)
 
@@ -274,10 +276,20 @@ class ShardHost:
             self._statistics = collect(shard.module, read)
         return self._statistics
 
-    def _codec(self, name: str) -> Codec:
-        if name not in self._codecs:
-            self._codecs[name] = make_codec(name)
-        return self._codecs[name]
+    def agree(self, codec: str, split: int, texts: Sequence[Sequence[int]]) -> Agreed | None:
+        """What sessions with this codec at this cut agree on, of the unsplit model's hidden states for these ids."""
+        shard = self._layers.shard(0, split, None, None)
+        states = []
+        for session, tokens in enumerate(texts):
+            shard.open(session)
+            states += shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
+            shard.close(session)
+        return agree(codec, np.concatenate(states))
+
+    def _codec(self, name: str, split: int) -> Codec:
+        if (name, split) not in self._codecs:
+            self._codecs[name, split] = make_codec(name, self._spec.agreements.get((name, split)))
+        return self._codecs[name, split]
 
     @property
     def _num_layers(self) -> int:
