@@ -10,38 +10,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from testbed.actors.agreement import agreed_spec
 from testbed.actors.calls import HostSpec
 from testbed.actors.executor import Executor
 from testbed.actors.local import LocalExecutor
 from testbed.actors.sealing import seal_secret
 from testbed.actors.weight_plan import calibration_sequences, weight_config
-from testbed.codecs.agreed import Agreed
+from testbed.codecs.agreed import needs_agreement
 from testbed.codecs.framing import SEAL_OVERHEAD_BYTES
 from testbed.core.cast import Quality, RunEnd, Sealing
 from testbed.core.errors import ModelError
 from testbed.core.events import Event, EventSink, RequestEnded
+from testbed.models.pebble.corpus import corpus_texts
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource, resolve
-from testbed.models.texts import corpus_texts, token_rows
 from testbed.models.tokenizer import load_tokenizer
 from testbed.results.measure import SloLimits, write_summary
 from testbed.results.record import RunRecorder
 from testbed.run_folder import check_folder, make_folder, write_inputs
 from testbed.scenarios.schema import Scenario
-from testbed.sim.agreeing import agreeing_pairs
 from testbed.sim.check import check_requests, check_scenario
+from testbed.sim.choosing import codecs_at_cuts
 from testbed.sim.footprint import footprints
 from testbed.sim.requests import Request, Workloads
 from testbed.sim.simulate import simulate
 from testbed.sim.world import Answer, World, cast_of
 
 _EVENTS_PER_REPORT = 200
-_AGREEMENT_TEXTS, _AGREEMENT_TOKENS = 200, 2000  # at most, of the corpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,37 +192,24 @@ class _ProgressSink:
 
 
 def _calibration(scenario: Scenario, source: ModelSource) -> tuple[tuple[int, ...], ...]:
-    """The scenario's calibration texts as token ids; none where no shard is computed."""
-    texts = [] if scenario.weights is None else scenario.weights.calibration
-    if not texts or not any(group.compute == "real" for group in scenario.fleet):
-        return ()
-    tokenizer = load_tokenizer(source, scenario.tokenizer)
-    return calibration_sequences([tokenizer.encode(text) for text in texts], source.shape.max_positions)
+    """The calibration texts as token ids: the weights' own, the scenario's, or the shipped corpus; none if not needed.
 
-
-def _agreements(prepared: Prepared) -> dict[tuple[str, int], Agreed]:
-    """What the sessions of real groups agree on where their codec needs it, taken once and given to both sides.
-
-    The samples are the scenario's calibration texts, or else held-out documents of pebble's corpus.
+    Needed by methods of quantising that have texts, and by codecs whose sessions agree on something first.
     """
-    scenario, source = prepared.scenario, prepared.source
-    pairs = agreeing_pairs(scenario, source.shape.num_layers)
-    if not pairs:
-        return {}
-    from testbed.actors.shard_host import ShardHost  # noqa: PLC0415 - loads torch, only where it is needed
-
-    texts: Sequence[Sequence[int]] = prepared.calibration
-    if not texts:
-        tokenizer, longest = load_tokenizer(source, scenario.tokenizer), source.shape.max_positions
-        texts = token_rows(tokenizer, corpus_texts(_AGREEMENT_TEXTS), num_tokens=_AGREEMENT_TOKENS, longest=longest)
-    host = ShardHost(_host_spec(prepared))
-    found = {(codec, split): host.agree(codec, split, texts) for codec, split in pairs}
-    return {pair: agreed for pair, agreed in found.items() if agreed is not None}
+    choices = codecs_at_cuts(scenario, source.shape.num_layers)
+    own = [] if scenario.weights is None else scenario.weights.calibration
+    is_real = any(group.compute == "real" for group in scenario.fleet)
+    if not is_real or not (own or any(needs_agreement(setting) for setting, _ in choices)):
+        return ()
+    texts = own or scenario.calibration or corpus_texts()
+    tokenizer = load_tokenizer(source, scenario.tokenizer)
+    path = "weights.calibration" if own else "calibration"
+    return calibration_sequences([tokenizer.encode(text) for text in texts], source.shape.max_positions, path=path)
 
 
-def _host_spec(prepared: Prepared) -> HostSpec:
-    sampling = prepared.scenario.sampling
-    return HostSpec(
+def _executor(prepared: Prepared, address: str | None) -> Executor:
+    execution, sampling = prepared.scenario.execution, prepared.scenario.sampling
+    spec = HostSpec(
         source=prepared.source,
         dtype=prepared.scenario.dtype,
         sampling=SamplingConfig(
@@ -240,11 +227,7 @@ def _host_spec(prepared: Prepared) -> HostSpec:
         seal_secret=seal_secret(prepared.scenario),
         refuses=prepared.scenario.security is not None and prepared.scenario.security.tamper > 0,
     )
-
-
-def _executor(prepared: Prepared, address: str | None) -> Executor:
-    execution = prepared.scenario.execution
-    spec = replace(_host_spec(prepared), agreements=_agreements(prepared))
+    spec = agreed_spec(spec, codecs_at_cuts(prepared.scenario, prepared.source.shape.num_layers))
     if execution.executor == "local":
         return LocalExecutor(spec)
     from testbed.actors.pool import RayPool  # noqa: PLC0415 - loads Ray, only where it is asked for

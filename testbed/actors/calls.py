@@ -37,9 +37,10 @@ class HostSpec:
     front_kv_bits: int | None = None  # keys and values of a front, packed; None: in `dtype`
     back_kv_bits: int | None = None
     use_gpu: bool = False  # cloud hosts, where one is at hand
+    codecs: tuple[tuple[str, int], ...] | None = None  # (setting, split) that sessions agreed on; None: no session did
+    agreed: Mapping[tuple[str, int], Agreed] = field(default_factory=dict)  # for codecs that need it
     seal: str = "none"  # how messages are encrypted
     seal_secret: bytes = b""  # what session keys are derived from
-    agreements: Mapping[tuple[str, int], Agreed] = field(default_factory=dict)  # of sessions, by codec and split
     refuses: bool = False  # a message that can't be read is an answer, `Refused`; else it ends the run
 
 

@@ -30,20 +30,22 @@ from testbed.actors.calls import (
     unpack_tokens,
 )
 from testbed.actors.layer_store import LayerStore
-from testbed.codecs.agreed import Agreed, agree
 from testbed.codecs.framing import Codec, CodecError, Envelope
 from testbed.codecs.named import make_codec
 from testbed.codecs.seal import Seal, session_key
 from testbed.core.cast import Quality
 from testbed.models.sampling import Sampler
 from testbed.models.shard import Shard, ShardInput
-from testbed.quantization.apply import needs_text, quantise_module
+from testbed.quantization.apply import needs_blocks, needs_text, quantise_module
+from testbed.quantization.blocks import Blocks, collect_blocks
 from testbed.quantization.calibrate import Statistics, collect
 from testbed.quantization.config import WeightConfig
+from testbed.quantization.targets import find_blocks
 
 Side = Literal["front", "back", "reference"]  # whose precision a shard has; the reference is never quantised
 Key = tuple[int, int, WeightConfig | None, int | None]  # a shard: layers [start, stop), how weights and KV are stored
 Logits = npt.NDArray[np.float32]
+_CALIBRATION = -1  # a session of no request
 
 
 class ShardHost:
@@ -98,6 +100,15 @@ class ShardHost:
             held[start, stop] = held.get((start, stop), 0) + shard.kv_bytes()
         return held
 
+    def calibration_states(self, split: int) -> list[npt.NDArray[np.float32]]:
+        """Hidden states [n, d] of each calibration sequence behind the first `split` layers, as devices have them."""
+        shard, states = self._shard("front", 0, split), []
+        for tokens in self._spec.calibration:
+            shard.open(_CALIBRATION)
+            states += shard.forward([ShardInput(session=_CALIBRATION, tokens=tokens)], batched=False)
+            shard.close(_CALIBRATION)
+        return states
+
     def _front(self, call: FrontCall) -> Done:
         shard = self._shard("front", 0, call.split, call.session)
         started_ns = time.perf_counter_ns()
@@ -130,7 +141,7 @@ class ShardHost:
         inputs = [self._input(item, message) for item, message in zip(call.items, messages, strict=True)]
         decoded_ns = time.perf_counter_ns()
         tokens: list[int | Refused] = [given if isinstance(given, Refused) else 0 for given in inputs]
-        spans = [(0, 0)] * len(inputs)
+        spans = [(past, past) for past in map(self._length, call.items)]
         good = {place: given for place, given in enumerate(inputs) if isinstance(given, ShardInput)}
         for split in sorted({call.items[place].split for place in good}):
             places = [place for place in good if call.items[place].split == split]
@@ -149,6 +160,11 @@ class ShardHost:
             spans=tuple(spans),
         )
 
+    def _length(self, item: BackItem) -> int:
+        """Tokens that the session's back holds."""
+        shard = self._shard("back", item.split, self._num_layers)
+        return shard.length(item.session) if item.session in shard.sessions else 0
+
     def _opened(self, item: BackItem) -> bytes | Refused:
         """The message in the clear. Raises SealError where it can't be opened, unless that is an answer."""
         seal = self._seal("back", item.session, item.split) if item.is_sealed else None
@@ -166,9 +182,9 @@ class ShardHost:
         envelope = Envelope(session=item.session, position=position, split=item.split)
         try:
             hidden_ND = self._codec(item.codec, item.split).decode(message, envelope)
-            return ShardInput(session=item.session, hidden=hidden_ND)
         except CodecError as error:
             return self._refused(error)
+        return ShardInput(session=item.session, hidden=hidden_ND)
 
     def _refused(self, error: CodecError) -> Refused:
         if not self._spec.refuses:
@@ -260,36 +276,36 @@ class ShardHost:
 
     def _pack(self, shard: Shard, stored: WeightConfig) -> None:
         seen = self._calibrated() if needs_text(stored) else None
-        quantise_module(shard.module, stored, first_layer=shard.start, statistics=seen)
+        blocks = self._blocks(shard) if needs_blocks(stored) else None
+        quantise_module(shard.module, stored, first_layer=shard.start, statistics=seen, blocks=blocks)
 
     def _calibrated(self) -> Statistics:
-        """What the unsplit model's layers are fed when it reads the calibration text."""
+        """What the unsplit model's linear layers are fed when it reads the calibration text."""
         if self._statistics is None:
             shard = self._layers.shard(0, self._num_layers, None, None)
-
-            def read() -> None:
-                for session, tokens in enumerate(self._spec.calibration):
-                    shard.open(session)
-                    shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
-                    shard.close(session)
-
-            self._statistics = collect(shard.module, read)
+            self._statistics = collect(shard.module, lambda: self._read_text(shard))
         return self._statistics
 
-    def agree(self, codec: str, split: int, texts: Sequence[Sequence[int]]) -> Agreed | None:
-        """What sessions with this codec at this cut agree on, of the unsplit model's hidden states for these ids."""
-        shard = self._layers.shard(0, split, None, None)
-        states = []
-        for session, tokens in enumerate(texts):
+    def _blocks(self, shard: Shard) -> Blocks:
+        """What enters the layers to be packed in the unsplit model; not kept, since it is all their hidden states."""
+        layers = {block.layer for block in find_blocks(shard.module, shard.start)}
+        whole = self._layers.shard(0, self._num_layers, None, None)
+        return collect_blocks(whole.module, lambda: self._read_text(whole), layers=layers) if layers else {}
+
+    def _read_text(self, shard: Shard) -> None:
+        for session, tokens in enumerate(self._spec.calibration):
             shard.open(session)
-            states += shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
+            shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
             shard.close(session)
-        return agree(codec, np.concatenate(states))
 
     def _codec(self, name: str, split: int) -> Codec:
-        if (name, split) not in self._codecs:
-            self._codecs[name, split] = make_codec(name, self._spec.agreements.get((name, split)))
-        return self._codecs[name, split]
+        """Raises CodecError for a codec that no session agreed on, at this cut."""
+        pair = (name, split)
+        if pair not in self._codecs:
+            if self._spec.codecs is not None and pair not in self._spec.codecs:
+                raise CodecError(f"no session agreed on codec {name} behind layer {split}")
+            self._codecs[pair] = make_codec(name, self._spec.agreed.get(pair))
+        return self._codecs[pair]
 
     @property
     def _num_layers(self) -> int:

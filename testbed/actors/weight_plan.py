@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from testbed.actors.weights import WeightLaw, layer_matrices
 from testbed.core.errors import ModelError, ScenarioError
 from testbed.models.shape import ModelShape
-from testbed.quantization.config import LEAST_TOKENS, WeightConfig
+from testbed.quantization.config import LEAST_TOKENS, Learning, WeightConfig
 from testbed.quantization.formats import ActivationFormat, WeightFormat, format_of, input_format_of
+from testbed.scenarios import weights as scenarios
 from testbed.scenarios.weights import Weights
 
 
 def weight_config(weights: Weights) -> WeightConfig:
     """How the weights are stored; the change point is set per shard, with the cut that it is made for."""
+    learning = weights.learning or scenarios.Learning()
     return WeightConfig(
         method=weights.method,
         split=0,
@@ -25,6 +27,12 @@ def weight_config(weights: Weights) -> WeightConfig:
         head=_table_format(weights, weights.head_bits),
         act_order=weights.act_order,
         alpha=weights.alpha,
+        learning=Learning(
+            epochs=learning.epochs,
+            num_samples=learning.num_samples,
+            clip_rate=learning.clip_rate,
+            transform_rate=learning.transform_rate,
+        ),
     )
 
 
@@ -63,7 +71,9 @@ def _check_format(fmt: WeightFormat | ActivationFormat | None, columns: Sequence
         raise ScenarioError(problem, path=f"weights.{error.path or key}", value=value, allowed=allowed) from None
 
 
-def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -> tuple[tuple[int, ...], ...]:
+def calibration_sequences(
+    tokens: Sequence[Sequence[int]], max_positions: int, *, path: str = "weights.calibration"
+) -> tuple[tuple[int, ...], ...]:
     """Calibration texts as the model can take them: pieces of at most its positions.
 
     Raises ScenarioError where there is too little text to say anything.
@@ -71,7 +81,7 @@ def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -
     num_tokens = sum(map(len, tokens))
     if num_tokens < LEAST_TOKENS:
         problem, allowed = "the calibration text is too short", f"at least {LEAST_TOKENS} tokens"
-        raise ScenarioError(problem, path="weights.calibration", value=f"{num_tokens} tokens", allowed=allowed)
+        raise ScenarioError(problem, path=path, value=f"{num_tokens} tokens", allowed=allowed)
     starts = [(text, start) for text in tokens for start in range(0, len(text), max_positions)]
     return tuple(tuple(text[start : start + max_positions]) for text, start in starts)
 
@@ -86,6 +96,7 @@ def _layer_format(weights: Weights, bits: int | None) -> WeightFormat | None:
         symmetric=weights.symmetric,
         outliers=weights.outlier_channels,
         clip=weights.weight_clip,
+        transform=weights.learning is None or weights.learning.transform,
     )
 
 

@@ -42,6 +42,8 @@ POLICIES = Registry(
         "static": "testbed.policies.fixed:Static",
         "cloud-only": "testbed.policies.fixed:CloudOnly",
         "edge-only": "testbed.policies.fixed:EdgeOnly",
+        "phases": "testbed.policies.adaptive:Phases",
+        "ladder": "testbed.policies.adaptive:Ladder",
     },
 )
 CODECS = Registry(
@@ -70,6 +72,7 @@ QUANTISERS = Registry(
         "fp8": "testbed.quantization.fp8:Fp8",
         "atom": "testbed.quantization.atom:Atom",
         "smoothquant": "testbed.quantization.smoothquant:SmoothQuant",
+        "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
 SEAMS = (POLICIES, CODECS, LINKS, SCHEDULERS, ROUTERS, QUANTISERS)

@@ -30,6 +30,7 @@ TRAFFIC = {
     "wire_bytes_up": "wire_bytes_up",
     "wire_bytes_down": "wire_bytes_down",
     "retransmissions": "retransmissions",
+    "codec_changes": "codec_changes",
 }
 
 

@@ -10,8 +10,9 @@ from testbed.actors.weight_plan import weight_laws
 from testbed.core.cast import Footprint
 from testbed.models.shape import ModelShape
 from testbed.scenarios.schema import Scenario
+from testbed.sim.choosing import build_policies
 from testbed.sim.requests import Request
-from testbed.sim.world import BITS, build_policies
+from testbed.sim.world import BITS
 
 
 def footprints(scenario: Scenario, shape: ModelShape, requests: Iterable[Request]) -> dict[str, Sequence[Footprint]]:
