@@ -19,7 +19,7 @@ from testbed.actors.calls import HostSpec
 from testbed.actors.executor import Executor
 from testbed.actors.local import LocalExecutor
 from testbed.actors.sealing import seal_secret
-from testbed.actors.weight_plan import calibration_sequences, weight_config
+from testbed.actors.weight_plan import calibration_sequences, calibration_tokens, calibration_told, weight_config
 from testbed.codecs.framing import SEAL_OVERHEAD_BYTES
 from testbed.core.cast import Quality, RunEnd, Sealing
 from testbed.core.errors import ModelError
@@ -157,6 +157,7 @@ class _Running:
             servers=world.server_ends(world.clock.now_ns),
             links=[end for device in world.devices for end in device.link_ends()],
             assumed_sizes=sorted(world.assumed_sizes),
+            calibration=calibration_told(scenario.weights, self.prepared.calibration),
             quality=quality,
             texts=_texts(self.prepared, world.answers),
             sealing=_sealing(scenario.seal),
@@ -186,12 +187,11 @@ class _ProgressSink:
 
 
 def _calibration(scenario: Scenario, source: ModelSource) -> tuple[tuple[int, ...], ...]:
-    """The scenario's calibration texts as token ids; none where no shard is computed."""
-    texts = [] if scenario.weights is None else scenario.weights.calibration
-    if not texts or not any(group.compute == "real" for group in scenario.fleet):
+    """The calibration texts as token ids; none where no shard is computed or none needs to read."""
+    if not any(group.compute == "real" for group in scenario.fleet):
         return ()
-    tokenizer = load_tokenizer(source, scenario.tokenizer)
-    return calibration_sequences([tokenizer.encode(text) for text in texts], source.shape.max_positions)
+    tokens = calibration_tokens(scenario.weights, lambda: load_tokenizer(source, scenario.tokenizer))
+    return calibration_sequences(tokens, source.shape.max_positions) if tokens else ()
 
 
 def _executor(prepared: Prepared, address: str | None) -> Executor:
@@ -208,6 +208,7 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
         keep_logits=prepared.scenario.record.quality,
         weights=None if prepared.scenario.weights is None else weight_config(prepared.scenario.weights),
         calibration=prepared.calibration,
+        saved=_saved(prepared.scenario),
         seal=prepared.scenario.seal,
         seal_secret=seal_secret(prepared.scenario),
         refuses=prepared.scenario.security is not None and prepared.scenario.security.tamper > 0,
@@ -227,6 +228,12 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
 
 def _sealing(suite: str) -> Sealing | None:
     return None if suite == "none" else Sealing(suite=suite, overhead_bytes=SEAL_OVERHEAD_BYTES)
+
+
+def _saved(scenario: Scenario) -> Path | None:
+    """The folder of packed weights, as any process of this machine can name it."""
+    weights = scenario.weights
+    return None if weights is None or weights.saved is None else Path(weights.saved).absolute()
 
 
 def _texts(prepared: Prepared, answers: Mapping[int, Answer]) -> dict[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from testbed.models.sampling_config import SamplingConfig
@@ -33,6 +34,7 @@ class HostSpec:
     keep_logits: bool  # for AuditCall
     weights: WeightConfig | None = None  # its change point is each shard's own cut
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for methods that need text
+    saved: Path | None = None  # a folder of packed weights, in place of packing them here
     use_gpu: bool = False  # cloud hosts, where one is at hand
     seal: str = "none"  # how messages are encrypted
     seal_secret: bytes = b""  # what session keys are derived from

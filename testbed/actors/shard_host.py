@@ -38,6 +38,7 @@ from testbed.models.shard import Shard, ShardInput
 from testbed.quantization.apply import needs_text, quantise_module
 from testbed.quantization.calibrate import Statistics, collect
 from testbed.quantization.config import WeightConfig
+from testbed.quantization.saved import load_quantised
 
 Side = Literal["front", "back", "reference"]  # whose precision a shard has; the reference is never quantised
 Logits = npt.NDArray[np.float32]
@@ -236,7 +237,9 @@ class ShardHost:
 
     def _load(self, start: int, stop: int, stored: WeightConfig | None) -> Shard:
         shard = Shard(self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device)
-        if stored is not None:
+        if stored is not None and self._spec.saved is not None:
+            load_quantised(shard.module, self._spec.saved, first_layer=start)
+        elif stored is not None:
             seen = self._calibrated() if needs_text(stored) else None
             quantise_module(shard.module, stored, first_layer=start, statistics=seen)
         return shard

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from testbed.actors.weights import WeightLaw, layer_matrices
+from testbed.core.cast import Calibration
 from testbed.core.errors import ModelError, ScenarioError
+from testbed.models.fingerprint import weights_fingerprint
+from testbed.models.pebble.calibration import NAME as SHIPPED
+from testbed.models.pebble.calibration import calibration_texts as shipped_texts
 from testbed.models.shape import ModelShape
+from testbed.models.source import ModelSource
+from testbed.models.tokenizer import Tokenizer
 from testbed.quantization.config import LEAST_TOKENS, WeightConfig
 from testbed.quantization.formats import ActivationFormat, WeightFormat, format_of, input_format_of
+from testbed.quantization.settings import first_difference, read_settings
 from testbed.scenarios.weights import Weights
 
 
@@ -61,6 +69,66 @@ def _check_format(fmt: WeightFormat | ActivationFormat | None, columns: Sequence
     except ModelError as error:
         problem, value, allowed = error.problem, error.value, error.allowed
         raise ScenarioError(problem, path=f"weights.{error.path or key}", value=value, allowed=allowed) from None
+
+
+def check_saved(weights: Weights, source: ModelSource, dtype: str, splits: Iterable[int]) -> None:
+    """Raise ScenarioError unless the saved folder holds this model's weights, packed as the scenario says.
+
+    `splits` are the cuts of all real shards: where front and back differ, the folder fits one of them only.
+    """
+    if weights.saved is None:
+        return
+    try:
+        saved = read_settings(Path(weights.saved))
+        if saved.origin is None or saved.origin.fingerprint != weights_fingerprint(source):
+            told = "an unnamed model" if saved.origin is None else saved.origin.model
+            raise ModelError("the saved weights are another model's", value=told, allowed=source.name)
+        if saved.origin.dtype != dtype:
+            raise ModelError(
+                "the saved weights were packed from another dtype", value=saved.origin.dtype, allowed=dtype
+            )
+        config = saved.config
+        difference = first_difference(config, weight_config(weights))
+        if difference is not None:
+            key, value, wanted = difference
+            raise ModelError(f"the saved weights were made with another {key}", value=value, allowed=str(wanted))
+        differs = (config.front, config.front_inputs) != (config.back, config.back_inputs)
+        other = next((split for split in splits if differs and split != config.split), None)
+        if other is not None:
+            problem = f"the saved weights change from front to back at layer {config.split}"
+            raise ModelError(problem, value=f"a cut at {other}", allowed=f"{config.split}")
+    except ModelError as error:
+        raise error.located(path="weights.saved") from None
+
+
+def calibration_tokens(weights: Weights | None, tokenizer: Callable[[], Tokenizer]) -> list[list[int]]:
+    """What shards read before they pack their own weights: the scenario's texts, else the shipped ones, as token ids.
+
+    Raises ScenarioError where the tokenizer can't write the shipped ones.
+    """
+    if weights is None or not weights.needs_text:
+        return []
+    writer, texts = tokenizer(), weights.calibration or shipped_texts()
+    found = [writer.encode(text) for text in texts]
+    if not weights.calibration:
+        for text, ids in zip(texts, found, strict=True):
+            if _letters(writer.decode(ids)) != _letters(text):
+                problem = f"the model's tokenizer can't write {SHIPPED}, which is the default"
+                raise ScenarioError(problem, path="weights.calibration", value=text, allowed="texts of your own")
+    return found
+
+
+def calibration_told(weights: Weights | None, sequences: Sequence[Sequence[int]]) -> Calibration | None:
+    """What a run says of the text that its shards read; None where they read none."""
+    if weights is None or not sequences:
+        return None
+    text = "the scenario's texts" if weights.calibration else SHIPPED
+    return Calibration(text=text, num_tokens=sum(map(len, sequences)))
+
+
+def _letters(text: str) -> str:
+    """What tokenizers must keep; many change white space."""
+    return "".join(text.split())
 
 
 def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -> tuple[tuple[int, ...], ...]:

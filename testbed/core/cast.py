@@ -89,6 +89,14 @@ class Sealing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What shards read before they packed their weights."""
+
+    text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
     """What the world knows when the clock stops."""
 
@@ -103,4 +111,5 @@ class RunEnd:
     assumed_sizes: Sequence[str]  # codecs whose message sizes modelled groups assumed, as they follow the content
     quality: Mapping[int, Quality]  # by request
     texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer
+    calibration: Calibration | None = None  # None where no weights were packed with the help of text
     sealing: Sealing | None = None  # None where messages travel in the clear
