@@ -209,6 +209,8 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
         weights=None if prepared.scenario.weights is None else weight_config(prepared.scenario.weights),
         calibration=prepared.calibration,
         saved=_saved(prepared.scenario),
+        front_kv_bits=None if prepared.scenario.kv is None else prepared.scenario.kv.front_bits,
+        back_kv_bits=None if prepared.scenario.kv is None else prepared.scenario.kv.back_bits,
         seal=prepared.scenario.seal,
         seal_secret=seal_secret(prepared.scenario),
         refuses=prepared.scenario.security is not None and prepared.scenario.security.tamper > 0,

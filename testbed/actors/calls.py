@@ -35,6 +35,8 @@ class HostSpec:
     weights: WeightConfig | None = None  # its change point is each shard's own cut
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for methods that need text
     saved: Path | None = None  # a folder of packed weights, in place of packing them here
+    front_kv_bits: int | None = None  # keys and values of a front, packed; None: in `dtype`
+    back_kv_bits: int | None = None
     use_gpu: bool = False  # cloud hosts, where one is at hand
     seal: str = "none"  # how messages are encrypted
     seal_secret: bytes = b""  # what session keys are derived from

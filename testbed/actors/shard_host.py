@@ -41,14 +41,15 @@ from testbed.quantization.config import WeightConfig
 from testbed.quantization.saved import load_quantised
 
 Side = Literal["front", "back", "reference"]  # whose precision a shard has; the reference is never quantised
+Key = tuple[int, int, WeightConfig | None, int | None]  # a shard: layers [start, stop), how weights and KV are stored
 Logits = npt.NDArray[np.float32]
 
 
 class ShardHost:
     """Loads the shards its calls need, at their first use, and runs calls one after the other.
 
-    Where the spec says so, weights are stored packed: a shard that a device runs as the front's, one that a server runs
-    as the back's. Answers are held against the unsplit model at full precision.
+    Where the spec says so, weights and KV caches are stored packed: those of a shard that a device runs as the front's,
+    of one that a server runs as the back's. Answers are held against the unsplit model at full precision.
 
     Devices' passes run at batch 1, since each stands for a machine of its own: their results can't depend on which
     devices share a host. A server's batch runs as one real batch.
@@ -58,7 +59,7 @@ class ShardHost:
         torch.set_num_threads(1)  # results, and the host's share of the machine, must not depend on the core count
         self._spec = spec
         self._device = "cuda" if spec.use_gpu and torch.cuda.is_available() else "cpu"
-        self._shards: dict[tuple[int, int, WeightConfig | None], Shard] = {}
+        self._shards: dict[Key, Shard] = {}
         self._statistics: Statistics | None = None
         self._codecs: dict[str, Codec] = {}
         self._seals: dict[tuple[Side, int], Seal] = {}  # of open sessions, by who holds it
@@ -79,7 +80,14 @@ class ShardHost:
 
     def resident_bytes(self) -> dict[tuple[int, int, WeightConfig | None], int]:
         """Bytes of weights held, by shard (start, stop, how they are stored)."""
-        return {key: shard.resident_bytes() for key, shard in self._shards.items()}
+        return {key[:3]: shard.resident_bytes() for key, shard in self._shards.items()}
+
+    def kv_bytes(self) -> dict[tuple[int, int], int]:
+        """Bytes of keys and values that open sessions hold, by layers [start, stop)."""
+        held: dict[tuple[int, int], int] = {}
+        for (start, stop, *_), shard in self._shards.items():
+            held[start, stop] = held.get((start, stop), 0) + shard.kv_bytes()
+        return held
 
     def _front(self, call: FrontCall) -> Done:
         shard = self._shard("front", 0, call.split, call.session)
@@ -208,7 +216,7 @@ class ShardHost:
         return self._samplers[session].sample(logits_V)
 
     def _shard(self, side: Side, start: int, stop: int, *sessions: int) -> Shard:
-        key = (start, stop, self._stored(side, start, stop))
+        key = (start, stop, self._stored(side, start, stop), self._kv_bits(side))
         shard = self._shards.get(key)
         if shard is None:
             shard = self._shards[key] = self._load(*key)
@@ -235,8 +243,15 @@ class ShardHost:
         own = replace(weights, split=0, front=None, front_inputs=None, embedding=embedding, head=head)
         return replace(own, back=layers, back_inputs=inputs)
 
-    def _load(self, start: int, stop: int, stored: WeightConfig | None) -> Shard:
-        shard = Shard(self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device)
+    def _kv_bits(self, side: Side) -> int | None:
+        if side == "reference":
+            return None
+        return self._spec.front_kv_bits if side == "front" else self._spec.back_kv_bits
+
+    def _load(self, start: int, stop: int, stored: WeightConfig | None, kv_bits: int | None = None) -> Shard:
+        shard = Shard(
+            self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device, kv_bits=kv_bits
+        )
         if stored is not None and self._spec.saved is not None:
             load_quantised(shard.module, self._spec.saved, first_layer=start)
         elif stored is not None:

@@ -52,6 +52,7 @@ CODECS = Registry(
         "raw-bfloat16": "testbed.codecs.named:RawBfloat16",
         "int8": "testbed.codecs.named:UniformInt8",
         "int4": "testbed.codecs.named:UniformInt4",
+        "uniform": "testbed.codecs.named:Uniform",
         "fp8": "testbed.codecs.named:Fp8",
         "ts": "testbed.codecs.named:Ts",
         "tabq": "testbed.codecs.named:Tabq",

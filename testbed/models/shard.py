@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from testbed.core.errors import ModelError, nearest_name
 from testbed.models.families import FAMILIES
+from testbed.models.kv_format import KVFormat
 from testbed.models.kv_store import KVStore
 from testbed.models.loading import load_module
 from testbed.models.plan import Row, lone_step, plan_batch
@@ -49,9 +50,12 @@ class Shard:
         dtype: str = "float32",
         device: str = "cpu",
         attn_implementation: str | None = None,
+        kv_bits: int | None = None,
     ) -> None:
+        """``kv_bits``: the width keys and values are stored at, packed; None stores them in ``dtype``."""
         _check_choice(dtype, DTYPES, "dtype")
         attention = _attention(source, attn_implementation)
+        kv_format = None if kv_bits is None else KVFormat(bits=kv_bits).check()
         if not 0 <= start < stop <= source.shape.num_layers:
             raise ModelError(
                 f"a shard of {source.name} needs at least one layer",
@@ -64,7 +68,7 @@ class Shard:
             source, start=start, stop=stop, dtype=self._dtype, device=self._device, attention=register(attention)
         )
         self._windows = _layer_windows(self._module.config)
-        self._store = KVStore(self._windows, self._device)
+        self._store = KVStore(self._windows, self._device, kv_format)
         self._mask_dtype = self._dtype if attention == "eager" else None
         self._max_tokens = _max_tokens(source, self._module.config)
 

@@ -1,4 +1,4 @@
-"""What a folder of packed weights says of itself, `quantization.json`: read without touching a tensor. No torch here."""
+"""What a folder of packed weights says of itself in `quantization.json`, read without a tensor. No torch here."""
 
 from __future__ import annotations
 

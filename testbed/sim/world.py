@@ -14,6 +14,7 @@ from testbed.actors.costs import CostModel
 from testbed.actors.edge import EdgeDevice, Session, Step
 from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
+from testbed.actors.kv import KVLaw, kv_laws
 from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
 from testbed.actors.sealing import Sealer, seal_secret
 from testbed.actors.weight_plan import weight_laws
@@ -81,8 +82,9 @@ class World:
         self.scenario = scenario
         self.clock = Clock()
         self._shape = source.shape
-        self._bits = BITS[scenario.dtype]
-        self._front_law, self._back_law = weight_laws(scenario.weights, self._bits)
+        bits = BITS[scenario.dtype]
+        self._front_law, self._back_law = weight_laws(scenario.weights, bits)
+        self._front_kv, self._back_kv = kv_laws(scenario.kv, bits)
         self._stop_tokens = frozenset(source.stop_token_ids)
         self._executor = executor
         self._emit = emit
@@ -114,7 +116,7 @@ class World:
         """Open the session, with a server unless the device holds all; None where no server could ever hold it."""
         edge_only = decision.split == self._shape.num_layers
         tokens = request.num_prompt_tokens + request.max_output_tokens
-        reserve = server_kv_bytes(self._shape, decision.split, tokens, self._bits)
+        reserve = server_kv_bytes(self._shape, decision.split, tokens, self._back_kv)
         server = None if edge_only else self._route(reserve)
         if server is None and not edge_only:
             return None
@@ -181,8 +183,10 @@ class World:
             profile=group.device,
             shape=self._shape,
             weights=self._front_law,
-            kv_bits=self._bits,
-            edge=EdgeDevice(self._costs(group.device, self._front_law), port, self._sealer(group.device)),
+            kv=self._front_kv,
+            edge=EdgeDevice(
+                self._costs(group.device, self._front_law, self._front_kv), port, self._sealer(group.device)
+            ),
             uplink=build_link(self.clock, group.link, Direction.UP, entity, seed),
             downlink=build_link(self.clock, group.link, Direction.DOWN, entity, seed),
             turn=simpy.Resource(self.clock),
@@ -193,7 +197,7 @@ class World:
         scheduler = SCHEDULERS.load(group.scheduler)(
             max_batch=group.max_batch, max_prefill_tokens=group.max_prefill_tokens, kv_capacity_bytes=capacity
         )
-        costs, port = self._costs(group.server, self._back_law), self._port(self._cloud_host(number))
+        costs, port = self._costs(group.server, self._back_law, self._back_kv), self._port(self._cloud_host(number))
         worker = CloudWorker(costs, port, self._sealer(group.server))
         server = Server(self.clock, number, worker=worker, scheduler=scheduler, emit=self._emit)
         return _Built(server=server, profile=group.server, sealer=worker.sealer)
@@ -203,8 +207,8 @@ class World:
         chosen = {split for policy in self._policies for split in policy.splits(self._shape.num_layers)}
         return chosen - {self._shape.num_layers}
 
-    def _costs(self, profile: ProcessorProfile, weights: WeightLaw) -> CostModel:
-        return CostModel(profile=profile, shape=self._shape, weight_bits=weights, kv_bits=self._bits)
+    def _costs(self, profile: ProcessorProfile, weights: WeightLaw, kv: KVLaw) -> CostModel:
+        return CostModel(profile=profile, shape=self._shape, weight_bits=weights, kv_bits=kv)
 
     def _sealer(self, profile: ProcessorProfile) -> Sealer:
         return Sealer(self.scenario.seal, profile, seal_secret(self.scenario))

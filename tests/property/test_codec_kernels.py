@@ -42,10 +42,13 @@ def states(draw):
 
 
 tabq_settings = st.builds(
-    lambda test, delta, widths: TabqSetting(test, float(delta * (60 if test == 1 else 1)), min(widths), max(widths)),
+    lambda test, delta, widths, requantise: TabqSetting(
+        test, float(delta * (60 if test == 1 else 1)), min(widths), max(widths), requantise
+    ),
     st.sampled_from([0, 1, 2]),
     st.sampled_from([0.0, 0.01, 0.04, 0.1, 0.2, 0.35, 1.0, 5.0]),
     st.tuples(st.integers(2, 8), st.integers(2, 8)),
+    st.booleans(),
 )
 
 
@@ -66,13 +69,48 @@ def test_tabq(rows, tau_bits, setting):
     hidden_size = rows.shape[1]
     packed = kernels().tabq_pack(rows, tau_bits, setting)
     same(packed, reference().tabq_pack(rows, tau_bits, setting))
-    values = kernels().tabq_unpack(*packed[:3], hidden_size)
-    same([values], [reference().tabq_unpack(*packed[:3], hidden_size)])
+    values = kernels().tabq_unpack(*packed[:3], hidden_size, setting.requantise)
+    same([values], [reference().tabq_unpack(*packed[:3], hidden_size, setting.requantise)])
     coded = kernels().tabq_symbols(rows, tau_bits, setting)
     same(coded, reference().tabq_symbols(rows, tau_bits, setting))
-    from_symbols = kernels().tabq_values(*coded[:4])
-    same([from_symbols], [reference().tabq_values(*coded[:4])])
+    from_symbols = kernels().tabq_values(*coded[:4], setting.requantise)
+    same([from_symbols], [reference().tabq_values(*coded[:4], setting.requantise)])
     np.testing.assert_array_equal(from_symbols, values)  # as numbers: a symbol has no sign of zero
+
+
+@settings(max_examples=80)
+@given(rows=states(), tau_bits=st.sampled_from(TAU_BITS), setting=tabq_settings)
+def test_asymmetric_tabq(rows, tau_bits, setting):
+    coded = kernels().asymmetric_codes(rows, tau_bits, setting)
+    same(coded, reference().asymmetric_codes(rows, tau_bits, setting))
+    values = kernels().asymmetric_values(*coded[:4], setting.requantise)
+    same([values], [reference().asymmetric_values(*coded[:4], setting.requantise)])
+    widths, codes = coded[0], coded[3]
+    packed = kernels().pack_rows(codes, widths)
+    same([packed], [reference().pack_rows(codes, widths)])
+    same([kernels().unpack_rows(packed, widths, rows.shape[1])], [codes])
+    same([reference().unpack_rows(packed, widths, rows.shape[1])], [codes])
+
+
+@settings(max_examples=80)
+@given(rows=states(), tau_bits=st.sampled_from(TAU_BITS), bits=st.integers(2, 8), symmetric=st.booleans())
+def test_uniform_grids_and_floats(rows, tau_bits, bits, symmetric):
+    coded = kernels().uniform_codes(rows, tau_bits, bits, symmetric)
+    same(coded, reference().uniform_codes(rows, tau_bits, bits, symmetric))
+    values = kernels().uniform_values(*coded[:3], bits, symmetric)
+    same([values], [reference().uniform_values(*coded[:3], bits, symmetric)])
+    floats = kernels().fp8_codes(rows, tau_bits)
+    same(floats, reference().fp8_codes(rows, tau_bits))
+    same([kernels().fp8_values(*floats[:2])], [reference().fp8_values(*floats[:2])])
+
+
+@settings(max_examples=60)
+@given(rows=states())
+def test_rotation(rows):
+    rows = np.where(np.isfinite(rows), rows, np.float32(0))  # a NaN's payload is the processor's choice
+    with np.errstate(over="ignore", invalid="ignore"):
+        rotated, expected = kernels().hadamard(rows), reference().hadamard(rows)
+    np.testing.assert_array_equal(rotated, expected, strict=True)
 
 
 @settings(max_examples=80)

@@ -20,6 +20,7 @@ POLISH_SHARES = {"facts": 0.42, "purpose": 0.22, "game": 0.12, "pronoun": 0.10, 
 PRONOUNS_FROM, PRONOUNS_UNTIL = 0.5, 0.71  # shares of the training steps
 P_REVERSED_WORDING = 0.08
 MAX_RIVALS = 5
+FIRST_HELD_OUT_DOCUMENT = 10**12  # training never counts so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
