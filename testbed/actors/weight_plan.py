@@ -90,7 +90,8 @@ def check_saved(weights: Weights, source: ModelSource, dtype: str, splits: Itera
         config = saved.config
         difference = first_difference(config, weight_config(weights))
         if difference is not None:
-            key, value, wanted = difference
+            key, *values = difference
+            value, wanted = ("null" if item is None else item for item in values)
             raise ModelError(f"the saved weights were made with another {key}", value=value, allowed=str(wanted))
         differs = (config.front, config.front_inputs) != (config.back, config.back_inputs)
         other = next((split for split in splits if differs and split != config.split), None)

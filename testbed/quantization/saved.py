@@ -23,14 +23,15 @@ TENSORS = "packed.safetensors"
 
 def save_quantised(
     module: nn.Module, folder: Path, config: WeightConfig, *, first_layer: int = 0, origin: Origin | None = None
-) -> None:
-    """Write every packed matrix of a module, under its name in the whole model."""
+) -> int:
+    """Write every packed matrix of a module, under its name in the whole model; returns how many there are."""
     parts = dict(_packed_parts(module, first_layer))
     tensors = {f"{key}/{name}": tensor for key, part in parts.items() for name, tensor in part.state_dict().items()}
     matrices = {key: _describe(part) for key, part in parts.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / TENSORS)
     write_settings(folder, Settings(config=config, matrices=matrices, origin=origin))
+    return len(matrices)
 
 
 def load_quantised(module: nn.Module, folder: Path, *, first_layer: int = 0) -> WeightConfig:

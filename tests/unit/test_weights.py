@@ -174,7 +174,6 @@ def _refusal(tmp_path: Path, weights: Any) -> str:
         ),
         ({"method": "fp8", "front_bits": 4}, "weights.front_bits: fp8 has one width (got 4); allowed: 8 or null"),
         ({"method": "fp8", "front_bits": 8, "group_size": 64}, "weights.group_size: fp8 has one scale a row (got 64)"),
-        ({"method": "gptq", "back_bits": 4}, "weights.calibration: gptq needs calibration text"),
         ({"frontbits": 4}, "weights.frontbits: unknown key"),
         ({"alpha": 2}, "weights.alpha: "),
         ({"back_activation_bits": 7}, "weights.back_activation_bits: not one of the choices (got 7)"),
