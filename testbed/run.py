@@ -15,13 +15,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from testbed.actors.agreement import agreed_spec
 from testbed.actors.calls import HostSpec
 from testbed.actors.executor import Executor
 from testbed.actors.local import LocalExecutor
 from testbed.actors.sealing import seal_secret
-from testbed.actors.weight_plan import calibration_sequences, calibration_tokens, calibration_told, weight_config
+from testbed.actors.weight_plan import (
+    AGREEMENT_TEXTS,
+    CORPUS,
+    CORPUS_TEXTS,
+    calibration_sequences,
+    calibration_tokens,
+    weight_config,
+)
+from testbed.codecs.agreed import needs_agreement
 from testbed.codecs.framing import SEAL_OVERHEAD_BYTES
-from testbed.core.cast import Quality, RunEnd, Sealing
+from testbed.core.cast import Calibration, Quality, RunEnd, Sealing
 from testbed.core.errors import ModelError
 from testbed.core.events import Event, EventSink, RequestEnded
 from testbed.models.sampling_config import SamplingConfig
@@ -32,6 +41,8 @@ from testbed.results.record import RunRecorder
 from testbed.run_folder import check_folder, make_folder, write_inputs
 from testbed.scenarios.schema import Scenario
 from testbed.sim.check import check_requests, check_scenario
+from testbed.sim.choosing import codecs_at_cuts
+from testbed.sim.footprint import footprints
 from testbed.sim.requests import Request, Workloads
 from testbed.sim.simulate import simulate
 from testbed.sim.world import Answer, World, cast_of
@@ -157,10 +168,11 @@ class _Running:
             servers=world.server_ends(world.clock.now_ns),
             links=[end for device in world.devices for end in device.link_ends()],
             assumed_sizes=sorted(world.assumed_sizes),
-            calibration=calibration_told(scenario.weights, self.prepared.calibration),
+            calibration=_calibrated(self.prepared),
             quality=quality,
             texts=_texts(self.prepared, world.answers),
             sealing=_sealing(scenario.seal),
+            footprints=footprints(scenario, self.prepared.source.shape, self.prepared.requests),
         )
         self.recorder.close(end)
         slo = None if scenario.slo is None else SloLimits(ttft_ns=scenario.slo.ttft, tpot_ns=scenario.slo.tpot)
@@ -187,11 +199,31 @@ class _ProgressSink:
 
 
 def _calibration(scenario: Scenario, source: ModelSource) -> tuple[tuple[int, ...], ...]:
-    """The calibration texts as token ids; none where no shard is computed or none needs to read."""
-    if not any(group.compute == "real" for group in scenario.fleet):
+    """The calibration texts as token ids: the weights' own, the scenario's, or the shipped corpus; none if not needed.
+
+    Needed by methods of quantising that read text, and by codecs whose sessions agree on something first.
+    """
+    packs = scenario.weights is not None and scenario.weights.needs_text
+    agrees = any(needs_agreement(setting) for setting, _ in codecs_at_cuts(scenario, source.shape.num_layers))
+    if not (packs or agrees) or not any(group.compute == "real" for group in scenario.fleet):
         return ()
-    tokens = calibration_tokens(scenario.weights, lambda: load_tokenizer(source, scenario.tokenizer))
-    return calibration_sequences(tokens, source.shape.max_positions) if tokens else ()
+    tokenizer = load_tokenizer(source, scenario.tokenizer)
+    num_shipped = CORPUS_TEXTS if packs else AGREEMENT_TEXTS
+    tokens = calibration_tokens(_own_texts(scenario), tokenizer, num_shipped=num_shipped)
+    path = "weights.calibration" if scenario.weights is not None and scenario.weights.calibration else "calibration"
+    return calibration_sequences(tokens, source.shape.max_positions, path=path)
+
+
+def _own_texts(scenario: Scenario) -> Sequence[str]:
+    return (scenario.weights.calibration if scenario.weights is not None else ()) or scenario.calibration or ()
+
+
+def _calibrated(prepared: Prepared) -> Calibration | None:
+    """What a run says of the text that its shards read."""
+    if not prepared.calibration:
+        return None
+    text = "the scenario's texts" if _own_texts(prepared.scenario) else CORPUS
+    return Calibration(text=text, num_tokens=sum(map(len, prepared.calibration)))
 
 
 def _executor(prepared: Prepared, address: str | None) -> Executor:
@@ -215,6 +247,7 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
         seal_secret=seal_secret(prepared.scenario),
         refuses=prepared.scenario.security is not None and prepared.scenario.security.tamper > 0,
     )
+    spec = agreed_spec(spec, codecs_at_cuts(prepared.scenario, prepared.source.shape.num_layers))
     if execution.executor == "local":
         return LocalExecutor(spec)
     from testbed.actors.pool import RayPool  # noqa: PLC0415 - loads Ray, only where it is asked for

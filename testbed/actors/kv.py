@@ -25,5 +25,10 @@ def kv_bytes(shape: ModelShape, tokens: int, start: int, stop: int, law: KVLaw) 
     return shape.kv_bytes(tokens, start, stop, law)
 
 
+def code_bits(law: KVLaw) -> float:
+    """Bits of a value alone, as the method's formulas count them."""
+    return law.bits if isinstance(law, KVFormat) else law
+
+
 def _law(bits: int | None, plain_bits: float) -> KVLaw:
     return plain_bits if bits is None else KVFormat(bits=bits)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from testbed.actors.weights import WeightLaw, layer_matrices
-from testbed.core.cast import Calibration
 from testbed.core.errors import ModelError, ScenarioError
 from testbed.models.fingerprint import weights_fingerprint
-from testbed.models.pebble.calibration import NAME as SHIPPED
-from testbed.models.pebble.calibration import calibration_texts as shipped_texts
+from testbed.models.pebble.corpus import corpus_texts
 from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.models.tokenizer import Tokenizer
@@ -18,6 +16,10 @@ from testbed.quantization.config import LEAST_TOKENS, WeightConfig
 from testbed.quantization.formats import ActivationFormat, WeightFormat, format_of, input_format_of
 from testbed.quantization.settings import first_difference, read_settings
 from testbed.scenarios.weights import Weights
+
+CORPUS = "pebble's training corpus"
+CORPUS_TEXTS = 256  # of it, where weights are packed
+AGREEMENT_TEXTS = 64  # where codecs agree
 
 
 def weight_config(weights: Weights) -> WeightConfig:
@@ -84,9 +86,7 @@ def check_saved(weights: Weights, source: ModelSource, dtype: str, splits: Itera
             told = "an unnamed model" if saved.origin is None else saved.origin.model
             raise ModelError("the saved weights are another model's", value=told, allowed=source.name)
         if saved.origin.dtype != dtype:
-            raise ModelError(
-                "the saved weights were packed from another dtype", value=saved.origin.dtype, allowed=dtype
-            )
+            raise ModelError("the saved weights were read in another dtype", value=saved.origin.dtype, allowed=dtype)
         config = saved.config
         difference = first_difference(config, weight_config(weights))
         if difference is not None:
@@ -102,29 +102,20 @@ def check_saved(weights: Weights, source: ModelSource, dtype: str, splits: Itera
         raise error.located(path="weights.saved") from None
 
 
-def calibration_tokens(weights: Weights | None, tokenizer: Callable[[], Tokenizer]) -> list[list[int]]:
-    """What shards read before they pack their own weights: the scenario's texts, else the shipped ones, as token ids.
+def calibration_tokens(own: Sequence[str], tokenizer: Tokenizer, *, num_shipped: int) -> list[list[int]]:
+    """Texts that shards read before they start, as token ids: the user's own, else so many of the shipped ones.
 
     Raises ScenarioError where the tokenizer can't write the shipped ones.
     """
-    if weights is None or not weights.needs_text:
-        return []
-    writer, texts = tokenizer(), weights.calibration or shipped_texts()
-    found = [writer.encode(text) for text in texts]
-    if not weights.calibration:
-        for text, ids in zip(texts, found, strict=True):
-            if _letters(writer.decode(ids)) != _letters(text):
-                problem = f"the model's tokenizer can't write {SHIPPED}, which is the default"
-                raise ScenarioError(problem, path="weights.calibration", value=text, allowed="texts of your own")
+    if own:
+        return [tokenizer.encode(text) for text in own]
+    found = []
+    for text in corpus_texts(num_shipped):
+        found.append(tokenizer.encode(text))
+        if _letters(tokenizer.decode(found[-1])) != _letters(text):
+            problem = f"the model's tokenizer can't write {CORPUS}, which is the default"
+            raise ScenarioError(problem, path="calibration", value=text, allowed="texts of your own")
     return found
-
-
-def calibration_told(weights: Weights | None, sequences: Sequence[Sequence[int]]) -> Calibration | None:
-    """What a run says of the text that its shards read; None where they read none."""
-    if weights is None or not sequences:
-        return None
-    text = "the scenario's texts" if weights.calibration else SHIPPED
-    return Calibration(text=text, num_tokens=sum(map(len, sequences)))
 
 
 def _letters(text: str) -> str:
@@ -132,7 +123,9 @@ def _letters(text: str) -> str:
     return "".join(text.split())
 
 
-def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -> tuple[tuple[int, ...], ...]:
+def calibration_sequences(
+    tokens: Sequence[Sequence[int]], max_positions: int, *, path: str = "weights.calibration"
+) -> tuple[tuple[int, ...], ...]:
     """Calibration texts as the model can take them: pieces of at most its positions.
 
     Raises ScenarioError where there is too little text to say anything.
@@ -140,7 +133,7 @@ def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -
     num_tokens = sum(map(len, tokens))
     if num_tokens < LEAST_TOKENS:
         problem, allowed = "the calibration text is too short", f"at least {LEAST_TOKENS} tokens"
-        raise ScenarioError(problem, path="weights.calibration", value=f"{num_tokens} tokens", allowed=allowed)
+        raise ScenarioError(problem, path=path, value=f"{num_tokens} tokens", allowed=allowed)
     starts = [(text, start) for text in tokens for start in range(0, len(text), max_positions)]
     return tuple(tuple(text[start : start + max_positions]) for text, start in starts)
 

@@ -7,6 +7,9 @@ import logging
 from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from testbed.codecs.framing import F32Array, U8Array, U32Array
 from testbed.codecs.reference import I64Array, TabqSetting, U16Array
 
@@ -61,6 +64,8 @@ class Kernels(Protocol):
     def rans_decode(
         self, stream: U8Array, counts_S: I64Array, tables_S: I64Array, slots: U32Array
     ) -> U8Array | None: ...
+    def by_group(self, rows_RC: U8Array, order_C: npt.NDArray[np.intp], sizes_G: I64Array) -> U8Array: ...
+    def by_row(self, flat: U8Array, order_C: npt.NDArray[np.intp], sizes_G: I64Array) -> U8Array: ...
 
 
 class _Reference:
@@ -88,6 +93,19 @@ def kernels() -> Kernels:
         _LOG.warning("numba is not installed: codecs run their NumPy reference, which is hundreds of times slower")
         return reference()
     return loaded  # type: ignore[no-any-return]
+
+
+@cache
+def torch_kernels() -> Any:
+    """The module with the kernels for tensors; importing it imports torch."""
+    return importlib.import_module("testbed.codecs.torch_kernels")
+
+
+def kernels_for(hidden_ND: object) -> Kernels:
+    """The kernels that take this array; `tabq_pack`, `tabq_symbols`, `uniform_codes`, `pack_rows` if it's a tensor."""
+    if isinstance(hidden_ND, np.ndarray):
+        return kernels()
+    return torch_kernels()  # type: ignore[no-any-return]
 
 
 @cache

@@ -137,6 +137,10 @@ def checked(hidden_ND: F32Array) -> F32Array:
     """The array as C-contiguous float32 [n, d] of a size that a message can hold."""
     if hidden_ND.ndim != 2 or hidden_ND.dtype != np.float32:  # noqa: PLR2004
         raise CodecError(f"hidden states are float32 [n, d], but got {hidden_ND.dtype} {list(hidden_ND.shape)}")
-    if hidden_ND.shape[1] > MAX_HIDDEN_SIZE or hidden_ND.size > MAX_VALUES:
-        raise CodecError(f"{list(hidden_ND.shape)} is larger than a message can be")
+    check_shape(*hidden_ND.shape)
     return np.ascontiguousarray(hidden_ND)
+
+
+def check_shape(num_tokens: int, hidden_size: int) -> None:
+    if hidden_size > MAX_HIDDEN_SIZE or num_tokens * hidden_size > MAX_VALUES:
+        raise CodecError(f"[{num_tokens}, {hidden_size}] is larger than a message can be")

@@ -7,9 +7,10 @@ from testbed.codecs.kernel_compile import is_cached
 from testbed.codecs.kernel_crc import crc32c
 from testbed.codecs.kernel_decode import tabq_unpack, tabq_values
 from testbed.codecs.kernel_encode import tabq_pack, tabq_symbols
-from testbed.codecs.kernel_rans import rans_decode, rans_encode, rans_slots, rans_table
+from testbed.codecs.kernel_rans import rans_decode, rans_encode, rans_slots
 from testbed.codecs.kernel_rotation import hadamard
 from testbed.codecs.kernel_sparse import gather, pack_bits, scatter, unpack_bits
+from testbed.codecs.kernel_symbols import by_group, by_row, rans_table
 from testbed.codecs.kernel_uniform import (
     fp8_codes,
     fp8_values,
@@ -22,6 +23,8 @@ from testbed.codecs.kernel_uniform import (
 __all__ = [
     "asymmetric_codes",
     "asymmetric_values",
+    "by_group",
+    "by_row",
     "crc32c",
     "fp8_codes",
     "fp8_values",

@@ -7,7 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from testbed.codecs.agreed import Agreed, check_agreement
-from testbed.codecs.entropy import CODER_NAMES
+from testbed.codecs.agreed_rans import AgreedRans
+from testbed.codecs.entropy import CODER_NAMES, EntropyCoder
 from testbed.codecs.framing import Codec
 from testbed.codecs.pipeline import Pipeline
 from testbed.codecs.raw import Bfloat16Stage, Float16Stage, Float32Stage
@@ -53,14 +54,20 @@ def _made(setting: str, config: CodecConfig, agreed: Agreed | None) -> Codec:
     return made
 
 
+def _coder(config: CodecConfig, agreed: Agreed | None) -> EntropyCoder:
+    if config.tables == "message":
+        return CODER_NAMES[config.entropy]
+    return AgreedRans(None if agreed is None else agreed.tables)
+
+
 class RawFloat32(Pipeline):
     """Hidden states as they are: four bytes a value."""
 
     class Config(CodecConfig):
         kind: Literal["raw-float32"] = "raw-float32"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Float32Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        super().__init__(Float32Stage(), _coder(config or self.Config(), agreed), agreed=agreed)
 
 
 class RawFloat16(Pipeline):
@@ -69,8 +76,8 @@ class RawFloat16(Pipeline):
     class Config(CodecConfig):
         kind: Literal["raw-float16"] = "raw-float16"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Float16Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        super().__init__(Float16Stage(), _coder(config or self.Config(), agreed), agreed=agreed)
 
 
 class RawBfloat16(Pipeline):
@@ -79,8 +86,8 @@ class RawBfloat16(Pipeline):
     class Config(CodecConfig):
         kind: Literal["raw-bfloat16"] = "raw-bfloat16"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Bfloat16Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        super().__init__(Bfloat16Stage(), _coder(config or self.Config(), agreed), agreed=agreed)
 
 
 class LossyConfig(CodecConfig):
@@ -122,7 +129,7 @@ class Lossy(Pipeline):
     ) -> None:
         super().__init__(
             stage,
-            CODER_NAMES[config.entropy],
+            _coder(config, agreed),
             threshold=threshold,
             centre=config.centre,
             rotation=config.rotation(),

@@ -6,11 +6,15 @@ it is tested before a rotation that would mix it into its neighbours.
 
 from __future__ import annotations
 
+from copy import copy
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from testbed.codecs.agreed import NOTHING, Agreed
+from testbed.codecs.agreed_rans import TableCounter
 from testbed.codecs.centring import Centring
-from testbed.codecs.compiling import kernels
+from testbed.codecs.compiling import kernels, torch_kernels
 from testbed.codecs.entropy import CODERS, NONE, EntropyCoder, Sections
 from testbed.codecs.framing import (
     CRC_BYTES,
@@ -22,6 +26,7 @@ from testbed.codecs.framing import (
     F32Array,
     Header,
     U8Array,
+    check_shape,
     checked,
     unpack_header,
 )
@@ -29,6 +34,10 @@ from testbed.codecs.reference import below, num_above
 from testbed.codecs.rotation import Rotation
 from testbed.codecs.sparse import Sparse, Threshold, bits_of, read_sparse, sparse_nbytes, sparse_section
 from testbed.codecs.stages import INFINITY_BITS, Stage
+from testbed.codecs.tables import Tables
+
+if TYPE_CHECKING:
+    import torch
 
 _NO_TAU = np.float32(np.inf)
 
@@ -66,7 +75,27 @@ class Pipeline:
         self._modelled_above = modelled_above
 
     def encode(self, hidden_ND: F32Array, envelope: Envelope = NOBODY) -> bytes:
-        hidden_ND = checked(hidden_ND)
+        return self._message(checked(hidden_ND), envelope)
+
+    def encode_tensor(self, hidden_ND: torch.Tensor, envelope: Envelope = NOBODY) -> bytes:
+        """The message that `encode` makes of the same values, computed where they lie as far as there are kernels.
+
+        TAB-Q and uniform grids run there, with centring and an absolute threshold before; all else on the host.
+        """
+        device = torch_kernels()
+        values_ND = device.as_float32(hidden_ND)
+        if not self._runs_on_devices or not values_ND.numel():
+            return self.encode(device.on_host(values_ND), envelope)
+        check_shape(*values_ND.shape)
+        return self._message(values_ND, envelope)
+
+    @property
+    def _runs_on_devices(self) -> bool:
+        is_absolute = self._threshold is None or self._threshold.is_absolute
+        return self._stage.takes_tensors and self._rotation is None and is_absolute
+
+    def _message(self, hidden_ND: F32Array, envelope: Envelope) -> bytes:
+        """The message of hidden states, on the host or as a tensor."""
         seen_ND = hidden_ND if self._centring is None else self._centring.centred(hidden_ND)
         tau = _NO_TAU if self._threshold is None else self._threshold.of(seen_ND)
         tau_bits = bits_of(tau)
@@ -103,6 +132,13 @@ class Pipeline:
             raise CodecError("the checksum is not the message's, or the session agreed on something else")
         self._check(header, envelope)
         return self._decoded(header, data[HEADER_BYTES:-CRC_BYTES])
+
+    def tables_for(self, hidden_ND: F32Array, num_groups: int) -> Tables:
+        """Tables for the entropy coder, counted on samples that go all the way of a message."""
+        counter, counting = TableCounter(num_groups), copy(self)
+        counting._entropy = counter
+        counting.encode(hidden_ND)
+        return counter.tables
 
     def nbytes(self, num_tokens: int, hidden_size: int) -> int:
         if self._modelled_bits is None:
@@ -141,7 +177,7 @@ class Pipeline:
         side_bytes = self._stage.side_nbytes(num_tokens)
         if body.size < side_bytes:
             raise CodecError(f"the side information of {num_tokens} tokens takes {side_bytes} bytes")
-        coder = CODERS[header.entropy]
+        coder = self._entropy if header.entropy == self._entropy.coder else CODERS[NONE]
         side = self._stage.read_side(body[:side_bytes], num_tokens)
         hidden_ND = coder.decode(self._stage, side, body[side_bytes:], num_tokens, hidden_size)
         if self._rotation is not None:

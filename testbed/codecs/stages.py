@@ -67,6 +67,7 @@ class Stage(Protocol):
 
     stage_id: int
     is_fixed_size: bool
+    takes_tensors: bool  # whether `encode` and `streams` take a tensor as well
     keys: tuple[int, ...]  # of all alphabets that its symbols may have
 
     def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded: ...
@@ -77,6 +78,10 @@ class Stage(Protocol):
     def nbytes_bound(self, num_tokens: int, hidden_size: int) -> int: ...
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams: ...
     def alphabet(self, key: int) -> int: ...
+    def only(self, key: int) -> Stage:
+        """The same stage where every row has to take this alphabet."""
+        ...
+
     def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
         """(blocks of the symbols, bytes of the rest) that `streams` made together with this side information."""
         ...
@@ -91,6 +96,7 @@ class FixedStage(ABC):
 
     stage_id: int
     is_fixed_size = True
+    takes_tensors = False
     keys: tuple[int, ...] = (0,)
 
     @abstractmethod
@@ -121,6 +127,9 @@ class FixedStage(ABC):
 
     def alphabet(self, key: int) -> int:
         return 256
+
+    def only(self, key: int) -> Stage:
+        return self
 
     def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
         return Blocks([0], [num_tokens], self.row_nbytes(hidden_size)), 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from testbed.codecs.compiling import announce, kernels
+from testbed.codecs.compiling import announce, kernels, kernels_for
 from testbed.codecs.framing import CodecError, F32Array, U8Array
 from testbed.codecs.reference import FULL_WIDTH, TabqSetting, stripe_bytes
 from testbed.codecs.stages import (
@@ -33,6 +33,7 @@ class TabqStage:
     """
 
     is_fixed_size = False
+    takes_tensors = True
 
     def __init__(self, setting: TabqSetting) -> None:
         self._setting = setting
@@ -41,7 +42,7 @@ class TabqStage:
 
     def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded:
         announce("kernel_encode")
-        widths_N, scales_N, payload, num_above = kernels().tabq_pack(hidden_ND, tau_bits, self._setting)
+        widths_N, scales_N, payload, num_above = kernels_for(hidden_ND).tabq_pack(hidden_ND, tau_bits, self._setting)
         return Coded(_side(widths_N, scales_N), payload, num_above)
 
     def side_nbytes(self, num_tokens: int) -> int:
@@ -63,7 +64,8 @@ class TabqStage:
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams:
         """A block for each width that occurs, since every width has an alphabet and a law of its own."""
         announce("kernel_encode")
-        widths_N, scales_N, symbols_ND, planes, num_above = kernels().tabq_symbols(hidden_ND, tau_bits, self._setting)
+        coded = kernels_for(hidden_ND).tabq_symbols(hidden_ND, tau_bits, self._setting)
+        widths_N, scales_N, symbols_ND, planes, num_above = coded
         packed_nbytes = _num_planes(widths_N) * stripe_bytes(hidden_ND.shape[1])
         blocks = _blocks(widths_N, hidden_ND.shape[1])
         symbols = _by_width(symbols_ND, widths_N, blocks)
@@ -71,6 +73,9 @@ class TabqStage:
 
     def alphabet(self, key: int) -> int:
         return min((2 << key) - 1, 256)
+
+    def only(self, key: int) -> TabqStage:
+        return TabqStage(self._setting._replace(qmin=key, qmax=key))
 
     def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
         num_full = int(np.count_nonzero(side.widths == FULL_WIDTH))
@@ -90,6 +95,7 @@ class AsymmetricTabqStage:
     """
 
     is_fixed_size = False
+    takes_tensors = False
 
     def __init__(self, setting: TabqSetting) -> None:
         self._setting = setting
@@ -127,6 +133,9 @@ class AsymmetricTabqStage:
 
     def alphabet(self, key: int) -> int:
         return 1 << key
+
+    def only(self, key: int) -> AsymmetricTabqStage:
+        return AsymmetricTabqStage(self._setting._replace(qmin=key, qmax=key))
 
     def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
         return _blocks(side.widths, hidden_size), 0

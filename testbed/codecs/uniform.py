@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from testbed.codecs.compiling import announce, kernels
+from testbed.codecs.compiling import announce, kernels, kernels_for, torch_kernels
 from testbed.codecs.framing import F32Array, U8Array
 from testbed.codecs.stages import (
     SCALE_BYTES,
@@ -29,6 +29,8 @@ class UniformStage(FixedStage):
     Symmetric: codes -(2^(bits-1) - 1) ... 2^(bits-1) - 1 in two's complement. Otherwise unsigned codes between a row's
     smallest and largest value, 0 among them, and the code of 0 as a byte a token.
     """
+
+    takes_tensors = True
 
     def __init__(self, bits: int, *, symmetric: bool = True) -> None:
         self._bits, self._symmetric = bits, symmetric
@@ -62,7 +64,8 @@ class UniformStage(FixedStage):
         side, codes_ND, num_above = self._coded(hidden_ND, tau_bits)
         packed_nbytes = hidden_ND.shape[0] * self.row_nbytes(hidden_ND.shape[1])
         blocks = Blocks([0], [hidden_ND.shape[0]], hidden_ND.shape[1])
-        return Streams(side, codes_ND.reshape(-1), blocks, _NOTHING, num_above, packed_nbytes)
+        symbols_ND = codes_ND if isinstance(codes_ND, np.ndarray) else torch_kernels().on_host(codes_ND)
+        return Streams(side, symbols_ND.reshape(-1), blocks, _NOTHING, num_above, packed_nbytes)
 
     def alphabet(self, key: int) -> int:
         return 256 if self._bits in _WHOLE_BYTES else 1 << self._bits
@@ -79,14 +82,13 @@ class UniformStage(FixedStage):
 
     def _coded(self, hidden_ND: F32Array, tau_bits: int) -> tuple[bytes, U8Array, int]:
         announce("kernel_uniform")
-        scales_N, zeros_N, codes_ND, num_above = kernels().uniform_codes(
-            hidden_ND, tau_bits, self._bits, self._symmetric
-        )
+        coded = kernels_for(hidden_ND).uniform_codes(hidden_ND, tau_bits, self._bits, self._symmetric)
+        scales_N, zeros_N, codes_ND, num_above = coded
         side = scales_N.astype("<f4", copy=False).tobytes()
         return side if self._symmetric else side + zeros_N.tobytes(), codes_ND, num_above
 
     def _packed(self, codes_ND: U8Array) -> U8Array:
-        return kernels().pack_rows(codes_ND, self._widths(codes_ND.shape[0]))
+        return kernels_for(codes_ND).pack_rows(codes_ND, self._widths(codes_ND.shape[0]))
 
     def _values(self, side: Side, codes_ND: U8Array) -> F32Array:
         announce("kernel_uniform")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +90,21 @@ class Sealing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What shards read before they packed their weights."""
+    """What shards read before they packed their weights or agreed on a codec."""
 
     text: str
     num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """What a split takes for one sequence: the method's figures in bits, and the device's demand in bytes."""
+
+    split: int
+    tokens: int  # of the sequence, prompt and output
+    footprint_bits: float  # M_w, weights of both sides
+    state_bits: float  # B_kv, execution state at the cut
+    edge_bytes: int  # M_edge, which decides between running and out of memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,5 +122,6 @@ class RunEnd:
     assumed_sizes: Sequence[str]  # codecs whose message sizes modelled groups assumed, as they follow the content
     quality: Mapping[int, Quality]  # by request
     texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer
-    calibration: Calibration | None = None  # None where no weights were packed with the help of text
+    calibration: Calibration | None = None  # None where nothing had to be read
     sealing: Sealing | None = None  # None where messages travel in the clear
+    footprints: Mapping[str, Sequence[Footprint]] = field(default_factory=dict)  # by group

@@ -42,6 +42,8 @@ POLICIES = Registry(
         "static": "testbed.policies.fixed:Static",
         "cloud-only": "testbed.policies.fixed:CloudOnly",
         "edge-only": "testbed.policies.fixed:EdgeOnly",
+        "phases": "testbed.policies.adaptive:Phases",
+        "ladder": "testbed.policies.adaptive:Ladder",
     },
 )
 CODECS = Registry(

@@ -79,6 +79,8 @@ def _traffic_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
         yield f"traffic {direction}", f"{words.size(payload)} payload, {words.size(wire)} on the wire"
     if summary["encryption"] is not None:
         yield "encryption", words.encryption(summary["encryption"])
+    if summary["codec_changes"]:
+        yield "codecs", f"changed {words.number(summary['codec_changes'])} times by the policy"
     yield "resent", words.plural(summary["retransmissions"], "packet")
 
 
@@ -126,7 +128,7 @@ def _provenance_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     yield "real", words.groups_of(summary, real=True) or "none: no shard of a model ran"
     yield "modelled", words.groups_of(summary, real=False) or "no group"
     if summary["calibration"] is not None:
-        yield "calibrated", f"packed weights, on {words.calibration(summary['calibration'])}"
+        yield "calibrated", f"on {words.calibration(summary['calibration'])}"
     if summary["assumed_sizes"]:
         yield "assumed", f"sizes of modelled messages by {words.assumed_codecs(summary)}: from settings, not content"
     told = "deterministic" if summary["deterministic"] else "not deterministic: compute times were measured"

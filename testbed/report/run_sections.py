@@ -59,7 +59,7 @@ def _assumed(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 def _calibrated(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
     found = summary["calibration"]
-    return [] if found is None else [("Calibrated", f"packed weights, on {words.calibration(found)}")]
+    return [] if found is None else [("Calibrated", f"on {words.calibration(found)}")]
 
 
 def _told(run: Run, meaning: str, *, real: bool) -> str:

@@ -110,5 +110,5 @@ def assumed_codecs(summary: Mapping[str, Any]) -> str:
 
 
 def calibration(found: Mapping[str, Any]) -> str:
-    """What packed weights were calibrated on."""
+    """What shards read before they started."""
     return f"{plural(found['num_tokens'], 'token')} of {found['text']}"

@@ -13,8 +13,9 @@ from testbed.core.units import NS_PER_S, format_si
 from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.scenarios.schema import Scenario
+from testbed.sim.choosing import Policy, build_policies
 from testbed.sim.requests import Request
-from testbed.sim.world import BITS, Policy, build_policies
+from testbed.sim.world import BITS
 
 _LAST_ARRIVAL_NS = 36_500 * 86_400 * NS_PER_S  # as far as a scenario can name an instant
 

@@ -8,7 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from testbed.actors.weight_plan import calibration_sequences, calibration_tokens, check_weights, weight_config
+from testbed.actors.weight_plan import (
+    CORPUS_TEXTS,
+    calibration_sequences,
+    calibration_tokens,
+    check_weights,
+    weight_config,
+)
 from testbed.core.errors import ModelError, ScenarioError
 from testbed.core.units import format_si
 from testbed.models.fingerprint import weights_fingerprint
@@ -95,9 +101,13 @@ def prepare(
     config = weight_config(weights)
     if not any((config.front, config.back, config.embedding, config.head)):
         raise ScenarioError("nothing is to be packed", allowed="--front-bits, --back-bits, or both")
-    tokens = calibration_tokens(weights, lambda: load_tokenizer(source, tokenizer))
-    sequences = calibration_sequences(tokens, source.shape.max_positions) if tokens else ()
+    sequences = _sequences(source, weights, tokenizer) if weights.needs_text else ()
     return Packing(source=source, weights=weights, split=split, calibration=sequences, dtype=dtype)
+
+
+def _sequences(source: ModelSource, weights: Weights, tokenizer: str | None) -> tuple[tuple[int, ...], ...]:
+    found = calibration_tokens(weights.calibration, load_tokenizer(source, tokenizer), num_shipped=CORPUS_TEXTS)
+    return calibration_sequences(found, source.shape.max_positions)
 
 
 def quantise_model(packing: Packing, folder: Path, *, observe: Observe = _unseen) -> Packed:

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import block_diag, hadamard
 
 from testbed.codecs.compiling import kernels
-from testbed.codecs.framing import CodecError
+from testbed.codecs.framing import CodecError, unpack_header
 from testbed.codecs.named import make_codec
 from testbed.codecs.reference import INT_L2, INT_MEAN, INT_REL, TabqSetting
 from testbed.codecs.rotation import Rotation
@@ -65,6 +65,7 @@ def test_int4_and_int8_are_uniform_grids(bits, name):
 
 def test_the_wire_of_int4_and_int8_is_twos_complement_the_first_value_lowest():
     rows = np.array([[-7, 1, 7, -1, 0]], np.float32)
+    assert [unpack_header(make_codec(name).encode(rows)).stage for name in ("int8", "int4")] == [3, 4]
     assert make_codec("int4").encode(rows)[20:-4] == np.float32(1).tobytes() + bytes([0x19, 0xF7, 0x00])
     rows = np.array([[-127, 1, 127, -1, 0]], np.float32)
     assert make_codec("int8").encode(rows)[20:-4] == np.float32(1).tobytes() + bytes([0x81, 1, 127, 255, 0])

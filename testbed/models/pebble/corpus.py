@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from testbed.models.pebble import words
-from testbed.models.pebble.world import World, ordered_pair
+from testbed.models.pebble.world import World, build_world, ordered_pair
 
 KIND_SHARES = {"facts": 0.38, "purpose": 0.10, "game": 0.15, "pronoun": 0.15, "passage": 0.22}
 PRONOUN_LESSON_SHARES = {"facts": 0.30, "purpose": 0.07, "game": 0.08, "pronoun": 0.33, "passage": 0.22}
@@ -198,3 +199,12 @@ _WRITERS: dict[str, Callable[[World, random.Random, Lesson], Document]] = {
     "pronoun": _write_pronoun,
     "passage": _write_passage,
 }
+
+
+def corpus_texts(count: int) -> tuple[str, ...]:
+    """The corpus's first documents, for what is calibrated on text that a user did not choose.
+
+    What its tasks ask is held out of the corpus, and the documents that perplexity is measured on have numbers that
+    training never reaches, so nothing here is ever asked.
+    """
+    return tuple(item.text for item in islice(documents(build_world()), count))
