@@ -12,9 +12,10 @@ from testbed.models.pebble.corpus import corpus_texts
 from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.models.tokenizer import Tokenizer
-from testbed.quantization.config import LEAST_TOKENS, WeightConfig
+from testbed.quantization.config import LEAST_TOKENS, Learning, WeightConfig
 from testbed.quantization.formats import ActivationFormat, WeightFormat, format_of, input_format_of
 from testbed.quantization.settings import first_difference, read_settings
+from testbed.scenarios import weights as scenarios
 from testbed.scenarios.weights import Weights
 
 CORPUS = "pebble's training corpus"
@@ -24,6 +25,7 @@ AGREEMENT_TEXTS = 64  # where codecs agree
 
 def weight_config(weights: Weights) -> WeightConfig:
     """How the weights are stored; the change point is set per shard, with the cut that it is made for."""
+    learning = weights.learning or scenarios.Learning()
     return WeightConfig(
         method=weights.method,
         split=0,
@@ -35,6 +37,12 @@ def weight_config(weights: Weights) -> WeightConfig:
         head=_table_format(weights, weights.head_bits),
         act_order=weights.act_order,
         alpha=weights.alpha,
+        learning=Learning(
+            epochs=learning.epochs,
+            num_samples=learning.num_samples,
+            clip_rate=learning.clip_rate,
+            transform_rate=learning.transform_rate,
+        ),
     )
 
 
@@ -148,6 +156,7 @@ def _layer_format(weights: Weights, bits: int | None) -> WeightFormat | None:
         symmetric=weights.symmetric,
         outliers=weights.outlier_channels,
         clip=weights.weight_clip,
+        transform=weights.learning is None or weights.learning.transform,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.core.errors import ModelError
-from testbed.quantization.config import WeightConfig
+from testbed.quantization.config import Learning, WeightConfig
 from testbed.quantization.formats import ActivationFormat, WeightFormat
 
 VERSION = 2
@@ -97,4 +97,4 @@ def _config(data: Mapping[str, Any]) -> WeightConfig:
         raise KeyError(min(unknown))
     read: dict[str, Any] = {key: data[key] and WeightFormat(**data[key]) for key in _WEIGHTS}
     read |= {key: data[key] and ActivationFormat(**data[key]) for key in _INPUTS}
-    return WeightConfig(**{**data, **read})
+    return WeightConfig(**{**data, **read, "learning": Learning(**data["learning"])})

@@ -23,8 +23,9 @@ from testbed.models.source import ModelSource, resolve
 from testbed.models.texts import read_texts
 from testbed.models.threads import one_thread
 from testbed.models.tokenizer import load_tokenizer
-from testbed.quantization.apply import quantise_module
-from testbed.quantization.calibrate import Statistics, collect
+from testbed.quantization.apply import needs_blocks, needs_text, quantise_module
+from testbed.quantization.blocks import collect_blocks
+from testbed.quantization.calibrate import collect
 from testbed.quantization.saved import save_quantised
 from testbed.quantization.settings import Origin
 from testbed.scenarios.problems import validate
@@ -125,8 +126,11 @@ def _quantise(packing: Packing, folder: Path, observe: Observe) -> Packed:
     source, config = packing.source, replace(weight_config(packing.weights), split=packing.split)
     shard = Shard(source, start=0, stop=source.shape.num_layers, dtype=packing.dtype)
     plain_bytes = shard.resident_bytes()
-    statistics = _statistics(shard, packing, observe) if packing.weights.needs_text else None
-    quantise_module(shard.module, config, statistics=statistics, progress=partial(observe, "packing matrices"))
+    read = partial(_read, shard, packing, observe)
+    statistics = collect(shard.module, read) if needs_text(config) else None
+    blocks = collect_blocks(shard.module, read) if needs_blocks(config) else None
+    packing_matrices = partial(observe, "packing matrices")
+    quantise_module(shard.module, config, statistics=statistics, blocks=blocks, progress=packing_matrices)
     packed_bytes = shard.resident_bytes()
     origin = Origin(model=source.name, fingerprint=weights_fingerprint(source), dtype=packing.dtype)
     num_matrices = save_quantised(shard.module, folder, config, origin=origin)
@@ -140,12 +144,10 @@ def _quantise(packing: Packing, folder: Path, observe: Observe) -> Packed:
     )
 
 
-def _statistics(shard: Shard, packing: Packing, observe: Observe) -> Statistics:
-    def read() -> None:
-        for session, tokens in enumerate(packing.calibration):
-            shard.open(session)
-            shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
-            shard.close(session)
-            observe("reading texts", session + 1, len(packing.calibration))
-
-    return collect(shard.module, read)
+def _read(shard: Shard, packing: Packing, observe: Observe) -> None:
+    """The calibration text, sequence by sequence, through the full-precision model."""
+    for session, tokens in enumerate(packing.calibration):
+        shard.open(session)
+        shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
+        shard.close(session)
+        observe("reading texts", session + 1, len(packing.calibration))
