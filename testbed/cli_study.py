@@ -53,7 +53,7 @@ def rate_distortion(
 ) -> None:
     """Bits a value against accuracy, perplexity and KL for every codec setting, through real messages."""
     from testbed.models.source import resolve
-    from testbed.report.progress import counted
+    from testbed.report.progress import counted_progress
     from testbed.report.rate_distortion import draw, summary_tables
     from testbed.results.pareto import winners
     from testbed.studies.rate_distortion.grid import GRIDS, named_settings
@@ -74,7 +74,7 @@ def rate_distortion(
         settings=named_settings(codec) if codec else GRIDS[name](),
         phases=_phases(phase),
     )
-    with counted("points", study.num_points + len(chosen), quiet=as_json) as observe:
+    with counted_progress(quiet=as_json) as observe:
         points = run_study(study, output, observe)
     drawn = draw(points, study.described(), output)
     found = winners(points)

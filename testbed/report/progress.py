@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from testbed.core.units import format_seconds, ns_to_seconds
 
@@ -53,12 +53,18 @@ def progress(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
 
 
 @contextmanager
-def counted(noun: str, total: int, *, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A bar over so many equal steps, each told by what it was; silent where stderr is no terminal or `quiet`."""
+def counted_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for work in stages, told what is being done, how much of it is done and of how much; or nothing."""
     if quiet or not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda doing, num_done, num_all: None
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(f"{noun},"), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=total)
-        yield lambda what: bar.update(task, description=what, advance=1)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        stages: dict[str, TaskID] = {}
+
+        def observe(doing: str, num_done: int, num_all: int) -> None:
+            if doing not in stages:
+                stages[doing] = bar.add_task(doing, total=num_all)
+            bar.update(stages[doing], completed=num_done)
+
+        yield observe

@@ -192,11 +192,11 @@ def test_winners_are_the_fewest_bits_within_a_limit_and_the_next_family():
 
 
 def test_an_interrupted_study_goes_on_and_ends_as_one_that_was_not(tmp_path, study):
-    straight = run_study(study, tmp_path / "straight", lambda _: None)
+    straight = run_study(study, tmp_path / "straight", lambda *_: None)
     seen = []
 
-    def stop_at_the_third(what):
-        seen.append(what)
+    def stop_at_the_third(doing, num_done, num_all):
+        seen.append((doing, num_done, num_all))
         if len(seen) == 3:
             raise KeyboardInterrupt
 
@@ -205,12 +205,13 @@ def test_an_interrupted_study_goes_on_and_ends_as_one_that_was_not(tmp_path, stu
     assert len(read_points(tmp_path / "stopped")[1]) == 3
     with (tmp_path / "stopped" / POINTS_FILE).open("a") as file:
         file.write('{"split": 6, "fam')  # as a crash in the middle of a line leaves it
-    assert run_study(study, tmp_path / "stopped", lambda _: None) == straight
+    assert run_study(study, tmp_path / "stopped", lambda *_: None) == straight
     assert read_points(tmp_path / "stopped")[1] == straight
     with (tmp_path / "stopped" / "points.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["codec"] for row in rows] == [one["codec"] for one in straight]
     assert len(straight) == 1 + 3 * 2
+    assert seen[-1] == ("cut 6", 3, 7)
 
 
 def test_on_the_outlier_fixture_few_bits_need_the_threshold(wide_pebble):

@@ -23,7 +23,7 @@ from testbed.studies.rate_distortion.yardstick import Yardstick
 STUDY_FILE, POINTS_FILE, TABLE_FILE, FRONT_FILE = "study.json", "points.jsonl", "points.csv", "front.json"
 _MUST_AGREE = ("model", "measured_on")
 
-Observe = Callable[[str], None]
+Observe = Callable[[str, int, int], None]  # what is being done, points done and points in all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +35,6 @@ class Study:
     cuts: Sequence[int]
     settings: Sequence[Setting]
     phases: Sequence[str]
-
-    @property
-    def num_points(self) -> int:
-        return len(self.cuts) * len(self.settings) * len(self.phases)
 
     def check(self) -> None:
         """Raise ScenarioError where a cut has no layers on one side."""
@@ -68,13 +64,13 @@ def run_study(study: Study, folder: Path, observe: Observe) -> list[Point]:
     points: list[Point] = []
     with (folder / POINTS_FILE).open("a", encoding="utf-8") as file:
         for cut in study.cuts:
-            for point in _points_of(study, cut, known):
+            for count, point in enumerate(_points_of(study, cut, known), start=1):
                 if _key(point) not in known:
                     file.write(json.dumps(point) + "\n")
                     file.flush()
                     known[_key(point)] = point
                 points.append(point)
-                observe(f"cut {cut}, {point['codec']}")
+                observe(f"cut {cut}", count, 1 + len(study.settings) * len(study.phases))
     _write_tables(points, folder)
     return points
 
