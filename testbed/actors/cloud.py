@@ -26,6 +26,11 @@ class BackStep:
     payload: Payload
     real: bool
 
+    @property
+    def answer_bytes(self) -> int:
+        """What goes down for it, in the clear: a token id, and keys and values where they travel."""
+        return TOKEN_BYTES + self.session.crossing.kv_down_bytes(self.step.num_tokens)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Iteration:
@@ -60,7 +65,7 @@ class CloudWorker:
         good = [item for item in batch if not item.payload.is_altered]
         open_ns, decode_ns = self._open_ns(batch), self._decode_ns(batch)
         back_ns = self._costs.forward_ns([self._work(item) for item in good])
-        seal_ns = self.sealer.spend(len(good) * self.sealer.time_ns(TOKEN_BYTES))
+        seal_ns = self.sealer.spend(sum(self.sealer.time_ns(item.answer_bytes) for item in good))
         chosen = [REFUSED if item.payload.is_altered else MODELLED_TOKEN for item in batch]
         real = [place for place, item in enumerate(batch) if item.real]
         if not real:
@@ -71,8 +76,11 @@ class CloudWorker:
         promise = self._port.submit(BackCall(items=tuple(_item(batch[place]) for place in real)))
 
         def tokens() -> list[int]:
-            for place, token in zip(real, promise().value, strict=True):
+            done = promise()
+            for place, token, kv in zip(real, done.value, done.kv, strict=True):
                 chosen[place] = _accepted(batch[place], token)
+                if kv:
+                    batch[place].session.shipped.append(kv)
             return chosen
 
         if self._port.measured:
@@ -99,7 +107,11 @@ class CloudWorker:
         coded = [item for item in batch if item.session.split > 0]
         if not coded:
             return 0
-        raw_bytes = sum(self._costs.shape.hidden_bytes(item.step.num_tokens, 32) for item in coded)
+        raw_bytes = sum(
+            self._costs.shape.hidden_bytes(item.step.num_tokens, 32)
+            + item.session.crossing.kv_up_bytes(item.step.past_tokens)
+            for item in coded
+        )
         return self._costs.codec_ns(raw_bytes, sum(item.payload.size_bytes - item.payload.seal_bytes for item in coded))
 
 
@@ -121,5 +133,6 @@ def _item(item: BackStep) -> BackItem:
         split=session.split,
         codec=session.codec_name,
         message=item.payload.message,
+        mode=session.crossing.mode,
         is_sealed=item.payload.seal_bytes > 0,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from testbed.actors.calls import TOKEN_BYTES, FrontCall, WholeCall, pack_tokens
 from testbed.actors.costs import CostModel
 from testbed.actors.executor import HostPort
+from testbed.actors.modes import STATEFUL, Crossing
 from testbed.actors.sealing import Sealer
 from testbed.codecs.framing import Codec
 from testbed.core.work import Ticket, Work
@@ -23,6 +24,8 @@ class Session:
     split: int
     codec_name: str
     codec: Codec
+    crossing: Crossing = STATEFUL
+    shipped: list[bytes] = field(default_factory=list)  # keys and values that came down, a message a pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +63,22 @@ class EdgeDevice:
     def start_front(self, session: Session, step: Step) -> Ticket[Payload]:
         """Run the front and encode. The ticket lasts as long as the layers; `Payload.encode_ns` comes after it."""
         duration_ns = self._forward_ns(step, session.split)
-        raw_bytes = self._costs.shape.hidden_bytes(step.num_tokens, 32)
+        crossing = session.crossing
+        num_sent = step.num_tokens + crossing.rerun_tokens(step.past_tokens)
+        kv_bytes = crossing.kv_up_bytes(step.past_tokens)
+        raw_bytes = self._costs.shape.hidden_bytes(num_sent, 32) + kv_bytes
         if self._port is None or step.tokens is None:
-            size = session.codec.nbytes(step.num_tokens, self._costs.shape.hidden_size)
+            size = session.codec.nbytes(num_sent, self._costs.shape.hidden_size) + kv_bytes
             modelled = self._sealed(size, None, self._costs.codec_ns(raw_bytes, size))
             return Ticket(duration_ns, lambda: modelled)
-        call = FrontCall(session=session.request, split=session.split, codec=session.codec_name, tokens=step.tokens)
+        call = FrontCall(
+            session=session.request,
+            split=session.split,
+            codec=session.codec_name,
+            tokens=step.tokens,
+            mode=crossing.mode,
+            kv=tuple(session.shipped),
+        )
         promise, measured = self._port.submit(call), self._port.measured
 
         def payload() -> Payload:
