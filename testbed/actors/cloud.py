@@ -27,6 +27,11 @@ class BackStep:
     real: bool
 
     @property
+    def kv_bytes(self) -> int:
+        """Keys and values of earlier tokens that came with it."""
+        return self.session.crossing.kv_up_bytes(self.step.past_tokens)
+
+    @property
     def answer_bytes(self) -> int:
         """What goes down for it, in the clear: a token id, and keys and values where they travel."""
         return TOKEN_BYTES + self.session.crossing.kv_down_bytes(self.step.num_tokens)
@@ -103,16 +108,18 @@ class CloudWorker:
         return sum(self.sealer.time_ns(payload.size_bytes - payload.seal_bytes) for payload in sealed)
 
     def _decode_ns(self, batch: Sequence[BackStep]) -> int:
-        """One elementwise pass over all messages that hold hidden states."""
+        """One launch for all messages that hold hidden states, each with its own codec's passes."""
         coded = [item for item in batch if item.session.split > 0]
         if not coded:
             return 0
-        raw_bytes = sum(
-            self._costs.shape.hidden_bytes(item.step.num_tokens, 32)
-            + item.session.crossing.kv_up_bytes(item.step.past_tokens)
-            for item in coded
-        )
-        return self._costs.codec_ns(raw_bytes, sum(item.payload.size_bytes - item.payload.seal_bytes for item in coded))
+        codecs = [(self._moved_bytes(item), item.session.codec.effort.decode_percent) for item in coded]
+        shipped = [(2 * item.kv_bytes, 100) for item in coded]  # read once, written once
+        return self._costs.coding_ns([*codecs, *shipped])
+
+    def _moved_bytes(self, item: BackStep) -> int:
+        """Hidden states and the message that they came in."""
+        encoded_bytes = item.payload.size_bytes - item.payload.seal_bytes - item.kv_bytes
+        return self._costs.shape.hidden_bytes(item.step.num_tokens, 32) + encoded_bytes
 
 
 def _accepted(item: BackStep, answer: int | Refused) -> int:

@@ -66,10 +66,9 @@ class EdgeDevice:
         crossing = session.crossing
         num_sent = step.num_tokens + crossing.rerun_tokens(step.past_tokens)
         kv_bytes = crossing.kv_up_bytes(step.past_tokens)
-        raw_bytes = self._costs.shape.hidden_bytes(num_sent, 32) + kv_bytes
         if self._port is None or step.tokens is None:
             size = session.codec.nbytes(num_sent, self._costs.shape.hidden_size) + kv_bytes
-            modelled = self._sealed(size, None, self._costs.codec_ns(raw_bytes, size))
+            modelled = self._sealed(size, None, self._encode_ns(session, num_sent, size, kv_bytes))
             return Ticket(duration_ns, lambda: modelled)
         call = FrontCall(
             session=session.request,
@@ -86,9 +85,14 @@ class EdgeDevice:
             size = len(done.value) - self.sealer.overhead_bytes
             if measured:
                 return self._sealed(size, done.value, done.codec_ns, done.seal_ns)
-            return self._sealed(size, done.value, self._costs.codec_ns(raw_bytes, size))
+            return self._sealed(size, done.value, self._encode_ns(session, num_sent, size, kv_bytes))
 
         return Ticket(self._port.duration_ns(promise, duration_ns), payload)
+
+    def _encode_ns(self, session: Session, num_tokens: int, size_bytes: int, kv_bytes: int) -> int:
+        """The codec's passes over hidden states and their message; keys and values in it are read and written once."""
+        moved_bytes = self._costs.shape.hidden_bytes(num_tokens, 32) + size_bytes - kv_bytes
+        return self._costs.coding_ns([(moved_bytes, session.codec.effort.encode_percent), (2 * kv_bytes, 100)])
 
     def tokens(self, session: Session, step: Step) -> Payload:
         """Token ids as they go up where nothing runs on the device, sealed where messages are."""
