@@ -1,0 +1,136 @@
+"""The rows of the comparison: a preset names how weights are stored and what encodes at the cut.
+
+A row's parts are written as a scenario writes them, its `weights:` block and its codec, so whatever a scenario can be
+given can be a row. FP is the reference; OPSC's split precision is published, its bits here are our own choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from testbed.actors.weight_plan import weight_config
+from testbed.actors.weights import layer_matrices
+from testbed.core.errors import ScenarioError, nearest_name
+from testbed.core.registry import QUANTISERS
+from testbed.models.shape import ModelShape
+from testbed.quantization.apply import needs_text
+from testbed.quantization.formats import GROUP_SIZES
+from testbed.scenarios.codec_setting import read_setting, write_setting
+from testbed.scenarios.problems import validate
+from testbed.scenarios.weights import Weights
+
+RAW = "raw-float32"
+ALL = "all"
+REFERENCE = "fp"
+CUSTOM = "custom"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One row: `weights` is a scenario's block without group size and calibration texts, {} for none."""
+
+    name: str
+    title: str
+    weights: Mapping[str, Any]
+    codec: str = RAW
+
+
+def _bits(method: str, front: int, back: int | None = None, **more: Any) -> Mapping[str, Any]:
+    """A weights block; without `back` both sides have the front's bits."""
+    return MappingProxyType(
+        {"method": method, "front_bits": front, "back_bits": front if back is None else back, **more}
+    )
+
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+_OPSC = _bits("rtn", 4, 8)
+
+
+def _row(name: str, title: str, weights: Mapping[str, Any], codec: str = RAW) -> Method:
+    return Method(name=name, title=title, weights=weights, codec=codec)
+
+
+_ROWS = (
+    _row("fp", "full precision", _NONE),
+    _row("smoothquant", "SmoothQuant W8A8", _bits("smoothquant", 8)),
+    _row("gptq", "GPTQ W4", _bits("gptq", 4)),
+    _row("rtn", "RTN W4", _bits("rtn", 4)),
+    _row("fp8", "FP8", _bits("fp8", 8)),
+    _row("opsc", "OPSC W4/W8", _OPSC),
+    _row("opsc-int4", "OPSC + uniform INT4, symmetric", _OPSC, "int4"),
+    _row("opsc-int8", "OPSC + uniform INT8, symmetric", _OPSC, "int8"),
+    _row("opsc-ts-int4", "OPSC + TS + uniform INT4", _OPSC, "ts"),
+    _row("opsc-tabq", "OPSC + TAB-Q", _OPSC, "tabq"),
+    _row("opsc-ts-tabq", "OPSC + TS + TAB-Q, packed", _OPSC, "ts-tabq"),
+    _row("opsc-ts-tabq-zstd", "OPSC + TS + TAB-Q, zstd", _OPSC, "ts-tabq(entropy=zstd)"),
+    _row("opsc-ts-tabq-rans", "OPSC + TS + TAB-Q, rANS", _OPSC, "ts-tabq(entropy=rans)"),
+)
+METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})
+
+
+def chosen_methods(
+    names: Sequence[str], *, weights: Mapping[str, Any] | None = None, codec: str | None = None
+) -> list[Method]:
+    """The rows that the names stand for, in order and each once; `weights` and `codec` replace those parts of all.
+
+    Raises ScenarioError for a name that is none and for a codec that is none.
+    """
+    listed = [known for name in names for known in (METHODS if name == ALL else [name])]
+    unknown = next((name for name in listed if name not in METHODS), None)
+    if unknown is not None:
+        known = [ALL, *METHODS]
+        raise ScenarioError("unknown method", value=unknown, allowed=known, nearest=nearest_name(unknown, known))
+    return [_changed(METHODS[name], weights, codec) for name in dict.fromkeys(listed)]
+
+
+def _changed(method: Method, weights: Mapping[str, Any] | None, codec: str | None) -> Method:
+    """The row with other parts; its name and title then say which."""
+    if codec is not None:
+        codec = write_setting(read_setting(codec))
+        method = replace(
+            method, codec=codec, name=f"{method.name}+{codec}", title=f"{method.title}, {codec} at the cut"
+        )
+    if weights is not None:
+        told = ",".join(f"{key}={value}" for key, value in weights.items())
+        method = replace(
+            method, weights=weights, name=f"{method.name}+weights({told})", title=f"{method.title}, weights {told}"
+        )
+    return method
+
+
+def weights_of(method: Method, shape: ModelShape, texts: Sequence[str]) -> Weights | None:
+    """The row's weights block for a model: groups that fit its rows, and calibration texts where some are needed.
+
+    None where nothing is quantised. Raises ScenarioError for a block that no scenario could have.
+    """
+    if not method.weights:
+        return None
+    data = dict(method.weights)
+    name = data.get("method", Weights.model_fields["method"].default)
+    if name in QUANTISERS and QUANTISERS.load(name).needs_text:
+        data.setdefault("calibration", list(texts))
+    plain = validate(Weights, data)
+    if "group_size" in data or plain.method in _ONE_SCALE_A_ROW:
+        return plain
+    return validate(Weights, {**data, "group_size": fitting_group(shape)})
+
+
+_ONE_SCALE_A_ROW = ("fp8", "smoothquant")
+
+
+def fitting_group(shape: ModelShape) -> int | None:
+    """The largest group that divides every row of the layers' matrices; else the smallest that is no longer than one.
+
+    None, one group a row, where all are longer.
+    """
+    columns = {columns for _, columns in layer_matrices(shape)}
+    dividing = [size for size in GROUP_SIZES if all(number % size == 0 for number in columns)]
+    if dividing:
+        return max(dividing)
+    return min(GROUP_SIZES) if min(GROUP_SIZES) <= min(columns) else None
+
+
+__all__ = ["METHODS", "Method", "chosen_methods", "fitting_group", "needs_text", "weight_config", "weights_of"]
