@@ -10,13 +10,13 @@ from testbed.codecs.framing import CRC_BYTES, HEADER_BYTES, OVERHEAD_BYTES
 from testbed.codecs.reference import crc32c
 
 
-def resealed(message: bytes) -> bytes:
-    """The message with the checksum of its content."""
+def resealed(message: bytes, digest: int = 0) -> bytes:
+    """The message with the checksum of its content, as a session with this agreement has it."""
     body = message[:-CRC_BYTES]
-    return body + struct.pack("<I", crc32c(np.frombuffer(body, np.uint8), 0))
+    return body + struct.pack("<I", crc32c(np.frombuffer(body, np.uint8), digest))
 
 
-def mutated(message: bytes, rng: np.random.Generator) -> bytes:
+def mutated(message: bytes, rng: np.random.Generator, digest: int = 0) -> bytes:
     """One to four random changes: bits, bytes, whole words of extreme value, cuts, insertions, repetitions."""
     data = bytearray(message)
     for _ in range(int(rng.integers(1, 5))):
@@ -40,4 +40,4 @@ def mutated(message: bytes, rng: np.random.Generator) -> bytes:
         else:
             data[at : at + 8] = rng.bytes(8)
     broken = bytes(data)
-    return resealed(broken) if len(broken) >= OVERHEAD_BYTES and rng.random() < 0.9 else broken
+    return resealed(broken, digest) if len(broken) >= OVERHEAD_BYTES and rng.random() < 0.9 else broken

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from testbed.codecs.agreed import Agreed, check_agreement
 from testbed.codecs.entropy import CODER_NAMES
 from testbed.codecs.framing import Codec
 from testbed.codecs.pipeline import Pipeline
@@ -18,7 +19,7 @@ from testbed.codecs.uniform import Fp8Stage, Int4Stage, Int8Stage
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import CODECS
 from testbed.scenarios.base import as_pydantic
-from testbed.scenarios.codec_setting import CodecConfig, codec_name, read_setting
+from testbed.scenarios.codec_setting import MEANS, CodecConfig, codec_name, read_setting
 
 DEFAULT_TAU = 10.0
 _TESTS = {"int_l2": INT_L2, "int_mean": INT_MEAN, "int_rel": INT_REL}
@@ -32,10 +33,24 @@ _FIXED: dict[str, type[Stage]] = {
 }
 
 
-def make_codec(setting: str) -> Codec:
-    """The codec that a setting stands for, ``name`` or ``name(key=value,...)``; raises ScenarioError for none."""
+def make_codec(setting: str, agreed: Agreed | None = None) -> Codec:
+    """The codec that a setting stands for, ``name`` or ``name(key=value,...)``; raises ScenarioError for none.
+
+    Raises CodecError where the setting needs an agreement between the two sides and `agreed` is none.
+    """
     config = read_setting(setting)
-    made: Codec = CODECS.load(codec_name(setting))(config)
+    check_agreement(config, agreed)
+    return _made(setting, config, agreed)
+
+
+def size_law(setting: str) -> Codec:
+    """The codec as far as its sizes go: one that needs an agreement refuses to encode and decode."""
+    return _made(setting, read_setting(setting), None)
+
+
+def _made(setting: str, config: CodecConfig, agreed: Agreed | None) -> Codec:
+    build = CODECS.load(codec_name(setting))
+    made: Codec = build(config, agreed) if agreed is not None and config.agreed_parts() else build(config)
     return made
 
 
@@ -69,43 +84,55 @@ class RawBfloat16(Pipeline):
         super().__init__(Bfloat16Stage(), CODER_NAMES[(config or self.Config()).entropy])
 
 
+class LossyConfig(CodecConfig):
+    """`centre` subtracts each channel's mean, agreed on at the start of the session, before anything else."""
+
+    centre: bool = False
+
+    def agreed_parts(self) -> frozenset[str]:
+        return super().agreed_parts() | ({MEANS} if self.centre else set())
+
+
 class UniformInt8(Pipeline):
     """Symmetric uniform quantisation, 8 bits a value and a scale a token."""
 
-    class Config(CodecConfig):
+    class Config(LossyConfig):
         kind: Literal["int8"] = "int8"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Int8Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        config = config or self.Config()
+        super().__init__(Int8Stage(), CODER_NAMES[config.entropy], centre=config.centre, agreed=agreed)
 
 
 class UniformInt4(Pipeline):
     """Symmetric uniform quantisation, 4 bits a value and a scale a token."""
 
-    class Config(CodecConfig):
+    class Config(LossyConfig):
         kind: Literal["int4"] = "int4"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Int4Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        config = config or self.Config()
+        super().__init__(Int4Stage(), CODER_NAMES[config.entropy], centre=config.centre, agreed=agreed)
 
 
 class Fp8(Pipeline):
     """8-bit floats E4M3 and a scale a token."""
 
-    class Config(CodecConfig):
+    class Config(LossyConfig):
         kind: Literal["fp8"] = "fp8"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Fp8Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        config = config or self.Config()
+        super().__init__(Fp8Stage(), CODER_NAMES[config.entropy], centre=config.centre, agreed=agreed)
 
 
-class ModelledConfig(CodecConfig):
+class ModelledConfig(LossyConfig):
     """What a modelled device's message takes, where content decides: figures measured on real hidden states."""
 
     modelled_bits: float | None = Field(default=None, gt=0, le=32)  # a value, before sparse ones; none: upper bound
 
 
-class ThresholdConfig(CodecConfig):
+class ThresholdConfig(LossyConfig):
     """TS: `tau`, or tau as a quantile of a message's magnitudes, or so that `per_row` values of a row lie above."""
 
     tau: float | None = Field(default=None, ge=0)
@@ -151,12 +178,14 @@ class Ts(Pipeline):
         kind: Literal["ts"] = "ts"
         below: Literal["raw-float32", "raw-float16", "raw-bfloat16", "int8", "int4", "fp8"] = "int4"
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
         config = config or self.Config()
         super().__init__(
             _FIXED[config.below](),
             CODER_NAMES[config.entropy],
             threshold=config.threshold(),
+            centre=config.centre,
+            agreed=agreed,
             modelled_above=config.modelled_above,
         )
 
@@ -167,9 +196,15 @@ class Tabq(Pipeline):
     class Config(TabqConfig):
         kind: Literal["tabq"] = "tabq"
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
         config = config or self.Config()
-        super().__init__(config.stage(), CODER_NAMES[config.entropy], modelled_bits=config.modelled_bits)
+        super().__init__(
+            config.stage(),
+            CODER_NAMES[config.entropy],
+            centre=config.centre,
+            agreed=agreed,
+            modelled_bits=config.modelled_bits,
+        )
 
 
 class TsTabq(Pipeline):
@@ -178,12 +213,14 @@ class TsTabq(Pipeline):
     class Config(TabqConfig, ThresholdConfig):
         kind: Literal["ts-tabq"] = "ts-tabq"
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
         config = config or self.Config()
         super().__init__(
             config.stage(),
             CODER_NAMES[config.entropy],
             threshold=config.threshold(),
+            centre=config.centre,
+            agreed=agreed,
             modelled_bits=config.modelled_bits,
             modelled_above=config.modelled_above,
         )

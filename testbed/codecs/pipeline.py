@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from testbed.codecs.agreed import NOTHING, Agreed
+from testbed.codecs.centring import Centring
 from testbed.codecs.compiling import kernels
 from testbed.codecs.entropy import CODERS, NONE, EntropyCoder
 from testbed.codecs.framing import (
@@ -19,15 +21,16 @@ from testbed.codecs.framing import (
     checked,
     unpack_header,
 )
-from testbed.codecs.sparse import Threshold, bits_of, read_sparse, sparse_nbytes, sparse_section
+from testbed.codecs.sparse import Sparse, Threshold, bits_of, read_sparse, sparse_nbytes, sparse_section
 from testbed.codecs.stages import INFINITY_BITS, Stage
 
 _NO_TAU = np.float32(np.inf)
 
 
 class Pipeline:
-    """A stage, and perhaps a threshold before it and an entropy coder behind it.
+    """A stage, and perhaps centring and a threshold before it and an entropy coder behind it.
 
+    `agreed` is what the session agreed on. Without it a codec that needs it can tell sizes, and refuses the rest.
     `modelled_bits` and `modelled_above` state what a modelled device's values take, in bits each before sparse values,
     and which share of them is split off: figures measured on real hidden states. Without them the size of a modelled
     message is the stage's upper bound, and the threshold's own share.
@@ -39,6 +42,8 @@ class Pipeline:
         entropy: EntropyCoder,
         *,
         threshold: Threshold | None = None,
+        centre: bool = False,
+        agreed: Agreed | None = None,
         modelled_bits: float | None = None,
         modelled_above: float | None = None,
     ) -> None:
@@ -46,17 +51,21 @@ class Pipeline:
         self._stage = stage
         self._entropy = entropy
         self._threshold = threshold
+        self._agreed = agreed or NOTHING
+        self._crc_start = self._agreed.digest
+        self._centring = Centring(self._agreed.means) if centre else None
         self._modelled_bits = modelled_bits
         self._modelled_above = modelled_above
 
     def encode(self, hidden_ND: F32Array, envelope: Envelope = NOBODY) -> bytes:
         hidden_ND = checked(hidden_ND)
-        tau = _NO_TAU if self._threshold is None else self._threshold.of(hidden_ND)
+        seen_ND = hidden_ND if self._centring is None else self._centring.centred(hidden_ND)
+        tau = _NO_TAU if self._threshold is None else self._threshold.of(seen_ND)
         tau_bits = bits_of(tau)
-        side, payload, coder, num_above = self._entropy.encode(self._stage, hidden_ND, tau_bits)
+        side, payload, coder, num_above = self._entropy.encode(self._stage, seen_ND, tau_bits)
         if num_above and self._threshold is None:
             raise CodecError("quantisation has no code for NaN or infinity")
-        sparse, is_half = sparse_section(hidden_ND, tau_bits) if num_above else ([], False)
+        sparse, is_half = sparse_section(seen_ND, tau_bits, hidden_ND) if num_above else ([], False)
         header = Header(
             envelope=envelope,
             num_tokens=hidden_ND.shape[0],
@@ -67,13 +76,13 @@ class Pipeline:
             half_sparse=is_half,
             tau=float(tau),
         )
-        return _sealed([header.pack(), *sparse, side, *payload])
+        return _sealed([header.pack(), *sparse, side, *payload], self._crc_start)
 
     def decode(self, message: bytes, envelope: Envelope | None = None) -> F32Array:
         header = unpack_header(message)
         data = np.frombuffer(message, np.uint8)
-        if kernels().crc32c(data[:-CRC_BYTES], 0) != int.from_bytes(message[-CRC_BYTES:], "little"):
-            raise CodecError("the checksum is not the message's")
+        if kernels().crc32c(data[:-CRC_BYTES], self._crc_start) != int.from_bytes(message[-CRC_BYTES:], "little"):
+            raise CodecError("the checksum is not the message's, or the session agreed on something else")
         self._check(header, envelope)
         return self._decoded(header, data[HEADER_BYTES:-CRC_BYTES])
 
@@ -116,14 +125,22 @@ class Pipeline:
         coder = CODERS[header.entropy]
         side = self._stage.read_side(body[:side_bytes], num_tokens)
         hidden_ND = coder.decode(self._stage, side, body[side_bytes:], num_tokens, hidden_size)
+        if self._centring is not None:
+            hidden_ND = self._centring.restored(hidden_ND)
         if sparse is not None:
-            sparse.put(hidden_ND)
+            self._put(sparse, hidden_ND)
         return hidden_ND
 
+    def _put(self, sparse: Sparse, hidden_ND: F32Array) -> None:
+        if self._centring is None:
+            sparse.put(hidden_ND, sparse.tau_bits)
+        else:
+            self._centring.put(sparse, hidden_ND)
 
-def _sealed(parts: list[bytes | U8Array]) -> bytes:
+
+def _sealed(parts: list[bytes | U8Array], crc_start: int) -> bytes:
     body = b"".join([part if isinstance(part, bytes) else part.data for part in parts])
-    crc = kernels().crc32c(np.frombuffer(body, np.uint8), 0)
+    crc = kernels().crc32c(np.frombuffer(body, np.uint8), crc_start)
     return body + crc.to_bytes(CRC_BYTES, "little")
 
 

@@ -59,9 +59,11 @@ def bits_of(tau: np.float32) -> int:
     return int(tau.view(np.uint32)) & int(MAGNITUDE)
 
 
-def sparse_section(hidden_ND: F32Array, tau_bits: int) -> tuple[list[U8Array], bool]:
-    """(sections, whether values are halves) of hidden states of which some are at or above the threshold."""
-    counts_N, columns_M, values_M = kernels().gather(hidden_ND.view(np.uint32), tau_bits)
+def sparse_section(seen_ND: F32Array, tau_bits: int, hidden_ND: F32Array) -> tuple[list[U8Array], bool]:
+    """(sections, whether values are halves) of hidden states of which some, as the threshold sees them, are above."""
+    counts_N, columns_M, values_M = kernels().gather(seen_ND.view(np.uint32), tau_bits)
+    if seen_ND is not hidden_ND:
+        values_M = hidden_ND.view(np.uint32)[np.repeat(np.arange(counts_N.size), counts_N), columns_M]
     hidden_size = hidden_ND.shape[1]
     is_half = not np.bitwise_or.reduce(values_M) & _LOWER_HALF
     wire = (values_M >> np.uint32(16)).astype("<u2") if is_half else values_M.astype("<u4", copy=False)
@@ -79,8 +81,8 @@ class Sparse(NamedTuple):
     tau_bits: int
     size_bytes: int
 
-    def put(self, hidden_ND: F32Array) -> None:
-        if not kernels().scatter(hidden_ND.view(np.uint32), *self[:4]):
+    def put(self, hidden_ND: F32Array, tau_bits: int) -> None:
+        if not kernels().scatter(hidden_ND.view(np.uint32), self.counts, self.columns, self.values, tau_bits):
             raise CodecError("sparse columns don't rise, or lie beyond the row, or a value is below the threshold")
 
 

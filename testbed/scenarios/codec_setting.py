@@ -17,6 +17,7 @@ from testbed.core.registry import CODECS
 from testbed.scenarios.base import Block, as_pydantic
 from testbed.scenarios.problems import validate
 
+MEANS = "means"  # of each channel, as a part of what a session agrees on
 _TEXT = re.compile(r"([^()]*)\(([^()]*)\)")
 
 
@@ -25,6 +26,10 @@ class CodecConfig(Block):
 
     kind: str
     entropy: Literal["none", "rans", "zstd"] = "none"
+
+    def agreed_parts(self) -> frozenset[str]:
+        """Names of what both sides must agree on at the start of a session; most settings need nothing."""
+        return frozenset()
 
 
 def codec_name(setting: str) -> str:
@@ -49,11 +54,17 @@ def read_setting(setting: str) -> CodecConfig:
 def write_setting(config: CodecConfig) -> str:
     """The one text of a configuration: defaults left out, keys in order."""
     changed = config.model_dump(exclude_defaults=True, exclude={"kind"})
-    inner = ",".join(f"{key}={changed[key]}" for key in sorted(changed))
+    inner = ",".join(f"{key}={_text(changed[key])}" for key in sorted(changed))
     return f"{config.kind}({inner})" if inner else config.kind
 
 
-def _plain(text: str) -> int | float | str:
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _plain(text: str) -> bool | int | float | str:
+    if text in {"true", "false"}:
+        return text == "true"
     for number in (int, float):
         try:
             return number(text)

@@ -18,7 +18,7 @@ from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_by
 from testbed.actors.weight_plan import weight_laws
 from testbed.actors.weights import WeightLaw
 from testbed.codecs.framing import Codec
-from testbed.codecs.named import make_codec
+from testbed.codecs.named import size_law
 from testbed.core.cast import Cast, DeviceEntry, ServerEnd, ServerEntry
 from testbed.core.events import EventSink
 from testbed.core.plan import Decision, Observation
@@ -201,7 +201,7 @@ class World:
 
     def _codec(self, name: str) -> Codec:
         if name not in self._codecs:
-            self._codecs[name] = make_codec(name)
+            self._codecs[name] = size_law(name)
         return self._codecs[name]
 
     def _port(self, host: HostRef) -> HostPort | None:
