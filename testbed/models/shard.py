@@ -130,11 +130,11 @@ class Shard:
         """Runs every input's new tokens through the layers and appends them to its session's cache.
 
         Per input, in order: hidden states [n, d] float32, or from the last shard the logits [V] float32 of the input's
-        last token, with ``keep="all"`` [n, V] of all its tokens. ``batched`` runs all inputs as one batch, whatever their lengths; otherwise, or for a single
-        input, each runs alone and gives what the unsplit model gives, bit for bit. Which other sessions share a
-        batch or have lived on the shard before changes results by rounding only. A failed call leaves every session's
-        length as it was. Raises ModelError for a session that is not open or named twice and for inputs that do
-        not fit the model.
+        last token, with ``keep="all"`` those of all its tokens [n, V]. ``batched`` runs all inputs as one batch,
+        whatever their lengths; otherwise, or for a single input, each runs alone and gives what the unsplit model
+        gives, bit for bit. Which other sessions share a batch or have lived on the shard before changes results by
+        rounding only. A failed call leaves every session's length as it was. Raises ModelError for a session that is
+        not open or named twice and for inputs that do not fit the model.
         """
         rows = [self._row(item) for item in inputs]
         if len({row.session for row in rows}) < len(rows):

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from testbed.actors.weight_plan import weight_config
+from testbed.actors.weight_plan import check_weights
 from testbed.actors.weights import layer_matrices
 from testbed.core.errors import ScenarioError, nearest_name
 from testbed.core.registry import QUANTISERS
 from testbed.models.shape import ModelShape
-from testbed.quantization.apply import needs_text
 from testbed.quantization.formats import GROUP_SIZES
 from testbed.scenarios.codec_setting import read_setting, write_setting
 from testbed.scenarios.problems import validate
@@ -25,12 +24,11 @@ from testbed.scenarios.weights import Weights
 RAW = "raw-float32"
 ALL = "all"
 REFERENCE = "fp"
-CUSTOM = "custom"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One row: `weights` is a scenario's block without group size and calibration texts, {} for none."""
+    """One row: `weights` is a scenario's block, {} for none; without a group size, one that fits the model's rows."""
 
     name: str
     title: str
@@ -55,10 +53,10 @@ def _row(name: str, title: str, weights: Mapping[str, Any], codec: str = RAW) ->
 
 _ROWS = (
     _row("fp", "full precision", _NONE),
-    _row("smoothquant", "SmoothQuant W8A8", _bits("smoothquant", 8)),
+    _row("smoothquant", "SmoothQuant W8A8", _bits("smoothquant", 8, group_size=None)),
     _row("gptq", "GPTQ W4", _bits("gptq", 4)),
     _row("rtn", "RTN W4", _bits("rtn", 4)),
-    _row("fp8", "FP8", _bits("fp8", 8)),
+    _row("fp8", "FP8", _bits("fp8", 8, group_size=None)),
     _row("opsc", "OPSC W4/W8", _OPSC),
     _row("opsc-int4", "OPSC + uniform INT4, symmetric", _OPSC, "int4"),
     _row("opsc-int8", "OPSC + uniform INT8, symmetric", _OPSC, "int8"),
@@ -108,29 +106,22 @@ def weights_of(method: Method, shape: ModelShape, texts: Sequence[str]) -> Weigh
     """
     if not method.weights:
         return None
-    data = dict(method.weights)
-    name = data.get("method", Weights.model_fields["method"].default)
-    if name in QUANTISERS and QUANTISERS.load(name).needs_text:
+    data = {"group_size": fitting_group(shape), **method.weights}
+    quantiser = str(data.get("method", Weights.model_fields["method"].default))
+    if quantiser in QUANTISERS and QUANTISERS.load(quantiser).needs_text:
         data.setdefault("calibration", list(texts))
-    plain = validate(Weights, data)
-    if "group_size" in data or plain.method in _ONE_SCALE_A_ROW:
-        return plain
-    return validate(Weights, {**data, "group_size": fitting_group(shape)})
-
-
-_ONE_SCALE_A_ROW = ("fp8", "smoothquant")
+    block = validate(Weights, data)
+    check_weights(block, shape)
+    return block
 
 
 def fitting_group(shape: ModelShape) -> int | None:
-    """The largest group that divides every row of the layers' matrices; else the smallest that is no longer than one.
+    """The largest group that divides every row of the layers' matrices, else the smallest that is not longer than one.
 
-    None, one group a row, where all are longer.
+    None, one group a row, where some row is shorter than that.
     """
     columns = {columns for _, columns in layer_matrices(shape)}
     dividing = [size for size in GROUP_SIZES if all(number % size == 0 for number in columns)]
     if dividing:
         return max(dividing)
     return min(GROUP_SIZES) if min(GROUP_SIZES) <= min(columns) else None
-
-
-__all__ = ["METHODS", "Method", "chosen_methods", "fitting_group", "needs_text", "weight_config", "weights_of"]

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.codecs.framing import Codec, Envelope
-from testbed.core.units import BITS_PER_BYTE
 from testbed.models.shard import Shard, ShardInput
 
 F32Array = npt.NDArray[np.float32]
@@ -35,23 +34,17 @@ class Traffic:
         self.num_tokens += num_tokens
         self.num_bytes += num_bytes
 
-    @property
-    def bytes_per_token(self) -> float | None:
-        """None before the first message."""
-        return self.num_bytes / self.num_tokens if self.num_tokens else None
-
-    @property
-    def bits_per_value(self) -> float | None:
-        """Everything in the messages, side information and frame included."""
-        per_token = self.bytes_per_token
-        return None if per_token is None else per_token * BITS_PER_BYTE / self.hidden_size
+    def as_data(self) -> dict[str, int]:
+        """As JSON types; side information and frames of the messages are in `bytes`."""
+        values = self.num_tokens * self.hidden_size
+        return {"messages": self.num_messages, "tokens": self.num_tokens, "values": values, "bytes": self.num_bytes}
 
 
 class SplitModel:
     """A front, a codec and a back that fits the front's cut."""
 
     def __init__(self, front: Shard, back: Shard, codec: Codec) -> None:
-        assert front.is_first and back.is_last and front.stop == back.start, "the two shards of one cut"
+        assert (front.start, back.is_last, front.stop) == (0, True, back.start), "the two shards of one cut"
         self.front, self.back = front, back
         self._codec = codec
         width = front.source.shape.hidden_size

@@ -1,0 +1,82 @@
+"""Builds the split model that a row of the comparison describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from testbed.actors.weight_plan import calibration_sequences, weight_config
+from testbed.codecs.agreed import Agreed, agree, needs_agreement
+from testbed.codecs.named import make_codec
+from testbed.core.errors import ModelError
+from testbed.models.shard import Shard, ShardInput
+from testbed.models.source import ModelSource
+from testbed.models.tokenizer import Tokenizer
+from testbed.quantization.apply import needs_text, quantise_module
+from testbed.quantization.calibrate import Statistics, collect
+from testbed.scenarios.weights import Weights
+from testbed.studies.evaluation.split_model import SplitModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A model and where it is cut; `dtype` is what the shards compute in and what is not quantised is stored in."""
+
+    source: ModelSource
+    tokenizer: Tokenizer
+    split: int
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    def check(self) -> None:
+        """Raise ModelError unless both sides have layers."""
+        last = self.source.shape.num_layers - 1
+        if not 1 <= self.split <= last:
+            raise ModelError("nothing crosses this cut", path="split", value=self.split, allowed=f"1 to {last}")
+
+    def shard(self, start: int, stop: int) -> Shard:
+        return Shard(self.source, start=start, stop=stop, dtype=self.dtype, device=self.device)
+
+
+def load_split(cut: Cut, weights: Weights | None, codec: str, texts: Sequence[str]) -> SplitModel:
+    """Front and back stored as `weights` says, joined by a codec; `texts` are what codecs with an agreement see.
+
+    Raises ScenarioError for settings that don't fit the model.
+    """
+    whole = cut.source.shape.num_layers
+    front, back = cut.shard(0, cut.split), cut.shard(cut.split, whole)
+    if weights is not None:
+        config = replace(weight_config(weights), split=cut.split)
+        statistics = _statistics(cut, weights.calibration) if needs_text(config) else None
+        quantise_module(front.module, config, first_layer=0, statistics=statistics)
+        quantise_module(back.module, config, first_layer=cut.split, statistics=statistics)
+    return SplitModel(front, back, make_codec(codec, _agreed(cut, front, codec, texts)))
+
+
+def _statistics(cut: Cut, texts: Sequence[str]) -> Statistics:
+    """What the unsplit full-precision model's layers are fed when it reads the calibration texts."""
+    shard = cut.shard(0, cut.source.shape.num_layers)
+    return collect(shard.module, lambda: _read(shard, _sequences(cut, texts)))
+
+
+def _agreed(cut: Cut, front: Shard, codec: str, texts: Sequence[str]) -> Agreed | None:
+    """What a session of this codec agrees on, from what this front makes of the texts."""
+    if not needs_agreement(codec):
+        return None
+    return agree(codec, np.concatenate(_read(front, _sequences(cut, texts))))
+
+
+def _sequences(cut: Cut, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    return calibration_sequences([cut.tokenizer.encode(text) for text in texts], cut.source.shape.max_positions)
+
+
+def _read(shard: Shard, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """What the shard makes of every sequence, each alone."""
+    found = []
+    for tokens in sequences:
+        shard.open(0)
+        found += shard.forward([ShardInput(session=0, tokens=tokens)])
+        shard.close(0)
+    return found
