@@ -18,8 +18,10 @@ from typing import Any
 from testbed.actors.calls import HostSpec
 from testbed.actors.executor import Executor
 from testbed.actors.local import LocalExecutor
+from testbed.actors.sealing import seal_secret
 from testbed.actors.weight_plan import calibration_sequences, weight_config
-from testbed.core.cast import Quality, RunEnd
+from testbed.codecs.framing import SEAL_OVERHEAD_BYTES
+from testbed.core.cast import Quality, RunEnd, Sealing
 from testbed.core.errors import ModelError
 from testbed.core.events import Event, EventSink, RequestEnded
 from testbed.models.sampling_config import SamplingConfig
@@ -157,6 +159,7 @@ class _Running:
             assumed_sizes=sorted(world.assumed_sizes),
             quality=quality,
             texts=_texts(self.prepared, world.answers),
+            sealing=_sealing(scenario.seal),
         )
         self.recorder.close(end)
         slo = None if scenario.slo is None else SloLimits(ttft_ns=scenario.slo.ttft, tpot_ns=scenario.slo.tpot)
@@ -205,6 +208,9 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
         keep_logits=prepared.scenario.record.quality,
         weights=None if prepared.scenario.weights is None else weight_config(prepared.scenario.weights),
         calibration=prepared.calibration,
+        seal=prepared.scenario.seal,
+        seal_secret=seal_secret(prepared.scenario),
+        refuses=prepared.scenario.security is not None and prepared.scenario.security.tamper > 0,
     )
     if execution.executor == "local":
         return LocalExecutor(spec)
@@ -217,6 +223,10 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
         address=address,
         replay=execution.on_failure == "replay",
     )
+
+
+def _sealing(suite: str) -> Sealing | None:
+    return None if suite == "none" else Sealing(suite=suite, overhead_bytes=SEAL_OVERHEAD_BYTES)
 
 
 def _texts(prepared: Prepared, answers: Mapping[int, Answer]) -> dict[int, str]:

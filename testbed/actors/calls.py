@@ -34,6 +34,9 @@ class HostSpec:
     weights: WeightConfig | None = None  # its change point is each shard's own cut
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for methods that need text
     use_gpu: bool = False  # cloud hosts, where one is at hand
+    seal: str = "none"  # how messages are encrypted
+    seal_secret: bytes = b""  # what session keys are derived from
+    refuses: bool = False  # a message that can't be read is an answer, `Refused`; else it ends the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,14 @@ class BackItem:
     split: int
     codec: str
     message: bytes
+    is_sealed: bool = False  # no token that the server goes on with by itself is
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Stands for a sequence's next token where its message could not be read; it took no part in the batch."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +118,10 @@ Call = FrontCall | WholeCall | BackCall | CloseCall | AuditCall | FillCall
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A call's result and the wall time it took: layers apart from the codec."""
+    """A call's result and the wall time it took: layers, codec and sealing apart."""
 
     value: Any
     compute_ns: int = 0
     codec_ns: int = 0
+    seal_ns: int = 0
     spans: tuple[tuple[int, int], ...] = ()  # of a batch's items: the session's tokens before and after it

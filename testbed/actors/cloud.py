@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from testbed.actors.calls import BackCall, BackItem
+from testbed.actors.calls import TOKEN_BYTES, BackCall, BackItem, Refused
 from testbed.actors.costs import CostModel
 from testbed.actors.edge import MODELLED_TOKEN, Payload, Session, Step
 from testbed.actors.executor import HostPort
+from testbed.actors.sealing import Sealer
+from testbed.codecs.framing import CodecError
 from testbed.core.work import Ticket, Work
 
 
@@ -27,38 +29,57 @@ class BackStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Iteration:
-    """A batch under way: decoding all messages, then the layers; the value is each sequence's next token."""
+    """A batch under way: opening and decoding all messages, the layers, sealing the tokens.
+
+    The value is each sequence's next token, or REFUSED.
+    """
 
     decode_ns: int
     back: Ticket[list[int]]
+    open_ns: int = 0
+    seal_ns: int = 0
+
+    @property
+    def duration_ns(self) -> int:
+        return self.open_ns + self.decode_ns + self.back.duration_ns + self.seal_ns
+
+
+REFUSED = -2  # stands for a token id where the message was none that the session can have sent
 
 
 class CloudWorker:
     """Layers [split, L), norm and head for every split asked of it. Real sequences run through `port` as one batch."""
 
-    def __init__(self, costs: CostModel, port: HostPort | None) -> None:
+    def __init__(self, costs: CostModel, port: HostPort | None, sealer: Sealer | None = None) -> None:
+        self.sealer = Sealer("none", costs.profile) if sealer is None else sealer
         self._costs = costs
         self._port = port
 
     def start(self, batch: Sequence[BackStep]) -> Iteration:
         """Begin one iteration over a non-empty batch."""
-        decode_ns = self._decode_ns(batch)
-        back_ns = self._costs.forward_ns([self._work(item) for item in batch])
+        good = [item for item in batch if not item.payload.is_altered]
+        open_ns, decode_ns = self._open_ns(batch), self._decode_ns(batch)
+        back_ns = self._costs.forward_ns([self._work(item) for item in good])
+        seal_ns = self.sealer.spend(len(good) * self.sealer.time_ns(TOKEN_BYTES))
+        chosen = [REFUSED if item.payload.is_altered else MODELLED_TOKEN for item in batch]
         real = [place for place, item in enumerate(batch) if item.real]
         if not real:
-            return Iteration(decode_ns=decode_ns, back=Ticket(back_ns, lambda: [MODELLED_TOKEN] * len(batch)))
+            modelled = Ticket(back_ns, lambda: chosen)
+            self.sealer.spend(open_ns)
+            return Iteration(open_ns=open_ns, decode_ns=decode_ns, back=modelled, seal_ns=seal_ns)
         assert self._port is not None, "a server of real groups has a host"
         promise = self._port.submit(BackCall(items=tuple(_item(batch[place]) for place in real)))
 
         def tokens() -> list[int]:
-            chosen = [MODELLED_TOKEN] * len(batch)
             for place, token in zip(real, promise().value, strict=True):
-                chosen[place] = token
+                chosen[place] = _accepted(batch[place], token)
             return chosen
 
         if self._port.measured:
-            decode_ns = promise().codec_ns
-        return Iteration(decode_ns=decode_ns, back=Ticket(self._port.duration_ns(promise, back_ns), tokens))
+            open_ns, decode_ns = promise().seal_ns, promise().codec_ns
+        self.sealer.spend(open_ns)
+        back = Ticket(self._port.duration_ns(promise, back_ns), tokens)
+        return Iteration(open_ns=open_ns, decode_ns=decode_ns, back=back, seal_ns=seal_ns)
 
     def _work(self, item: BackStep) -> Work:
         return Work(
@@ -68,13 +89,27 @@ class CloudWorker:
             past_tokens=item.step.past_tokens,
         )
 
+    def _open_ns(self, batch: Sequence[BackStep]) -> int:
+        """One message after the other; what the server goes on with by itself needs no opening."""
+        sealed = [item.payload for item in batch if item.payload.seal_bytes]
+        return sum(self.sealer.time_ns(payload.size_bytes - payload.seal_bytes) for payload in sealed)
+
     def _decode_ns(self, batch: Sequence[BackStep]) -> int:
         """One elementwise pass over all messages that hold hidden states."""
         coded = [item for item in batch if item.session.split > 0]
         if not coded:
             return 0
         raw_bytes = sum(self._costs.shape.hidden_bytes(item.step.num_tokens, 32) for item in coded)
-        return self._costs.codec_ns(raw_bytes, sum(item.payload.size_bytes for item in coded))
+        return self._costs.codec_ns(raw_bytes, sum(item.payload.size_bytes - item.payload.seal_bytes for item in coded))
+
+
+def _accepted(item: BackStep, answer: int | Refused) -> int:
+    """The token, or REFUSED for a message altered on its way; that any other is refused must not be."""
+    if not isinstance(answer, Refused):
+        return answer
+    if not item.payload.is_altered:
+        raise CodecError(answer.why)
+    return REFUSED
 
 
 def _item(item: BackStep) -> BackItem:
@@ -86,4 +121,5 @@ def _item(item: BackStep) -> BackItem:
         split=session.split,
         codec=session.codec_name,
         message=item.payload.message,
+        is_sealed=item.payload.seal_bytes > 0,
     )

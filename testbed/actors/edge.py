@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from testbed.actors.calls import TOKEN_BYTES, FrontCall, WholeCall, pack_tokens
 from testbed.actors.costs import CostModel
 from testbed.actors.executor import HostPort
+from testbed.actors.sealing import Sealer
 from testbed.codecs.framing import Codec
 from testbed.core.work import Ticket, Work
 
@@ -38,17 +39,21 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """What goes up: its size, its content where the group is real, and how long encoding it took the device."""
+    """What goes up: its size, its content where the group is real, and how long the device worked on it."""
 
     size_bytes: int
     message: bytes | None
     encode_ns: int
+    seal_ns: int = 0
+    seal_bytes: int = 0  # of its size
+    is_altered: bool = False  # on its way; the server can't know but by opening it
 
 
 class EdgeDevice:
     """Layers [0, split) on one device. With a `port` the layers really run; without, size and time are laws."""
 
-    def __init__(self, costs: CostModel, port: HostPort | None) -> None:
+    def __init__(self, costs: CostModel, port: HostPort | None, sealer: Sealer | None = None) -> None:
+        self.sealer = Sealer("none", costs.profile) if sealer is None else sealer
         self._costs = costs
         self._port = port
 
@@ -58,18 +63,35 @@ class EdgeDevice:
         raw_bytes = self._costs.shape.hidden_bytes(step.num_tokens, 32)
         if self._port is None or step.tokens is None:
             size = session.codec.nbytes(step.num_tokens, self._costs.shape.hidden_size)
-            encode_ns = self._costs.codec_ns(raw_bytes, size)
-            return Ticket(duration_ns, lambda: Payload(size_bytes=size, message=None, encode_ns=encode_ns))
+            modelled = self._sealed(size, None, self._costs.codec_ns(raw_bytes, size))
+            return Ticket(duration_ns, lambda: modelled)
         call = FrontCall(session=session.request, split=session.split, codec=session.codec_name, tokens=step.tokens)
         promise, measured = self._port.submit(call), self._port.measured
 
         def payload() -> Payload:
             done = promise()
-            size = len(done.value)
-            encode_ns = done.codec_ns if measured else self._costs.codec_ns(raw_bytes, size)
-            return Payload(size_bytes=size, message=done.value, encode_ns=encode_ns)
+            size = len(done.value) - self.sealer.overhead_bytes
+            if measured:
+                return self._sealed(size, done.value, done.codec_ns, done.seal_ns)
+            return self._sealed(size, done.value, self._costs.codec_ns(raw_bytes, size))
 
         return Ticket(self._port.duration_ns(promise, duration_ns), payload)
+
+    def tokens(self, session: Session, step: Step) -> Payload:
+        """Token ids as they go up where nothing runs on the device, sealed where messages are."""
+        clear = token_payload(step)
+        message = None if clear.message is None else self.sealer.sealed(clear.message, session.request, step.num_tokens)
+        return self._sealed(clear.size_bytes, message, 0)
+
+    def _sealed(self, size_bytes: int, message: bytes | None, encode_ns: int, seal_ns: int | None = None) -> Payload:
+        """A payload of so many bytes in the clear; `message` is what travels."""
+        return Payload(
+            size_bytes=size_bytes + self.sealer.overhead_bytes,
+            message=message,
+            encode_ns=encode_ns,
+            seal_ns=self.sealer.spend(self.sealer.time_ns(size_bytes) if seal_ns is None else seal_ns),
+            seal_bytes=self.sealer.overhead_bytes,
+        )
 
     def start_whole(self, session: Session, step: Step) -> Ticket[int]:
         """Run the whole model on the device; the value is the next token."""

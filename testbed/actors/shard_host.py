@@ -25,11 +25,13 @@ from testbed.actors.calls import (
     FillCall,
     FrontCall,
     HostSpec,
+    Refused,
     WholeCall,
     unpack_tokens,
 )
-from testbed.codecs.framing import Codec, Envelope
+from testbed.codecs.framing import Codec, CodecError, Envelope
 from testbed.codecs.named import make_codec
+from testbed.codecs.seal import Seal, session_key
 from testbed.core.cast import Quality
 from testbed.models.sampling import Sampler
 from testbed.models.shard import Shard, ShardInput
@@ -58,6 +60,7 @@ class ShardHost:
         self._shards: dict[tuple[int, int, WeightConfig | None], Shard] = {}
         self._statistics: Statistics | None = None
         self._codecs: dict[str, Codec] = {}
+        self._seals: dict[tuple[Side, int], Seal] = {}  # of open sessions, by who holds it
         self._samplers: dict[int, Sampler] = {}
         self._logits: dict[int, list[Logits]] = {}
         self._run: dict[type[Call], Callable[[Any], Done]] = {
@@ -85,7 +88,15 @@ class ShardHost:
         position = shard.length(call.session) - len(call.tokens)
         envelope = Envelope(session=call.session, position=position, split=call.split)
         message = self._codec(call.codec).encode(hidden_ND, envelope)
-        return Done(value=message, compute_ns=computed_ns - started_ns, codec_ns=time.perf_counter_ns() - computed_ns)
+        encoded_ns = time.perf_counter_ns()
+        if (seal := self._seal("front", call.session, call.split)) is not None:
+            message = seal.seal(message, position + len(call.tokens))
+        return Done(
+            value=message,
+            compute_ns=computed_ns - started_ns,
+            codec_ns=encoded_ns - computed_ns,
+            seal_ns=time.perf_counter_ns() - encoded_ns,
+        )
 
     def _whole(self, call: WholeCall) -> Done:
         shard = self._shard("front", 0, self._num_layers, call.session)
@@ -96,28 +107,63 @@ class ShardHost:
 
     def _back(self, call: BackCall) -> Done:
         started_ns = time.perf_counter_ns()
-        inputs = [self._input(item) for item in call.items]
+        messages = [self._opened(item) for item in call.items]
+        opened_ns = time.perf_counter_ns()
+        inputs = [self._input(item, message) for item, message in zip(call.items, messages, strict=True)]
         decoded_ns = time.perf_counter_ns()
-        tokens, spans = [0] * len(inputs), [(0, 0)] * len(inputs)
-        for split in sorted({item.split for item in call.items}):
-            places = [place for place, item in enumerate(call.items) if item.split == split]
+        tokens: list[int | Refused] = [given if isinstance(given, Refused) else 0 for given in inputs]
+        spans = [(0, 0)] * len(inputs)
+        good = {place: given for place, given in enumerate(inputs) if isinstance(given, ShardInput)}
+        for split in sorted({call.items[place].split for place in good}):
+            places = [place for place in good if call.items[place].split == split]
             shard = self._shard("back", split, self._num_layers, *(call.items[place].session for place in places))
             past_tokens = [shard.length(call.items[place].session) for place in places]
-            logits = shard.forward([inputs[place] for place in places])
+            logits = shard.forward([good[place] for place in places])
             for place, past, logits_V in zip(places, past_tokens, logits, strict=True):
                 item = call.items[place]
                 tokens[place] = self._choose(item, logits_V)
                 spans[place] = (past, shard.length(item.session))
-        compute_ns = time.perf_counter_ns() - decoded_ns
-        codec_ns = decoded_ns - started_ns
-        return Done(value=tokens, compute_ns=compute_ns, codec_ns=codec_ns, spans=tuple(spans))
+        return Done(
+            value=tokens,
+            compute_ns=time.perf_counter_ns() - decoded_ns,
+            codec_ns=decoded_ns - opened_ns,
+            seal_ns=opened_ns - started_ns,
+            spans=tuple(spans),
+        )
 
-    def _input(self, item: BackItem) -> ShardInput:
+    def _opened(self, item: BackItem) -> bytes | Refused:
+        """The message in the clear. Raises SealError where it can't be opened, unless that is an answer."""
+        seal = self._seal("back", item.session, item.split) if item.is_sealed else None
+        try:
+            return item.message if seal is None else seal.open(item.message)
+        except CodecError as error:
+            return self._refused(error)
+
+    def _input(self, item: BackItem, message: bytes | Refused) -> ShardInput | Refused:
+        if isinstance(message, Refused):
+            return message
         if item.split == 0:
-            return ShardInput(session=item.session, tokens=unpack_tokens(item.message))
+            return ShardInput(session=item.session, tokens=unpack_tokens(message))
         position = self._shard("back", item.split, self._num_layers, item.session).length(item.session)
         envelope = Envelope(session=item.session, position=position, split=item.split)
-        return ShardInput(session=item.session, hidden=self._codec(item.codec).decode(item.message, envelope))
+        try:
+            return ShardInput(session=item.session, hidden=self._codec(item.codec).decode(message, envelope))
+        except CodecError as error:
+            return self._refused(error)
+
+    def _refused(self, error: CodecError) -> Refused:
+        if not self._spec.refuses:
+            raise error
+        return Refused(str(error))
+
+    def _seal(self, side: Side, session: int, split: int) -> Seal | None:
+        """The key of a session with its counter; None where messages travel in the clear."""
+        if self._spec.seal == "none":
+            return None
+        if (side, session) not in self._seals:
+            key = session_key(self._spec.seal_secret, session)
+            self._seals[side, session] = Seal(self._spec.seal, key, session=session, split=split)
+        return self._seals[side, session]
 
     def _close(self, call: CloseCall) -> Done:
         for shard in self._shards.values():
@@ -125,6 +171,8 @@ class ShardHost:
                 shard.close(call.session)
         self._samplers.pop(call.session, None)
         self._logits.pop(call.session, None)
+        for side in ("front", "back"):
+            self._seals.pop((side, call.session), None)
         return Done(value=None)
 
     def _fill(self, call: FillCall) -> Done:
@@ -169,16 +217,22 @@ class ShardHost:
         return shard
 
     def _stored(self, side: Side, start: int, stop: int) -> WeightConfig | None:
-        """How a shard's weights are stored: with the change point at its own cut; None where nothing is quantised."""
-        if self._spec.weights is None or side == "reference":
-            return None
-        is_first, is_last = start == 0, stop == self._num_layers
+        """How a shard's weights are stored and its inputs rounded, with the change point at its own cut.
+
+        None where everything stays as it is.
+        """
         weights = self._spec.weights
-        layers = weights.front if side == "front" else weights.back
-        embedding, head = weights.embedding if is_first else None, weights.head if is_last else None
-        if layers is None and embedding is None and head is None:
+        if weights is None or side == "reference":
             return None
-        return replace(weights, split=0, front=None, back=layers, embedding=embedding, head=head)
+        is_front = side == "front"
+        layers = weights.front if is_front else weights.back
+        inputs = weights.front_inputs if is_front else weights.back_inputs
+        embedding = weights.embedding if start == 0 else None
+        head = weights.head if stop == self._num_layers else None
+        if layers is None and inputs is None and embedding is None and head is None:
+            return None
+        own = replace(weights, split=0, front=None, front_inputs=None, embedding=embedding, head=head)
+        return replace(own, back=layers, back_inputs=inputs)
 
     def _load(self, start: int, stop: int, stored: WeightConfig | None) -> Shard:
         shard = Shard(self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device)

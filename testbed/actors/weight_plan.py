@@ -8,7 +8,7 @@ from testbed.actors.weights import WeightLaw, layer_matrices
 from testbed.core.errors import ModelError, ScenarioError
 from testbed.models.shape import ModelShape
 from testbed.quantization.config import LEAST_TOKENS, WeightConfig
-from testbed.quantization.formats import WeightFormat, format_of
+from testbed.quantization.formats import ActivationFormat, WeightFormat, format_of, input_format_of
 from testbed.scenarios.weights import Weights
 
 
@@ -19,6 +19,8 @@ def weight_config(weights: Weights) -> WeightConfig:
         split=0,
         front=_layer_format(weights, weights.front_bits),
         back=_layer_format(weights, weights.back_bits),
+        front_inputs=_inputs(weights, weights.front_activation_bits),
+        back_inputs=_inputs(weights, weights.back_activation_bits),
         embedding=_table_format(weights, weights.embedding_bits),
         head=_table_format(weights, weights.head_bits),
         act_order=weights.act_order,
@@ -39,21 +41,26 @@ def weight_laws(weights: Weights | None, plain_bits: float) -> tuple[WeightLaw, 
 
 
 def check_weights(weights: Weights, shape: ModelShape) -> None:
-    """Raise ScenarioError for a group that is longer than a row of a matrix that it is to divide."""
+    """Raise ScenarioError for a group that is longer than a row of a matrix, or an input, that it is to divide."""
     config = weight_config(weights)
     columns = [columns for _, columns in layer_matrices(shape)]
-    width = shape.head_matrix_params // shape.vocab_size
+    width = [shape.head_matrix_params // shape.vocab_size]
+    _check_format(config.front, columns, "group_size")
+    _check_format(config.back, columns, "group_size")
+    for inputs, fmt in ((config.front_inputs, config.front), (config.back_inputs, config.back)):
+        body = columns if fmt is None else [fmt.body_columns(number) for number in columns]
+        _check_format(inputs, body, "activation_group_size")
+    _check_format(config.embedding, width, "group_size")
+    _check_format(config.head, width, "group_size")
+
+
+def _check_format(fmt: WeightFormat | ActivationFormat | None, columns: Sequence[int], key: str) -> None:
     try:
-        for fmt in (config.front, config.back):
-            if fmt is not None:
-                fmt.check(columns=columns)
-        for fmt in (config.embedding, config.head):
-            if fmt is not None:
-                fmt.check(columns=[width])
+        if fmt is not None:
+            fmt.check(columns=columns)
     except ModelError as error:
-        raise ScenarioError(
-            error.problem, path="weights.group_size", value=error.value, allowed=error.allowed
-        ) from None
+        problem, value, allowed = error.problem, error.value, error.allowed
+        raise ScenarioError(problem, path=f"weights.{error.path or key}", value=value, allowed=allowed) from None
 
 
 def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -> tuple[tuple[int, ...], ...]:
@@ -72,7 +79,26 @@ def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -
 def _layer_format(weights: Weights, bits: int | None) -> WeightFormat | None:
     if bits is None:
         return None
-    return format_of(weights.method, bits, group_size=weights.group_size, symmetric=weights.symmetric)
+    return format_of(
+        weights.method,
+        bits,
+        group_size=weights.group_size,
+        symmetric=weights.symmetric,
+        outliers=weights.outlier_channels,
+        clip=weights.weight_clip,
+    )
+
+
+def _inputs(weights: Weights, bits: int | None) -> ActivationFormat | None:
+    if bits is None:
+        return None
+    return input_format_of(
+        weights.method,
+        bits,
+        group_size=weights.activation_group_size,
+        symmetric=weights.activation_symmetric,
+        clip=weights.activation_clip,
+    )
 
 
 def _table_format(weights: Weights, bits: int | None) -> WeightFormat | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from testbed.core.units import BITS_PER_BYTE
+from testbed.models.families import FAMILIES
 from testbed.models.shape import ModelShape
 from testbed.quantization.formats import WeightFormat
 
@@ -82,26 +83,21 @@ def as_law(weights: WeightLaw | float) -> WeightLaw:
 
 
 def layer_matrices(shape: ModelShape) -> Sequence[tuple[int, int]]:
-    """(rows, columns) of a decoder layer's matrices; they add up to P_i.
-
-    Families that fuse queries, keys and values or gate and up have the same rows in fewer matrices.
-    """
+    """(rows, columns) of a decoder layer's matrices; they add up to P_i."""
+    family = FAMILIES[shape.family]
     hidden, inner = shape.hidden_size, shape.intermediate_size
     query, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    attention = [(query, hidden), (keys, hidden), (keys, hidden), (hidden, query)]
-    num_mlp = (shape.params_per_layer - _size(attention)) // (inner * hidden)
-    matrices = [*attention, *[(inner, hidden)] * (num_mlp - 1), (hidden, inner)]
-    assert _size(matrices) == shape.params_per_layer, "a family with other matrices needs a rule here"
+    qkv = [(query + 2 * keys, hidden)] if family.fused_qkv else [(query, hidden), (keys, hidden), (keys, hidden)]
+    num_in = 2 if family.gated_mlp else 1
+    mlp = [(num_in * inner, hidden)] if family.fused_mlp else [(inner, hidden)] * num_in
+    matrices = [*qkv, (hidden, query), *mlp, (hidden, inner)]
+    assert sum(rows * columns for rows, columns in matrices) == shape.params_per_layer
     return matrices
 
 
 def packed_bits(fmt: WeightFormat, matrices: Iterable[tuple[int, int]]) -> int:
     """Bits of these matrices in a format."""
     return sum(fmt.matrix_bits(rows, columns) for rows, columns in matrices)
-
-
-def _size(matrices: Iterable[tuple[int, int]]) -> int:
-    return sum(rows * columns for rows, columns in matrices)
 
 
 def _up(bits: float) -> int:

@@ -10,14 +10,13 @@ import numpy as np
 import zstandard
 
 from testbed.codecs.compiling import kernels
-from testbed.codecs.framing import CodecError, F32Array, U8Array
-from testbed.codecs.reference import RANS_BITS, U16Array
+from testbed.codecs.framing import CodecError, F32Array, U8Array, U32Array
+from testbed.codecs.reference import RANS_BITS, I64Array, U16Array
 from testbed.codecs.stages import Side, Stage
 
 NONE, RANS, ZSTD = 0, 1, 2
 _ZSTD_LEVEL = 1
-_TABLE = struct.Struct("<BBI")  # lowest and highest symbol, number of 16-bit words
-_NOTHING = np.empty(0, np.uint8)
+_RANGE = struct.Struct("<BB")  # lowest and highest symbol
 
 
 class Sections(NamedTuple):
@@ -80,66 +79,74 @@ class Zstd:
 
 
 class Rans:
-    """rANS over a stage's symbol streams, with a table of each stream in the message.
+    """rANS over a stage's symbols, with a table of each block in the message.
 
-    A stream: lowest and highest symbol, number of words; the frequencies between them in 12 bits each; the words.
+    Of each table the lowest and highest symbol and the frequencies between them in 12 bits each; then one stream.
     """
 
     coder = RANS
 
     def encode(self, stage: Stage, hidden_ND: F32Array, tau_bits: int) -> Sections:
-        side, streams, rest, num_above, packed_nbytes = stage.streams(hidden_ND, tau_bits)
-        coded: list[bytes | U8Array] = [part for stream in streams if stream.size for part in _coded(stream)]
-        size = sum(len(part) for part in coded) + rest.size
-        if size >= packed_nbytes:
+        side, symbols, blocks, rest, num_above, packed_nbytes = stage.streams(hidden_ND, tau_bits)
+        counts = np.array(blocks.counts(), np.int64)
+        if not symbols.size:
             return Plain().encode(stage, hidden_ND, tau_bits)
-        return Sections(side, [*coded, rest], RANS, num_above)
+        frequencies, stop = np.empty((counts.size, 256), np.uint16), 0
+        for row, count in zip(frequencies, counts.tolist(), strict=True):
+            start, stop = stop, stop + count
+            row[:] = kernels().rans_table(symbols[start:stop])
+        tables = b"".join([_packed_table(row) for row in frequencies])
+        stream = kernels().rans_encode(symbols, counts, np.arange(counts.size), frequencies)
+        if len(tables) + stream.size + rest.size >= packed_nbytes:
+            return Plain().encode(stage, hidden_ND, tau_bits)
+        return Sections(side, [tables, stream, rest], RANS, num_above)
 
     def decode(self, stage: Stage, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
-        sizes = stage.stream_sizes(side, num_tokens, hidden_size)
-        streams = []
-        for count, alphabet in zip(sizes.counts, sizes.alphabets, strict=True):
-            stream, payload = _decoded(payload, count, alphabet) if count else (_NOTHING, payload)
-            streams.append(stream)
-        if payload.size != sizes.rest_bytes:
-            raise CodecError(f"{payload.size} bytes follow the coded symbols in place of {sizes.rest_bytes}")
-        return stage.from_streams(side, streams, payload, num_tokens, hidden_size)
+        blocks, rest_bytes = stage.blocks(side, num_tokens, hidden_size)
+        counts = np.array(blocks.counts(), np.int64)
+        if not counts.sum():
+            raise CodecError("symbols were coded, and there are none")
+        frequencies = np.zeros((counts.size, 256), np.uint16)
+        for row, key in zip(frequencies, blocks.keys, strict=True):
+            payload = _read_table(payload, stage.alphabet(key), row)
+        slots = kernels().rans_slots(frequencies)
+        symbols, rest = coded_symbols(payload, counts, np.arange(counts.size), slots, rest_bytes)
+        return stage.from_streams(side, symbols, rest, num_tokens, hidden_size)
 
 
-def _coded(stream: U8Array) -> list[bytes | U8Array]:
-    frequencies = kernels().rans_table(stream)
-    words = kernels().rans_encode(stream, frequencies)
+def coded_symbols(
+    payload: U8Array, counts_S: I64Array, tables_S: I64Array, slots: U32Array, rest_bytes: int
+) -> tuple[U8Array, U8Array]:
+    """(symbols, the rest) of a stream that ends where the rest begins."""
+    if payload.size < rest_bytes:
+        raise CodecError("the coded symbols end early")
+    stream = payload[: payload.size - rest_bytes]
+    symbols = kernels().rans_decode(stream, counts_S, tables_S, slots)
+    if symbols is None:
+        raise CodecError("bytes that no symbols were coded to")
+    return symbols, payload[stream.size :]
+
+
+def _packed_table(frequencies: U16Array) -> bytes:
     present = np.flatnonzero(frequencies)
     low, high = int(present[0]), int(present[-1])
-    table = kernels().pack_bits(frequencies[low : high + 1].astype(np.uint32), RANS_BITS)
-    return [_TABLE.pack(low, high, words.size), table, words.astype("<u2", copy=False).view(np.uint8)]
+    packed = kernels().pack_bits(frequencies[low : high + 1].astype(np.uint32), RANS_BITS)
+    return _RANGE.pack(low, high) + packed.tobytes()
 
 
-def _decoded(payload: U8Array, count: int, alphabet: int) -> tuple[U8Array, U8Array]:
-    """(symbols, what follows them)."""
-    frequencies, num_words, payload = _read_table(payload, alphabet)
-    if payload.size < 2 * num_words:
-        raise CodecError("the coded symbols end early")
-    words = np.frombuffer(payload[: 2 * num_words], "<u2")
-    symbols = kernels().rans_decode(words, frequencies, count)
-    if symbols is None:
-        raise CodecError("words that no symbols were coded to")
-    return symbols, payload[2 * num_words :]
-
-
-def _read_table(payload: U8Array, alphabet: int) -> tuple[U16Array, int, U8Array]:
-    if payload.size < _TABLE.size:
+def _read_table(payload: U8Array, alphabet: int, frequencies: U16Array) -> U8Array:
+    """Fill in the frequencies of a table; what follows it."""
+    if payload.size < _RANGE.size:
         raise CodecError("the coded symbols end before their table")
-    low, high, num_words = _TABLE.unpack_from(payload.data)
+    low, high = _RANGE.unpack_from(payload.data)
     table_bytes = ((high - low + 1) * RANS_BITS + 7) // 8
-    if not low <= high < alphabet or payload.size < _TABLE.size + table_bytes:
+    if not low <= high < alphabet or payload.size < _RANGE.size + table_bytes:
         raise CodecError(f"a table of symbols {low} to {high} of {alphabet}")
-    frequencies = np.zeros(256, np.uint16)
-    packed = payload[_TABLE.size : _TABLE.size + table_bytes]
+    packed = payload[_RANGE.size : _RANGE.size + table_bytes]
     frequencies[low : high + 1] = kernels().unpack_bits(packed, RANS_BITS, high - low + 1)
     if int(frequencies.sum(dtype=np.int64)) != 1 << RANS_BITS:
         raise CodecError("frequencies that don't add up")
-    return frequencies, num_words, payload[_TABLE.size + table_bytes :]
+    return payload[_RANGE.size + table_bytes :]
 
 
 @cache

@@ -21,7 +21,7 @@ F32Array = npt.NDArray[np.float32]
 U32Array = npt.NDArray[np.uint32]
 U8Array = npt.NDArray[np.uint8]
 
-MAGIC, VERSION = 0xC7, 1
+MAGIC, VERSION = 0xC7, 2
 MAX_VALUES = 2**26  # n d of one message: what a decoder may have to allocate floats for
 MAX_HIDDEN_SIZE = 2**16 - 1
 _MAX_U24, _MAX_U32, _MAX_U8 = 2**24 - 1, 2**32 - 1, 2**8 - 1
@@ -30,6 +30,7 @@ _HEADER = struct.Struct("<BBBBHIHIf")
 HEADER_BYTES = _HEADER.size
 CRC_BYTES = 4
 OVERHEAD_BYTES = HEADER_BYTES + CRC_BYTES
+SEAL_OVERHEAD_BYTES = 4 + 16  # a sealed message's counter and tag (seal.py)
 
 
 class CodecError(TestbedError):

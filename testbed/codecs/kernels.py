@@ -6,7 +6,7 @@ from testbed.codecs.kernel_compile import is_cached
 from testbed.codecs.kernel_crc import crc32c
 from testbed.codecs.kernel_decode import tabq_unpack, tabq_values
 from testbed.codecs.kernel_encode import tabq_pack, tabq_symbols
-from testbed.codecs.kernel_rans import rans_decode, rans_encode, rans_table
+from testbed.codecs.kernel_rans import rans_decode, rans_encode, rans_slots, rans_table
 from testbed.codecs.kernel_sparse import gather, pack_bits, scatter, unpack_bits
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "pack_bits",
     "rans_decode",
     "rans_encode",
+    "rans_slots",
     "rans_table",
     "scatter",
     "tabq_pack",

@@ -23,8 +23,8 @@ FULL_WIDTH = 8
 STRIPES = 8
 INT_L2, INT_MEAN, INT_REL = 0, 1, 2
 RANS_BITS = 12  # probabilities are multiples of 2^-12
-RANS_LOW = 1 << 16  # states lie in [2^16, 2^32) and shed 16 bits at a time
-RANS_STATES = 8
+RANS_LOW = 1 << 31  # states lie in [2^31, 2^63) and shed 32 bits at a time
+RANS_LANES = 4  # states of a stream, unless it is short
 
 
 class TabqSetting(NamedTuple):

@@ -7,7 +7,6 @@ information alone says how long the payload is, so that a decoder knows every si
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -35,23 +34,30 @@ class Coded(NamedTuple):
     num_above: int
 
 
+class Blocks(NamedTuple):
+    """How symbols lie for an entropy coder: blocks of whole rows, one behind the other, each of an alphabet of its own.
+
+    `keys` say which alphabet, `rows` how many rows, `columns` how many symbols a row has in every block.
+    """
+
+    keys: Sequence[int]
+    rows: Sequence[int]
+    columns: int
+
+    def counts(self) -> list[int]:
+        """Symbols of each block."""
+        return [rows * self.columns for rows in self.rows]
+
+
 class Streams(NamedTuple):
-    """The payload as streams of one-byte symbols for an entropy coder, and what isn't worth coding."""
+    """The payload as one-byte symbols for an entropy coder, and what isn't worth coding."""
 
     side: bytes
-    streams: Sequence[U8Array]
+    symbols: U8Array
+    blocks: Blocks
     rest: U8Array
     num_above: int
     packed_nbytes: int  # what the payload takes without an entropy coder
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSizes:
-    """Symbols of each stream, how many different ones each may hold, and bytes of the rest."""
-
-    counts: Sequence[int]
-    alphabets: Sequence[int]
-    rest_bytes: int
 
 
 class Stage(Protocol):
@@ -59,6 +65,7 @@ class Stage(Protocol):
 
     stage_id: int
     is_fixed_size: bool
+    keys: tuple[int, ...]  # of all alphabets that its symbols may have
 
     def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded: ...
     def side_nbytes(self, num_tokens: int) -> int: ...
@@ -67,17 +74,22 @@ class Stage(Protocol):
     def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array: ...
     def nbytes_bound(self, num_tokens: int, hidden_size: int) -> int: ...
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams: ...
-    def stream_sizes(self, side: Side, num_tokens: int, hidden_size: int) -> StreamSizes: ...
+    def alphabet(self, key: int) -> int: ...
+    def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
+        """(blocks of the symbols, bytes of the rest) that `streams` made together with this side information."""
+        ...
+
     def from_streams(
-        self, side: Side, streams: Sequence[U8Array], rest: U8Array, num_tokens: int, hidden_size: int
+        self, side: Side, symbols: U8Array, rest: U8Array, num_tokens: int, hidden_size: int
     ) -> F32Array: ...
 
 
 class FixedStage:
-    """A stage of so many bytes a row, whatever its content; its payload is one stream of symbols."""
+    """A stage of so many bytes a row, whatever its content; its payload is one block of symbols."""
 
     stage_id: int
     is_fixed_size = True
+    keys: tuple[int, ...] = (0,)
     has_scales = True
     takes_non_finite = False
 
@@ -118,15 +130,17 @@ class FixedStage:
 
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams:
         side, payload, num_above = self.encode(hidden_ND, tau_bits)
-        return Streams(side, [payload], payload[:0], num_above, payload.size)
+        blocks = Blocks([0], [hidden_ND.shape[0]], self.row_nbytes(hidden_ND.shape[1]))
+        return Streams(side, payload, blocks, payload[:0], num_above, payload.size)
 
-    def stream_sizes(self, side: Side, num_tokens: int, hidden_size: int) -> StreamSizes:
-        return StreamSizes([self.payload_nbytes(side, num_tokens, hidden_size)], [256], 0)
+    def alphabet(self, key: int) -> int:
+        return 256
 
-    def from_streams(
-        self, side: Side, streams: Sequence[U8Array], rest: U8Array, num_tokens: int, hidden_size: int
-    ) -> F32Array:
-        return self.decode(side, streams[0], num_tokens, hidden_size)
+    def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
+        return Blocks([0], [num_tokens], self.row_nbytes(hidden_size)), 0
+
+    def from_streams(self, side: Side, symbols: U8Array, rest: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        return self.decode(side, symbols, num_tokens, hidden_size)
 
 
 def checked_scales(packed: U8Array) -> F32Array:

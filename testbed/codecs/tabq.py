@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+import numpy.typing as npt
 
 from testbed.codecs.compiling import announce, kernels
 from testbed.codecs.framing import CodecError, F32Array, U8Array
 from testbed.codecs.reference import FULL_WIDTH, TabqSetting, stripe_bytes
-from testbed.codecs.stages import SCALE_BYTES, Coded, Side, Streams, StreamSizes, checked_scales
+from testbed.codecs.stages import SCALE_BYTES, Blocks, Coded, Side, Streams, checked_scales
 
 _NIBBLES = np.stack([np.arange(256) & 0x0F, np.arange(256) >> 4], axis=1).astype(np.uint8)
 _IS_WIDTH = np.isin(np.arange(16), [0, 2, 3, 4, 5, 6, 7, 8])
@@ -26,6 +25,7 @@ class TabqStage:
 
     def __init__(self, setting: TabqSetting) -> None:
         self._setting = setting
+        self.keys = tuple(range(setting.qmin, setting.qmax + 1))
 
     def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded:
         announce("kernel_encode")
@@ -53,43 +53,41 @@ class TabqStage:
         return kernels().tabq_unpack(side.widths, side.scales, payload, hidden_size)
 
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams:
-        """A stream for each width that occurs, since every width has an alphabet and a law of its own."""
+        """A block for each width that occurs, since every width has an alphabet and a law of its own."""
         announce("kernel_encode")
         widths_N, scales_N, symbols_ND, planes, num_above = kernels().tabq_symbols(hidden_ND, tau_bits, self._setting)
         packed_nbytes = _num_planes(widths_N) * stripe_bytes(hidden_ND.shape[1])
-        present = _present(widths_N)
-        if len(present) == 1 and widths_N.all():
-            streams = [symbols_ND.reshape(-1)]
-        else:
-            streams = [symbols_ND[widths_N == width].reshape(-1) for width in present]
-        return Streams(_side(widths_N, scales_N), streams, planes, num_above, packed_nbytes)
+        blocks = _blocks(widths_N, hidden_ND.shape[1])
+        if blocks.rows != [hidden_ND.shape[0]]:
+            symbols_ND = symbols_ND[_order(widths_N)]
+        return Streams(_side(widths_N, scales_N), symbols_ND.reshape(-1), blocks, planes, num_above, packed_nbytes)
 
-    def stream_sizes(self, side: Side, num_tokens: int, hidden_size: int) -> StreamSizes:
-        rows = np.bincount(side.widths, minlength=FULL_WIDTH + 1).tolist()
-        present = _present(side.widths)
-        return StreamSizes(
-            counts=[rows[width] * hidden_size for width in present],
-            alphabets=[min(2 ** (width + 1) - 1, 256) for width in present],
-            rest_bytes=rows[FULL_WIDTH] * stripe_bytes(hidden_size),
-        )
+    def alphabet(self, key: int) -> int:
+        return min((2 << key) - 1, 256)
 
-    def from_streams(
-        self, side: Side, streams: Sequence[U8Array], rest: U8Array, num_tokens: int, hidden_size: int
-    ) -> F32Array:
-        present = _present(side.widths)
-        if len(present) == 1 and side.widths.all():
-            symbols_ND = streams[0].reshape(num_tokens, hidden_size)
-        else:
-            symbols_ND = np.zeros((num_tokens, hidden_size), np.uint8)
-            for width, stream in zip(present, streams, strict=True):
-                symbols_ND[side.widths == width] = stream.reshape(-1, hidden_size)
+    def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
+        num_full = int(np.count_nonzero(side.widths == FULL_WIDTH))
+        return _blocks(side.widths, hidden_size), num_full * stripe_bytes(hidden_size)
+
+    def from_streams(self, side: Side, symbols: U8Array, rest: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        symbols_ND = symbols.reshape(-1, hidden_size) if hidden_size else np.empty((num_tokens, 0), np.uint8)
+        if _blocks(side.widths, hidden_size).rows != [num_tokens]:
+            by_width_ND, symbols_ND = symbols_ND, np.zeros((num_tokens, hidden_size), np.uint8)
+            symbols_ND[_order(side.widths)] = by_width_ND
         announce("kernel_decode")
         return kernels().tabq_values(side.widths, side.scales, symbols_ND, rest)
 
 
-def _present(widths_N: U8Array) -> list[int]:
-    """The widths that occur, rows of zeros apart."""
-    return sorted(set(widths_N.tolist()) - {0})
+def _blocks(widths_N: U8Array, hidden_size: int) -> Blocks:
+    """A block for each width that occurs, rows of zeros apart."""
+    rows = np.bincount(widths_N, minlength=FULL_WIDTH + 1).tolist()
+    present = [width for width in range(1, FULL_WIDTH + 1) if rows[width]]
+    return Blocks(present, [rows[width] for width in present], hidden_size)
+
+
+def _order(widths_N: U8Array) -> npt.NDArray[np.intp]:
+    """Rows by width, those of zeros left out."""
+    return np.argsort(widths_N, kind="stable")[int(np.count_nonzero(widths_N == 0)) :]
 
 
 def _num_planes(widths_N: U8Array) -> int:

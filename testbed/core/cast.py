@@ -41,6 +41,8 @@ class DeviceEnd:
     receive_ns: int
     energy_j: float
     peak_memory_bytes: int
+    seal_ns: int = 0  # of the busy time: sealing and opening messages
+    seal_j: float = 0.0  # and of the energy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ class ServerEnd:
     busy_ns: int
     energy_j: float
     peak_kv_bytes: int
+    seal_ns: int = 0
+    seal_j: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,14 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sealing:
+    """How every message of the run was encrypted."""
+
+    suite: str
+    overhead_bytes: int  # a message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
     """What the world knows when the clock stops."""
 
@@ -91,3 +103,4 @@ class RunEnd:
     assumed_sizes: Sequence[str]  # codecs whose message sizes modelled groups assumed, as they follow the content
     quality: Mapping[int, Quality]  # by request
     texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer
+    sealing: Sealing | None = None  # None where messages travel in the clear

@@ -19,7 +19,8 @@ class Outcome(StrEnum):
 
     COMPLETED = "completed"
     OOM = "oom"  # its memory demand doesn't fit the device or the server: never counted as a late answer
-    FAILED = "failed"  # a message was lost for good
+    FAILED = "failed"  # a message was lost for good, or its checksum was wrong
+    AUTHENTICATION = "authentication"  # a sealed message did not open: refused, and lost with it the request
     INCOMPLETE = "incomplete"  # the run stopped first
 
 
@@ -29,19 +30,23 @@ class Hop(StrEnum):
     DEVICE_WAIT = "device_wait"  # for the device's processor or for an earlier request on it
     FRONT = "front"  # layers [0, split) on the device
     ENCODE = "encode"  # hidden states to bytes on the device
+    SEAL = "seal"  # encrypting a message on the device
     UP_QUEUE = "up_queue"  # behind other messages on the up-link
     UP_SERIALISE = "up_serialise"
     UP_PROPAGATE = "up_propagate"
     UP_JITTER = "up_jitter"
     UP_RETRANSMIT = "up_retransmit"  # waiting for, and repeating, lost packets
     SERVER_WAIT = "server_wait"  # for the next iteration, or for room in it
+    OPEN = "open"  # decrypting messages on the server
     DECODE = "decode"  # bytes to hidden states on the server
     BACK = "back"  # layers [split, L), norm, head and sampling
+    SEAL_TOKEN = "seal_token"  # encrypting tokens on the server
     DOWN_QUEUE = "down_queue"
     DOWN_SERIALISE = "down_serialise"
     DOWN_PROPAGATE = "down_propagate"
     DOWN_JITTER = "down_jitter"
     DOWN_RETRANSMIT = "down_retransmit"
+    OPEN_TOKEN = "open_token"  # decrypting a token on the device
 
 
 HOPS = tuple(Hop)

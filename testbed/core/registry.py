@@ -67,6 +67,7 @@ QUANTISERS = Registry(
         "rtn": "testbed.quantization.rtn:Rtn",
         "gptq": "testbed.quantization.gptq:Gptq",
         "fp8": "testbed.quantization.fp8:Fp8",
+        "atom": "testbed.quantization.atom:Atom",
         "smoothquant": "testbed.quantization.smoothquant:SmoothQuant",
     },
 )

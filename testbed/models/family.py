@@ -29,6 +29,9 @@ class Family:
     back_parts: tuple[str, ...] = ("norm",)
     head: str = "lm_head.weight"
     gated_mlp: bool = True
+    fused_qkv: bool = False
+    fused_mlp: bool = False
+    """Whether queries, keys and values, or gate and up, are one matrix."""
     norm: Literal["rms", "layer"] = "rms"
     norms_per_layer: int = 2
     qk_norm: Literal["none", "head", "full"] = "none"

@@ -3,7 +3,8 @@
     code = clamp(round(w / s) + z, 0, 2^Q - 1),   w_hat = (code - z) s
 
 Asymmetric groups span [min(w, 0), max(w, 0)] with s = span / (2^Q - 1), so that zero is exact; symmetric ones have
-s = 2 max|w| / (2^Q - 1) and z = 2^(Q-1). Codes are chosen for the scale as it is stored, in half precision.
+s = 2 max|w| / (2^Q - 1) and z = 2^(Q-1). A format's `clip` shrinks the range first. Codes are chosen for the scale as
+it is stored, in half precision.
 
 Shapes: R rows, C columns, G groups a row, g columns a group.
 """
@@ -40,7 +41,7 @@ class Quantised:
 def choose_grid(weight_RC: torch.Tensor, fmt: WeightFormat) -> Grid:
     """Each group's grid from its smallest and largest weight; ModelError where a scale overflows half precision."""
     groups_RGg = _grouped(weight_RC.float(), fmt)
-    low, high = groups_RGg.amin(-1).clamp(max=0), groups_RGg.amax(-1).clamp(min=0)
+    low, high = groups_RGg.amin(-1).clamp(max=0) * fmt.clip, groups_RGg.amax(-1).clamp(min=0) * fmt.clip
     largest = float(2**fmt.bits - 1)
     if fmt.symmetric:
         exact = torch.maximum(-low, high) / (largest / 2)

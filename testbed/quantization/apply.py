@@ -1,8 +1,8 @@
-"""Replaces the matrices of a module by packed ones."""
+"""Replaces the matrices of a module by packed ones, and rounds what enters them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import torch
@@ -10,12 +10,19 @@ from torch import nn
 
 from testbed.core.errors import ModelError
 from testbed.core.registry import QUANTISERS
+from testbed.quantization.activations import round_inputs
 from testbed.quantization.calibrate import InputStatistics, Statistics
 from testbed.quantization.config import WeightConfig
-from testbed.quantization.formats import WeightFormat
+from testbed.quantization.formats import ActivationFormat, WeightFormat
 from testbed.quantization.packed import PackedEmbedding, PackedLinear
 from testbed.quantization.rtn import nearest_store
 from testbed.quantization.targets import EMBEDDING, HEAD, Target, find_targets
+
+Progress = Callable[[int, int], None]  # matrices done, and all
+
+
+def no_progress(num_done: int, num_all: int) -> None:
+    """Tells nobody."""
 
 
 class Quantiser(Protocol):
@@ -36,9 +43,14 @@ def needs_text(config: WeightConfig) -> bool:
 
 
 def quantise_module(
-    module: nn.Module, config: WeightConfig, *, first_layer: int = 0, statistics: Statistics | None = None
+    module: nn.Module,
+    config: WeightConfig,
+    *,
+    first_layer: int = 0,
+    statistics: Statistics | None = None,
+    progress: Progress = no_progress,
 ) -> nn.Module:
-    """Store what `config` says packed, in place; returns the module.
+    """Store what `config` says packed and round the inputs that it says, in place; returns the module.
 
     `first_layer` is the number in the whole model of the module's first decoder layer. A full-precision matrix is
     dropped as soon as its packed form is there. Raises ModelError for weights that are not finite, a format that does
@@ -47,15 +59,13 @@ def quantise_module(
     quantiser: Quantiser = QUANTISERS.load(config.method)(config)
     targets = list(find_targets(module, first_layer))
     _check_known(targets, config, quantiser, {} if statistics is None else statistics)
-    for target in targets:
+    for num_done, target in enumerate(targets, start=1):
         fmt = format_for(target, config)
-        if fmt is None:
-            continue
-        fmt.check(columns=[target.weight.shape[1]])
-        if not torch.isfinite(target.weight).all():
-            raise ModelError("weights hold NaN or infinite values and can't be quantised", path=target.key)
-        seen = None if statistics is None else statistics.get(target.key)
-        module.set_submodule(target.path, _packed(target, fmt, quantiser, seen))
+        if fmt is not None:
+            seen = None if statistics is None else statistics.get(target.key)
+            module.set_submodule(target.path, _packed(target, fmt, quantiser, seen))
+        round_before(module.get_submodule(target.path), inputs_for(target, config))
+        progress(num_done, len(targets))
     return module
 
 
@@ -66,7 +76,27 @@ def format_for(target: Target, config: WeightConfig) -> WeightFormat | None:
     return config.embedding if target.key == EMBEDDING else config.head
 
 
+def inputs_for(target: Target, config: WeightConfig) -> ActivationFormat | None:
+    """How this matrix's input is to be rounded; None: not at all. Token table and LM head take theirs as it is."""
+    inputs = None if target.layer is None else config.inputs_of_layer(target.layer)
+    if inputs is None:
+        return None
+    fmt, columns = format_for(target, config), target.weight.shape[1]
+    return inputs.check(columns=[columns if fmt is None else fmt.body_columns(columns)])
+
+
+def round_before(module: nn.Module, inputs: ActivationFormat | None) -> None:
+    """Make a linear layer, packed or not, round its input."""
+    if isinstance(module, PackedLinear):
+        module.inputs = inputs
+    elif inputs is not None:
+        module.register_forward_pre_hook(lambda _, given: (round_inputs(given[0], inputs),))
+
+
 def _packed(target: Target, fmt: WeightFormat, quantiser: Quantiser, seen: InputStatistics | None) -> nn.Module:
+    fmt.check(columns=[target.weight.shape[1]])
+    if not torch.isfinite(target.weight).all():
+        raise ModelError("weights hold NaN or infinite values and can't be quantised", path=target.key)
     if target.key == EMBEDDING:
         scale = getattr(target.module, "embed_scale", None)
         return PackedEmbedding(nearest_store(target.weight, fmt), dtype=target.weight.dtype, scale=scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.quantization.formats import WeightFormat
+from testbed.quantization.formats import ActivationFormat, WeightFormat, inputs_of
 
 LEAST_TOKENS = 64  # of calibration text: fewer say next to nothing of a layer's input
 
@@ -13,14 +13,18 @@ LEAST_TOKENS = 64  # of calibration text: fewer say next to nothing of a layer's
 class WeightConfig:
     """Two precisions with one change point: layers below `split` are stored as `front`, the others as `back`.
 
-    None stays as it is. Token table and LM head have formats of their own and are always rounded to nearest; norms,
-    biases and position tables are never quantised. `act_order` concerns GPTQ, `alpha` SmoothQuant.
+    None stays as it is. `front_inputs` and `back_inputs` say how the inputs of those layers' linear parts are rounded
+    (Q_a1 and Q_a2), packed or not; None leaves it to the method, and most round none. Token table and LM head have
+    formats of their own and are always rounded to nearest; norms, biases and position tables are never quantised.
+    `act_order` concerns GPTQ, `alpha` SmoothQuant.
     """
 
     method: str = "rtn"
     split: int
     front: WeightFormat | None = None
     back: WeightFormat | None = None
+    front_inputs: ActivationFormat | None = None
+    back_inputs: ActivationFormat | None = None
     embedding: WeightFormat | None = None
     head: WeightFormat | None = None
     act_order: bool = False
@@ -29,3 +33,8 @@ class WeightConfig:
     def of_layer(self, layer: int) -> WeightFormat | None:
         """The format of a decoder layer's matrices, layers counted from 0."""
         return self.front if layer < self.split else self.back
+
+    def inputs_of_layer(self, layer: int) -> ActivationFormat | None:
+        """How the inputs of a decoder layer's linear parts are rounded; None: not at all."""
+        chosen = self.front_inputs if layer < self.split else self.back_inputs
+        return inputs_of(self.method) if chosen is None and self.of_layer(layer) is not None else chosen

@@ -9,6 +9,9 @@ what is already quantised].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 
 from testbed.core.errors import ModelError
@@ -42,20 +45,44 @@ def gptq(weight_RC: torch.Tensor, gram_CC: torch.Tensor, fmt: WeightFormat, *, a
 
     Raises ModelError where the second moments can't be inverted.
     """
+    weight, hessian = _damped(weight_RC, gram_CC)
+    diagonal = hessian.diagonal()
+    order = torch.argsort(diagonal, descending=True, stable=True) if act_order else torch.arange(len(diagonal))
+    order = order.to(weight.device)
+    factor = _inverse_factor(hessian[order][:, order])
+    grids = _Grids(fmt, weight, order if act_order else None)
+    codes = _round_columns(weight[:, order], factor, grids, range(len(diagonal)))
+    natural = torch.empty_like(codes)
+    natural[:, order] = codes
+    return Quantised(codes=natural, grid=grids.grid())
+
+
+def gptq_parts(
+    weight_RC: torch.Tensor, gram_CC: torch.Tensor, parts: Sequence[tuple[int, WeightFormat]]
+) -> list[Quantised]:
+    """Consecutive parts of the columns, each (how many, in which format), rounded in one go from the first to the last.
+
+    A part's grids are chosen when its turn comes, from weights that make up for the error of all parts before it.
+    """
+    weight, hessian = _damped(weight_RC, gram_CC)
+    factor, start, found = _inverse_factor(hessian), 0, []
+    for num_columns, fmt in parts:
+        columns = range(start, start := start + num_columns)
+        grids = _Grids(fmt, weight[:, columns.start : columns.stop], None)
+        codes = _round_columns(weight, factor, grids, columns)
+        found.append(Quantised(codes=codes, grid=grids.grid()))
+    return found
+
+
+def _damped(weight_RC: torch.Tensor, gram_CC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and Hessian to work on, in double precision."""
     weight, hessian = weight_RC.double().clone(), gram_CC.double().clone()
     diagonal = hessian.diagonal()
     untouched = diagonal == 0
     diagonal[untouched] = 1.0
     weight[:, untouched] = 0.0
     diagonal += DAMPING * diagonal.mean()
-    order = torch.argsort(diagonal, descending=True, stable=True) if act_order else torch.arange(len(diagonal))
-    order = order.to(weight.device)
-    factor = _inverse_factor(hessian[order][:, order])
-    grids = _Grids(fmt, weight, order if act_order else None)
-    codes = _round_columns(weight[:, order], factor, grids)
-    natural = torch.empty_like(codes)
-    natural[:, order] = codes
-    return Quantised(codes=natural, grid=grids.grid())
+    return weight, hessian
 
 
 class _Grids:
@@ -83,23 +110,23 @@ class _Grids:
         return self._found
 
     def _renew(self, group: int, columns: torch.Tensor) -> None:
-        fresh = choose_grid(columns, WeightFormat(bits=self.fmt.bits, symmetric=self.fmt.symmetric))
+        fresh = choose_grid(columns, replace(self.fmt, group_size=None))
         self._found.scales[:, group] = fresh.scales[:, 0]
         self._found.zeros[:, group] = fresh.zeros[:, 0]
 
 
-def _round_columns(weight_RC: torch.Tensor, factor_CC: torch.Tensor, grids: _Grids) -> torch.Tensor:
-    codes = torch.zeros(weight_RC.shape, dtype=torch.uint8, device=weight_RC.device)
-    columns = weight_RC.shape[1]
-    for start in range(0, columns, BLOCK):
-        stop = min(start + BLOCK, columns)
+def _round_columns(weight_RC: torch.Tensor, factor_CC: torch.Tensor, grids: _Grids, columns: range) -> torch.Tensor:
+    """Codes of these columns; all weights behind them are changed in place."""
+    codes = torch.zeros(weight_RC.shape[0], len(columns), dtype=torch.uint8, device=weight_RC.device)
+    for start in range(columns.start, columns.stop, BLOCK):
+        stop = min(start + BLOCK, columns.stop)
         block = weight_RC[:, start:stop].clone()
         errors = torch.zeros_like(block)
         for place in range(start, stop):
             here = place - start
-            scale, zero = grids.column(place, block[:, here:])
+            scale, zero = grids.column(place - columns.start, block[:, here:])
             code = nearest(block[:, here], scale, zero, grids.fmt.bits)
-            codes[:, place] = code.to(torch.uint8)
+            codes[:, place - columns.start] = code.to(torch.uint8)
             errors[:, here] = (block[:, here] - (code.double() - zero) * scale) / factor_CC[place, place]
             block[:, here:] -= torch.outer(errors[:, here], factor_CC[place, place:stop])
         weight_RC[:, stop:] -= errors @ factor_CC[start:stop, stop:]

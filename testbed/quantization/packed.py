@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from testbed.quantization.formats import ROWS_PER_BUNDLE
+from testbed.quantization.activations import round_mixed
+from testbed.quantization.formats import ROWS_PER_BUNDLE, ActivationFormat
 from testbed.quantization.stores import Store
 
 TILE_WEIGHTS = 2**22  # 16 MiB of float32
@@ -20,18 +21,29 @@ TILE_WEIGHTS = 2**22  # 16 MiB of float32
 class PackedLinear(nn.Module):
     """y = x W^T + b with a packed W [out, in]; x [..., in].
 
-    Computes in the input's dtype. Where the format says so, the input is first divided by `smooth` [in] and rounded
-    per token.
+    Computes in the input's dtype. Where there are such, the input is first divided by `smooth` [in], then taken in the
+    `order` [in] of the store's columns, then rounded as `inputs` says, outlier channels to 8 bits.
     """
 
     bias: torch.Tensor | None
     smooth: torch.Tensor | None
+    order: torch.Tensor | None
+    inputs: ActivationFormat | None
 
-    def __init__(self, store: Store, bias: torch.Tensor | None, *, smooth: torch.Tensor | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bias: torch.Tensor | None,
+        *,
+        smooth: torch.Tensor | None = None,
+        order: torch.Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.store = store
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         self.register_buffer("smooth", smooth)
+        self.register_buffer("order", order)
+        self.inputs = None
 
     @property
     def in_features(self) -> int:
@@ -44,13 +56,17 @@ class PackedLinear(nn.Module):
     def dequantised(self) -> torch.Tensor:
         """The whole weight as it acts on the layer's input, float32 [out, in]: a copy, for tests and tables."""
         weight = self.store.dequantised(0, self.store.rows)
+        if self.order is not None:
+            weight = torch.empty_like(weight).index_copy(1, self.order.long(), weight)
         return weight if self.smooth is None else weight / self.smooth
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.smooth is not None:
             x = x / self.smooth.to(x.dtype)
-        if self.store.format.input_bits is not None:
-            x = round_per_token(x, self.store.format.input_bits)
+        if self.order is not None:
+            x = x.index_select(-1, self.order)
+        if self.inputs is not None:
+            x = round_mixed(x, self.inputs, self.store.format.outliers)
         tiles = [
             functional.linear(x, self.store.dequantised(start, stop).to(x.dtype), self._bias(start, stop, x.dtype))
             for start, stop in _tiles(self.store.rows, self.store.columns)
@@ -76,14 +92,6 @@ class PackedEmbedding(nn.Module):
         rows = self.store.gather(ids.reshape(-1)).to(self._dtype).view(*ids.shape, self.store.columns)
         scale = self._buffers["scale"]
         return rows if scale is None else rows * scale.to(self._dtype)
-
-
-def round_per_token(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Each row of x on its own symmetric grid of 2^Q - 1 values, max|x| the outermost."""
-    largest = 2 ** (bits - 1) - 1
-    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=torch.finfo(torch.float32).tiny) / largest
-    rounded: torch.Tensor = torch.round(x.float() / scale).clamp(-largest, largest) * scale
-    return rounded.to(x.dtype)
 
 
 def _tiles(rows: int, columns: int) -> list[tuple[int, int]]:

@@ -14,13 +14,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from testbed.core.errors import ModelError
+from testbed.quantization.apply import inputs_for, round_before
 from testbed.quantization.config import WeightConfig
-from testbed.quantization.formats import WeightFormat
+from testbed.quantization.formats import ActivationFormat, WeightFormat
 from testbed.quantization.packed import PackedEmbedding, PackedLinear
 from testbed.quantization.stores import empty_store
 from testbed.quantization.targets import EMBEDDING, Target, find_targets, key_of
 
-VERSION = 1
+VERSION = 2
 TENSORS, SETTINGS = "packed.safetensors", "quantization.json"
 
 
@@ -63,6 +64,7 @@ def load_quantised(module: nn.Module, folder: Path, *, first_layer: int = 0) -> 
                     module.set_submodule(target.path, part)
                 elif target.layer is not None and config.of_layer(target.layer) is not None:
                     raise ModelError("the folder holds no packed weights for this layer", file=folder, value=target.key)
+                round_before(module.get_submodule(target.path), inputs_for(target, config))
     except (SafetensorError, OSError) as error:
         raise ModelError(f"cannot read packed weights: {error}", file=folder) from None
     return config
@@ -91,7 +93,9 @@ def _empty(target: Target, entry: dict[str, Any], folder: Path) -> PackedLinear 
     store = empty_store(fmt, rows, columns)
     if target.key == EMBEDDING:
         return PackedEmbedding(store, dtype=weight.dtype, scale=getattr(target.module, "embed_scale", None))
-    return PackedLinear(store, bias, smooth=torch.zeros(columns) if fmt.smooth else None)
+    smooth = torch.zeros(columns) if fmt.smooth else None
+    order = torch.zeros(columns, dtype=torch.int32) if fmt.outliers else None
+    return PackedLinear(store, bias, smooth=smooth, order=order)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _config(data: dict[str, Any]) -> WeightConfig:
-    formats = {
-        key: None if data[key] is None else WeightFormat(**data[key]) for key in ("front", "back", "embedding", "head")
-    }
-    return WeightConfig(**(data | formats))
+    weights = ("front", "back", "embedding", "head")
+    read: dict[str, Any] = {key: data[key] and WeightFormat(**data[key]) for key in weights}
+    read |= {key: data[key] and ActivationFormat(**data[key]) for key in ("front_inputs", "back_inputs")}
+    return WeightConfig(**(data | read))

@@ -4,8 +4,8 @@
 
 The factors are found on calibration text. Published practice folds 1 / s into the norm before the layer; here the layer
 divides its own input [our design], which is the same function, serves layers without a norm before them and costs one
-vector per layer. Weights are symmetric int8 per output channel, activations symmetric int8 per token; products of the
-rounded values are computed in floating point.
+vector per layer. Weights are symmetric int8 per output channel, inputs symmetric int8 per token unless others are asked
+for; products of the rounded values are computed in floating point.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from testbed.quantization.affine import Grid, Quantised, dequantise
-from testbed.quantization.formats import ROWS_PER_BUNDLE, WeightFormat
+from testbed.quantization.formats import OUTLIERS, ROWS_PER_BUNDLE, WeightFormat
 from testbed.quantization.packing import pack, unpack
 
 FP8_LARGEST = 448.0  # of e4m3
@@ -45,6 +45,7 @@ class AffineStore(Store):
     """Codes [B, Q, C] and zero points [B, Q, G] packed to bytes, scales [R, G] in half precision."""
 
     def __init__(self, fmt: WeightFormat, quantised: Quantised) -> None:
+        assert not fmt.outliers, "a matrix with outlier channels takes a MixedStore"
         super().__init__(fmt, *quantised.codes.shape)
         self._keep(codes=pack(quantised.codes, fmt.bits), scales=quantised.grid.scales)
         if fmt.has_zero_points:
@@ -86,8 +87,25 @@ class Fp8Store(Store):
         return codes.float() * self._held("scales")[rows_N].float()
 
 
+class MixedStore(Store):
+    """Two matrices side by side [R, C - K] and [R, K], each in its own format: the outlier channels are the last K."""
+
+    def __init__(self, fmt: WeightFormat, body: Store, outliers: Store) -> None:
+        super().__init__(fmt, body.rows, body.columns + outliers.columns)
+        self.body, self.outliers = body, outliers
+
+    def dequantised(self, start: int, stop: int) -> torch.Tensor:
+        return torch.cat([self.body.dequantised(start, stop), self.outliers.dequantised(start, stop)], dim=1)
+
+    def gather(self, rows_N: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.body.gather(rows_N), self.outliers.gather(rows_N)], dim=1)
+
+
 def empty_store(fmt: WeightFormat, rows: int, columns: int) -> Store:
     """A store of the right sizes without content, to be filled from a file."""
+    if fmt.outliers:
+        body = empty_store(fmt.body, rows, fmt.body_columns(columns))
+        return MixedStore(fmt, body, empty_store(OUTLIERS, rows, fmt.outliers))
     if fmt.kind == "e4m3":
         return Fp8Store(fmt, torch.zeros(rows, columns))
     grid = Grid(

@@ -17,6 +17,13 @@ _DIGEST_DIGITS = 12
 _LATENCIES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))
 _STATISTICS = ("mean", "p50", "p95", "p99")
 
+_TROUBLES = (
+    ("oom", "out of memory"),
+    ("failed", "failed"),
+    ("authentication", "not authentic"),
+    ("incomplete", "unfinished"),
+)
+
 Line = tuple[str, str | Text]
 
 
@@ -43,7 +50,7 @@ def _outcome_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     if not summary["complete"]:
         yield "incomplete", Text(summary["reason"] or "the run stopped first", style="bold red")
     counts = Text(f"{words.number(summary['completed'])} of {words.number(words.num_requests(summary))} completed")
-    for outcome, noun in (("oom", "out of memory"), ("failed", "failed"), ("incomplete", "unfinished")):
+    for outcome, noun in _TROUBLES:
         if summary[outcome]:
             counts.append(f", {words.number(summary[outcome])} {noun}", style="red")
     yield "requests", counts
@@ -70,6 +77,8 @@ def _traffic_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     for direction in ("up", "down"):
         payload, wire = summary[f"bytes_{direction}"], summary[f"wire_bytes_{direction}"]
         yield f"traffic {direction}", f"{words.size(payload)} payload, {words.size(wire)} on the wire"
+    if summary["encryption"] is not None:
+        yield "encryption", words.encryption(summary["encryption"])
     yield "resent", words.plural(summary["retransmissions"], "packet")
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from testbed.core.events import HOPS, Outcome
 from testbed.report import plots, series, words
-from testbed.report.markup import Markup, element, figure, section, table
+from testbed.report.markup import Markup, element, figure, join, section, table
 from testbed.report.style import DASHES, HOP_COLOURS, NUM_SERIES
 from testbed.results import files
 from testbed.results.folder import Run, batches
@@ -21,13 +21,16 @@ _NUM_TEXTS = 5
 _NUM_REASONS = 12
 _MAX_TEXT = 1200
 _VIRTUAL = "Virtual time."
+_TROUBLES = ("oom", "failed", "authentication", "incomplete")
 
 
 def tiles(run: Run) -> Markup:
     summary = run.summary
     good, batch = summary["goodput"], summary["servers"]["batch_size"]
-    troubled = summary["oom"] + summary["failed"] + summary["incomplete"]
+    troubled = sum(summary[outcome] for outcome in _TROUBLES)
     lost = f"{summary['oom']} OOM, {summary['failed']} failed, {summary['incomplete']} unfinished"
+    if summary["authentication"]:
+        lost += f", {summary['authentication']} not authentic"
     used = [joules for kinds in summary["energy_j"].values() for joules in kinds.values() if joules is not None]
     told = [
         _tile("Completed", f"{summary['completed']} of {words.num_requests(summary)}", lost, warn=troubled > 0),
@@ -61,7 +64,7 @@ def _tail(values: Mapping[str, float] | None) -> str:
 
 def outcomes(run: Run) -> Markup:
     groups = _groups(run)
-    ends = ["group", "device", "compute", "devices", "completed", "OOM", "failed", "unfinished"]
+    ends = ["group", "device", "compute", "devices", "completed", "OOM", "failed", "not authentic", "unfinished"]
     costs = ["group", "TTFT p50", "p95", "TPOT p50", "p95", "E2E p50", "p95", "up/token", "down/token", "energy"]
     tables = [
         table("Outcomes by group", ends, [_outcome_row(*item) for item in groups.items()], num_text=3),
@@ -75,7 +78,7 @@ def outcomes(run: Run) -> Markup:
 
 
 def _outcome_row(name: str, group: Mapping[str, Any]) -> list[object]:
-    troubled = [_count(group[outcome]) for outcome in ("oom", "failed", "incomplete")]
+    troubled = [_count(group[outcome]) for outcome in _TROUBLES]
     compute = "real" if group["real"] else "modelled"
     return [name, group["device_kind"], compute, *map(words.number, (group["devices"], group["completed"])), *troubled]
 
@@ -181,6 +184,8 @@ def traffic(run: Run) -> Markup:
         for direction in ("up", "down")
     ]
     totals = table("Bytes of the whole run", ["direction", "payload", "on the wire"], rows)
+    if summary["encryption"] is not None:
+        totals = join([totals, element("p", f"Encryption added, {words.encryption(summary['encryption'])}.")])
     note = f"{_VIRTUAL} Wire bytes hold headers and repeated packets too. "
     if found is None:
         recorded = (run.folder / files.TRANSFERS).exists()

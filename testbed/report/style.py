@@ -12,19 +12,23 @@ HOP_COLOURS: dict[str, str] = {
     Hop.DEVICE_WAIT: "#a9cdea",
     Hop.FRONT: "#3d8bc9",
     Hop.ENCODE: "#1c5f9e",
+    Hop.SEAL: "#123f6b",
     Hop.UP_QUEUE: "#fdd5a8",
     Hop.UP_SERIALISE: "#f9a14f",
     Hop.UP_PROPAGATE: "#e57b1f",
     Hop.UP_JITTER: "#c25a10",
     Hop.UP_RETRANSMIT: "#8f3b0c",
     Hop.SERVER_WAIT: "#b5dfc4",
+    Hop.OPEN: "#86cba3",
     Hop.DECODE: "#57b883",
     Hop.BACK: "#1f8a5b",
+    Hop.SEAL_TOKEN: "#12613f",
     Hop.DOWN_QUEUE: "#dccfea",
     Hop.DOWN_SERIALISE: "#b79fd4",
     Hop.DOWN_PROPAGATE: "#9573bb",
     Hop.DOWN_JITTER: "#75519d",
     Hop.DOWN_RETRANSMIT: "#56337c",
+    Hop.OPEN_TOKEN: "#0b2a4a",
 }
 
 CSS = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from testbed.core.events import Hop
+from testbed.core.events import Hop, Outcome
 from testbed.core.units import format_seconds, format_si
 
 DASH = "–"
@@ -16,19 +16,23 @@ HOP_WORDS: Mapping[str, str] = {
     Hop.DEVICE_WAIT: "device: wait",
     Hop.FRONT: "device: front layers",
     Hop.ENCODE: "device: encode",
+    Hop.SEAL: "device: encrypt",
     Hop.UP_QUEUE: "up: queue",
     Hop.UP_SERIALISE: "up: serialise",
     Hop.UP_PROPAGATE: "up: propagate",
     Hop.UP_JITTER: "up: jitter",
     Hop.UP_RETRANSMIT: "up: retransmit",
     Hop.SERVER_WAIT: "server: wait",
+    Hop.OPEN: "server: decrypt",
     Hop.DECODE: "server: decode",
     Hop.BACK: "server: back layers",
+    Hop.SEAL_TOKEN: "server: encrypt",
     Hop.DOWN_QUEUE: "down: queue",
     Hop.DOWN_SERIALISE: "down: serialise",
     Hop.DOWN_PROPAGATE: "down: propagate",
     Hop.DOWN_JITTER: "down: jitter",
     Hop.DOWN_RETRANSMIT: "down: retransmit",
+    Hop.OPEN_TOKEN: "device: decrypt",
 }
 
 
@@ -87,7 +91,17 @@ def groups_of(summary: Mapping[str, Any], *, real: bool) -> str:
 
 def num_requests(summary: Mapping[str, Any]) -> int:
     """All that arrived."""
-    return sum(int(summary[outcome]) for outcome in ("completed", "oom", "failed", "incomplete"))
+    return sum(int(summary[outcome]) for outcome in Outcome)
+
+
+def encryption(found: Mapping[str, Any]) -> str:
+    """What sealing every message added, in one line."""
+    spent, used = found["time_s"], found["energy_j"]
+    return (
+        f"{found['suite']}: {size(found['bytes_up'])} up, {size(found['bytes_down'])} down; "
+        f"devices {seconds(spent['devices'])}, {energy(used['devices'])}; "
+        f"servers {seconds(spent['servers'])}, {energy(used['servers'])}"
+    )
 
 
 def assumed_codecs(summary: Mapping[str, Any]) -> str:

@@ -143,6 +143,7 @@ DEVICE_SCHEMA = pa.schema(
         ("completed", _INT),
         ("oom", _INT),
         ("failed", _INT),
+        ("authentication", _INT),
         ("incomplete", _INT),
         ("busy_ns", _INT),
         ("transmit_ns", _INT),

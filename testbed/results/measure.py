@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from testbed.core.cast import RunEnd
+from testbed.core.cast import DeviceEnd, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
 from testbed.core.units import NS_PER_S
 from testbed.results import files
@@ -61,6 +61,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
             "devices": _sum_by_kind(tables.devices, "energy_j"),
             "servers": _sum_by_kind(tables.server_totals, "energy_j"),
         },
+        "encryption": encryption(end),
         "breakdown_s": breakdown(completed),
         "assumed_sizes": list(end.assumed_sizes),
         "quality": quality(requests),
@@ -119,6 +120,21 @@ def quality(requests: pa.Table) -> dict[str, Any] | None:
         "tokens": num_tokens,
         "token_agreement": _ratio(_total(compared, "agreeing_tokens"), num_tokens),
         "max_logit_difference": float(_floats(compared, "max_logit_difference").max()),
+    }
+
+
+def encryption(end: RunEnd) -> dict[str, Any] | None:
+    """What sealing every message added: bytes, processor time, and energy above idling; None where none was."""
+    if end.sealing is None:
+        return None
+    counted = {way: sum(link.messages for link in end.links if link.direction == way) for way in ("up", "down")}
+    ends: dict[str, Sequence[DeviceEnd | ServerEnd]] = {"devices": end.devices, "servers": end.servers}
+    return {
+        "suite": end.sealing.suite,
+        **{f"messages_{way}": count for way, count in counted.items()},
+        **{f"bytes_{way}": count * end.sealing.overhead_bytes for way, count in counted.items()},
+        "time_s": {name: sum(entry.seal_ns for entry in entries) / NS_PER_S for name, entries in ends.items()},
+        "energy_j": {name: math.fsum(entry.seal_j for entry in entries) for name, entries in ends.items()},
     }
 
 

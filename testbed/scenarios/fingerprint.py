@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from testbed.scenarios.schema import Scenario
 
 # These say where and how a run is computed, not what happens in it.
 _WITHOUT_EFFECT = ("execution", "record")
-_SINCE_FIRST = ("weights",)  # absent means as before there was such a key, so that old names stay
+_SINCE_FIRST = ("weights", "security")  # absent means as before there was such a key, so that old names stay
+_OF_SEALING = ("aes_gcm_rate", "chacha20_rate")  # of a profile: nothing to a run that seals nothing
 _TEXTS = ("description", "sources")  # of the scenario and of its profiles
 
 
@@ -22,10 +24,11 @@ def fingerprint(scenario: Scenario) -> str:
         if meaning[key] is None:
             del meaning[key]
     meaning["costs"] = data["execution"]["costs"]
-    return hashlib.sha256(json.dumps(_without_texts(meaning), sort_keys=True).encode()).hexdigest()[:12]
+    left_out = _TEXTS if scenario.seal != "none" else (*_TEXTS, *_OF_SEALING)
+    return hashlib.sha256(json.dumps(_without(left_out, meaning), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _without_texts(node: Any) -> Any:
+def _without(keys: Sequence[str], node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _without_texts(item) for key, item in node.items() if key not in _TEXTS}
-    return [_without_texts(item) for item in node] if isinstance(node, list) else node
+        return {key: _without(keys, item) for key, item in node.items() if key not in keys}
+    return [_without(keys, item) for item in node] if isinstance(node, list) else node

@@ -78,6 +78,9 @@ class ProcessorProfile(Profile):
     kernel_overhead: TimeNs  # per decoder layer and per stage: launches, dispatch
     idle_power: Power
     active_power: Power
+    # Of one core with messages of some kilobytes. The defaults are assumptions: a core without AES instructions.
+    aes_gcm_rate: Bandwidth = Field(default=25e6, validate_default=False)
+    chacha20_rate: Bandwidth = Field(default=100e6, validate_default=False)
 
     @model_validator(mode="after")
     def _active_above_idle(self) -> Self:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import POLICIES, ROUTERS, SCHEDULERS
-from testbed.scenarios.base import Block, PositiveTimeNs, as_pydantic, registered
+from testbed.scenarios.base import Block, LossProbability, PositiveTimeNs, as_pydantic, registered
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
 from testbed.scenarios.weights import Weights
@@ -91,6 +91,13 @@ class Slo(Block):
     tpot: PositiveTimeNs
 
 
+class Security(Block):
+    """How messages are protected, and how often one is altered on its way."""
+
+    seal: Literal["none", "aes-gcm", "chacha20"] = "none"  # authenticated encryption of every message, both ways
+    tamper: LossProbability = 0.0  # one bit of a message up that has a tag or a checksum to tell by
+
+
 class Execution(Block):
     """Where real shards compute. Nothing here changes a result, `costs` apart."""
 
@@ -131,6 +138,7 @@ class Scenario(Block):
     sampling: Sampling = Sampling()
     slo: Slo | None = None
     stop_at: PositiveTimeNs | None = Field(default=None, validate_default=False)
+    security: Security | None = None  # None: messages travel in the clear, and nobody alters them
     execution: Execution = Execution()
     record: Record = Record()
 
@@ -143,6 +151,11 @@ class Scenario(Block):
                 ScenarioError("required key is missing", path="workload", allowed="one here, or one in every group")
             )
         return self
+
+    @property
+    def seal(self) -> str:
+        """How messages are encrypted; "none" where they are not."""
+        return "none" if self.security is None else self.security.seal
 
     def policy_of(self, group: Group) -> PolicyConfig:
         return self.policy if group.policy is None else group.policy

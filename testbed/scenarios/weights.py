@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,13 +13,15 @@ from testbed.scenarios.base import Block, as_pydantic, registered
 
 Bits = Literal[2, 3, 4, 5, 6, 8]
 _METHODS_OF_ONE_FORMAT = ("fp8", "smoothquant")  # 8 bits, one scale a row
-_METHODS_WITH_TEXT = ("gptq", "smoothquant")
+_METHODS_WITH_TEXT = ("gptq", "smoothquant", "atom")
 
 
 class Weights(Block):
     """Bits of the layers before the cut (front) and behind it (back); null leaves them in the scenario's dtype.
 
-    `group_size` null is one group a row. `calibration` are texts for the methods that need some.
+    `group_size` null is one group a row. Activations are the inputs of the layers' linear parts, rounded per token and
+    group when they come; their bits null leave it to the method: smoothquant rounds to 8, the others don't.
+    `calibration` are texts for the methods that need some.
     """
 
     method: Annotated[str, registered(QUANTISERS)] = "rtn"
@@ -28,6 +31,13 @@ class Weights(Block):
     head_bits: Bits | None = None
     group_size: Literal[32, 64, 128] | None = None
     symmetric: bool = False
+    front_activation_bits: Bits | None = None
+    back_activation_bits: Bits | None = None
+    activation_group_size: Literal[32, 64, 128] | None = None  # channels; null: the whole token
+    activation_symmetric: bool = True
+    activation_clip: float | None = Field(default=None, gt=0, le=1)  # share of the range; null: 1, or 0.9 of atom
+    weight_clip: float | None = Field(default=None, gt=0, le=1)  # of atom; null: 0.85
+    outlier_channels: int | None = Field(default=None, ge=1)  # of atom, at 8 bits; null: 128
     act_order: bool = False  # of gptq
     alpha: float = Field(default=0.85, ge=0, le=1)  # of smoothquant
     calibration: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
@@ -40,9 +50,26 @@ class Weights(Block):
                     raise _at(key, f"{self.method} has one width", getattr(self, key), "8 or null")
             if self.group_size is not None:
                 raise _at("group_size", f"{self.method} has one scale a row", self.group_size, "null")
+        self._check_activations()
+        self._check_atom()
         if self.method in _METHODS_WITH_TEXT and self.changes_layers and not self.calibration:
             raise _at("calibration", f"{self.method} needs calibration text", [], "at least one text")
         return self
+
+    def _check_activations(self) -> None:
+        """How activations are rounded says nothing where nobody says to how many bits."""
+        if self.front_activation_bits is not None or self.back_activation_bits is not None:
+            return
+        for key in ("activation_group_size", "activation_symmetric", "activation_clip"):
+            value, default = getattr(self, key), type(self).model_fields[key].default
+            if value != default:
+                allowed = f"{json.dumps(default)}, or bits under front_activation_bits or back_activation_bits"
+                raise _at(key, "no activations are rounded", value, allowed)
+
+    def _check_atom(self) -> None:
+        for key in ("weight_clip", "outlier_channels"):
+            if self.method != "atom" and getattr(self, key) is not None:
+                raise _at(key, f"{self.method} has no such setting", getattr(self, key), "null, or method: atom")
 
     @property
     def changes_layers(self) -> bool:

@@ -66,6 +66,7 @@ class Device:
             transmit_ns=transmit_ns,
             receive_ns=receive_ns,
         )
+        sealer = self.edge.sealer
         return DeviceEnd(
             device=self.device,
             busy_ns=busy_ns,
@@ -73,6 +74,8 @@ class Device:
             receive_ns=receive_ns,
             energy_j=energy_j,
             peak_memory_bytes=self.peak_memory_bytes,
+            seal_ns=sealer.total_ns,
+            seal_j=sealer.energy_j,
         )
 
     def _demand_bytes(self, request: Request, decision: Decision) -> int:

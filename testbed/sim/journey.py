@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from testbed.actors.cloud import BackStep
+from testbed.actors.calls import TOKEN_BYTES
+from testbed.actors.cloud import REFUSED, BackStep
 from testbed.actors.edge import Payload, Session, Step
 from testbed.core.errors import TestbedError
-from testbed.core.events import Hop
+from testbed.core.events import Hop, Outcome
 from testbed.network_models.transfer import Direction
 from testbed.sim.device import Device
 from testbed.sim.kernel import Clock, Wait
 from testbed.sim.requests import Request
 from testbed.sim.server import Served, Server
+from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace
 
 
 class MessageLostError(TestbedError):
-    """A link gave a message up; the request fails."""
+    """A link gave a message up, or the server refused it; the request ends with this outcome."""
 
-    def __init__(self, direction: Direction) -> None:
-        super().__init__(f"message lost on the {direction}-link")
+    def __init__(self, problem: str, outcome: Outcome = Outcome.FAILED) -> None:
+        self.outcome = outcome
+        super().__init__(problem)
+
+    @classmethod
+    def on(cls, direction: Direction) -> MessageLostError:
+        """Given up by a link."""
+        return cls(f"message lost on the {direction}-link")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,6 +41,7 @@ class Journey:
     device: Device
     server: Server | None
     trace: Trace
+    tampering: Tampering | None
     kv_reserve_bytes: int  # of the server's KV cache, at full length
     stop_tokens: frozenset[int]
     step: Step  # the pass to run next: the prompt, then the token chosen last
@@ -76,14 +85,41 @@ class Journey:
         self.trace.moved(transfer, direction)
         self.trace.waited(transfer, direction)
         if not transfer.delivered:
-            raise MessageLostError(direction)
+            raise MessageLostError.on(direction)
+
+    def send_up(self, payload: Payload) -> Wait[Payload]:
+        """The message of a step, as it arrives."""
+        yield from self.carry(payload.size_bytes, Direction.UP)
+        if self.tampering is None or not (payload.seal_bytes or self.session.split):
+            return payload  # nobody could tell: bare token ids have no checksum
+        return self.tampering.passed(payload, self.request, self.trace.step)
+
+    def send_down(self) -> Wait[None]:
+        """The token chosen last, from the server to the device."""
+        sealer = self.device.edge.sealer
+        yield from self.carry(sealer.token_bytes, Direction.DOWN)
+        if open_ns := sealer.time_ns(TOKEN_BYTES):
+            yield from self.compute(Hop.OPEN_TOKEN, sealer.spend(open_ns))
+        self.deliver()
 
     def serve(self, server: Server, payload: Payload) -> Wait[int]:
-        """The server's share of a step: wait for an iteration, which serves many; the next token comes out of it."""
+        """The server's share of a step: wait for an iteration, which serves many; the next token comes out of it.
+
+        Raises MessageLostError where the payload was altered on its way.
+        """
         step = BackStep(session=self.session, step=self.step, payload=payload, real=self.is_real)
         served: Served = yield server.submit(step, self.kv_reserve_bytes)
         now_ns = self.clock.now_ns
-        wait_ns = now_ns - self.trace.cursor_ns - served.decode_ns - served.back_ns
-        parts = ((Hop.SERVER_WAIT, wait_ns), (Hop.DECODE, served.decode_ns), (Hop.BACK, served.back_ns))
-        self.trace.spans(now_ns, *parts)
+        parts = (
+            (Hop.OPEN, served.open_ns),
+            (Hop.DECODE, served.decode_ns),
+            (Hop.BACK, served.back_ns),
+            (Hop.SEAL_TOKEN, served.seal_ns),
+        )
+        wait_ns = now_ns - self.trace.cursor_ns - sum(duration_ns for _, duration_ns in parts)
+        self.trace.spans(now_ns, (Hop.SERVER_WAIT, wait_ns), *parts)
+        if served.token == REFUSED:
+            if payload.seal_bytes:
+                raise MessageLostError("message not authentic", Outcome.AUTHENTICATION)
+            raise MessageLostError("message refused: wrong checksum")
         return served.token

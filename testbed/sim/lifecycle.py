@@ -5,10 +5,8 @@ Every wait below is one span of the request's trace, so its hops add up to its e
 
 from __future__ import annotations
 
-from testbed.actors.calls import TOKEN_BYTES
 from testbed.actors.edge import Payload, token_payload
 from testbed.core.events import Hop, Outcome
-from testbed.network_models.transfer import Direction
 from testbed.sim.journey import Journey, MessageLostError
 from testbed.sim.kernel import Wait
 from testbed.sim.requests import Request
@@ -37,7 +35,7 @@ def live(world: World, request: Request) -> Wait[None]:
             trace.ended(clock.now_ns, Outcome.COMPLETED, finish)
             world.completed(journey)
         except MessageLostError as lost:
-            trace.ended(clock.now_ns, Outcome.FAILED, str(lost))
+            trace.ended(clock.now_ns, lost.outcome, str(lost))
         finally:
             world.disembark(journey)
 
@@ -54,8 +52,7 @@ def _generate(journey: Journey, server: Server) -> Wait[str]:
         if journey.server_goes_on:
             stream.send(token)
         else:
-            yield from journey.carry(TOKEN_BYTES, Direction.DOWN)
-            journey.deliver()
+            yield from journey.send_down()
         if finish:
             break
         journey.trace.step += 1
@@ -79,11 +76,12 @@ def _generate_alone(journey: Journey) -> Wait[str]:
 def _send_up(journey: Journey) -> Wait[Payload]:
     """The device's share of a step, and its message to the server."""
     if journey.session.split == 0:
-        payload = token_payload(journey.step)
+        payload = journey.device.edge.tokens(journey.session, journey.step)
     else:
         front = journey.device.edge.start_front(journey.session, journey.step)
         yield from journey.compute(Hop.FRONT, front.duration_ns)
         payload = front.value()
         yield from journey.compute(Hop.ENCODE, payload.encode_ns)
-    yield from journey.carry(payload.size_bytes, Direction.UP)
-    return payload
+    if payload.seal_ns:
+        yield from journey.compute(Hop.SEAL, payload.seal_ns)
+    return (yield from journey.send_up(payload))

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import simpy
 
-from testbed.actors.cloud import BackStep, CloudWorker
+from testbed.actors.cloud import REFUSED, BackStep, CloudWorker, Iteration
 from testbed.core.events import EventSink, IterationEnded
 from testbed.schedulers.fifo import Entry
 from testbed.sim.kernel import BusyTime, Clock, Rank, Wait
@@ -15,11 +15,13 @@ from testbed.sim.kernel import BusyTime, Clock, Rank, Wait
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """One sequence's result, and how the time since it became ready was spent: it waited, then these two."""
+    """One sequence's result, and how the time since it became ready was spent: it waited, then these."""
 
-    token: int
+    token: int  # REFUSED where the message was
+    open_ns: int
     decode_ns: int
     back_ns: int
+    seal_ns: int
 
 
 class Scheduler(Protocol):
@@ -114,30 +116,42 @@ class Server:
         items = [self._ready.pop(entry.request) for entry in batch]
         start_ns, num_waiting = self._clock.now_ns, len(self._scheduler)
         iteration = self._worker.start([item for item, _ in items])
-        duration_ns = iteration.decode_ns + iteration.back.duration_ns
+        duration_ns = iteration.duration_ns
         self.peak_kv_bytes = max(self.peak_kv_bytes, self._scheduler.kv_reserved_bytes)
         self.busy.start(start_ns, duration_ns)
         yield self._clock.at(duration_ns, Rank.ITERATION_END)
-        for (_, served), token in zip(items, iteration.back.value(), strict=True):
-            served.succeed(Served(token=token, decode_ns=iteration.decode_ns, back_ns=iteration.back.duration_ns))
-        self._account([item for item, _ in items], start_ns, num_waiting)
+        tokens = iteration.back.value()
+        for (_, served), token in zip(items, tokens, strict=True):
+            served.succeed(_served(token, iteration))
+        ran = [item for (item, _), token in zip(items, tokens, strict=True) if token != REFUSED]
+        self._account(len(items), ran, start_ns, num_waiting)
 
-    def _account(self, items: list[BackStep], start_ns: int, num_waiting: int) -> None:
-        for item in items:
+    def _account(self, num_sequences: int, ran: list[BackStep], start_ns: int, num_waiting: int) -> None:
+        for item in ran:
             self._kv_tokens[item.session.request] = item.step.past_tokens + item.step.num_tokens
             self._kv_total += item.step.num_tokens
-        prefill_tokens = sum(item.step.num_tokens for item in items if item.step.past_tokens == 0)
+        prefill_tokens = sum(item.step.num_tokens for item in ran if item.step.past_tokens == 0)
         self._emit(
             IterationEnded(
                 time_ns=self._clock.now_ns,
                 server=self.server,
                 iteration=self._num_iterations,
                 start_ns=start_ns,
-                num_sequences=len(items),
+                num_sequences=num_sequences,
                 prefill_tokens=prefill_tokens,
-                decode_tokens=sum(item.step.num_tokens for item in items) - prefill_tokens,
+                decode_tokens=sum(item.step.num_tokens for item in ran) - prefill_tokens,
                 kv_tokens=self._kv_total,
                 num_waiting=num_waiting,
             )
         )
         self._num_iterations += 1
+
+
+def _served(token: int, iteration: Iteration) -> Served:
+    return Served(
+        token=token,
+        open_ns=iteration.open_ns,
+        decode_ns=iteration.decode_ns,
+        back_ns=iteration.back.duration_ns,
+        seal_ns=iteration.seal_ns,
+    )

@@ -7,6 +7,7 @@ from typing import cast
 import simpy
 
 from testbed.actors.calls import TOKEN_BYTES
+from testbed.core.events import Hop
 from testbed.network_models.transfer import Direction, Transfer
 from testbed.sim.journey import Journey, MessageLostError
 from testbed.sim.kernel import Wait
@@ -17,6 +18,8 @@ class TokenStream:
 
     def __init__(self, journey: Journey) -> None:
         self._journey = journey
+        self._sealer = journey.device.edge.sealer
+        self._open_ns = self._sealer.time_ns(TOKEN_BYTES)
         self._messages: list[simpy.Event] = []
         self._waiting: dict[int, int] = {}  # arrived before an earlier token: index -> token
         self._num_delivered = 0
@@ -24,7 +27,7 @@ class TokenStream:
     def send(self, token: int) -> None:
         """Hand one token to the down-link."""
         index = len(self._messages)
-        message = self._journey.device.downlink.send(TOKEN_BYTES)
+        message = self._journey.device.downlink.send(self._sealer.token_bytes)
         assert message.callbacks is not None, "a message takes time"
         message.callbacks.append(lambda event: self._arrive(index, token, event.value))
         self._messages.append(message)
@@ -41,12 +44,22 @@ class TokenStream:
         last = max(transfers, key=lambda transfer: transfer.ended_ns)
         self._journey.trace.waited(last, Direction.DOWN)
         if not all(transfer.delivered for transfer in transfers):
-            raise MessageLostError(Direction.DOWN)
+            raise MessageLostError.on(Direction.DOWN)
+        if self._open_ns:
+            yield from self._journey.compute(Hop.OPEN_TOKEN, self._open_ns)
 
     def _arrive(self, index: int, token: int, transfer: Transfer) -> None:
         self._journey.trace.moved(transfer, Direction.DOWN)
         if not transfer.delivered:
             return
+        if not self._open_ns:
+            self._read(index, token)
+            return
+        opened = self._journey.clock.timeout(self._sealer.spend(self._open_ns))
+        assert opened.callbacks is not None, "opening takes time"
+        opened.callbacks.append(lambda _: self._read(index, token))
+
+    def _read(self, index: int, token: int) -> None:
         self._waiting[index] = token
         while self._num_delivered in self._waiting:
             token = self._waiting.pop(self._num_delivered)

@@ -15,6 +15,7 @@ from testbed.actors.edge import EdgeDevice, Session, Step
 from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
 from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
+from testbed.actors.sealing import Sealer, seal_secret
 from testbed.actors.weight_plan import weight_laws
 from testbed.actors.weights import WeightLaw
 from testbed.codecs.framing import Codec
@@ -34,6 +35,7 @@ from testbed.sim.journey import Journey
 from testbed.sim.kernel import Clock, Gate, Rank
 from testbed.sim.requests import Request
 from testbed.sim.server import Server
+from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace
 
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
@@ -69,6 +71,7 @@ class _Built:
 
     server: Server
     profile: ServerProfile
+    sealer: Sealer
 
 
 class World:
@@ -87,6 +90,8 @@ class World:
         self._policy_states: dict[int, Any] = {}
         self._router = ROUTERS.load(scenario.router)()
         self._codecs: dict[str, Codec] = {}
+        tamper = 0.0 if scenario.security is None else scenario.security.tamper
+        self._tampering = Tampering(scenario.seed, tamper) if tamper else None
         self.assumed_sizes: set[str] = set()  # codecs of modelled requests whose messages' size follows the content
         self.answers: dict[int, Answer] = {}  # of completed real requests
         self.audits: dict[int, Promise] = {}
@@ -135,6 +140,7 @@ class World:
             device=device,
             server=server,
             trace=trace,
+            tampering=self._tampering,
             kv_reserve_bytes=reserve,
             step=Step(num_tokens=request.num_prompt_tokens, past_tokens=0, tokens=request.prompt),
             stop_tokens=frozenset() if request.ignore_eos else self._stop_tokens,
@@ -176,7 +182,7 @@ class World:
             shape=self._shape,
             weights=self._front_law,
             kv_bits=self._bits,
-            edge=EdgeDevice(self._costs(group.device, self._front_law), port),
+            edge=EdgeDevice(self._costs(group.device, self._front_law), port, self._sealer(group.device)),
             uplink=build_link(self.clock, group.link, Direction.UP, entity, seed),
             downlink=build_link(self.clock, group.link, Direction.DOWN, entity, seed),
             turn=simpy.Resource(self.clock),
@@ -187,9 +193,10 @@ class World:
         scheduler = SCHEDULERS.load(group.scheduler)(
             max_batch=group.max_batch, max_prefill_tokens=group.max_prefill_tokens, kv_capacity_bytes=capacity
         )
-        worker = CloudWorker(self._costs(group.server, self._back_law), self._port(self._cloud_host(number)))
+        costs, port = self._costs(group.server, self._back_law), self._port(self._cloud_host(number))
+        worker = CloudWorker(costs, port, self._sealer(group.server))
         server = Server(self.clock, number, worker=worker, scheduler=scheduler, emit=self._emit)
-        return _Built(server=server, profile=group.server)
+        return _Built(server=server, profile=group.server, sealer=worker.sealer)
 
     def served_splits(self) -> set[int]:
         """Every split a server may be asked to continue from."""
@@ -198,6 +205,9 @@ class World:
 
     def _costs(self, profile: ProcessorProfile, weights: WeightLaw) -> CostModel:
         return CostModel(profile=profile, shape=self._shape, weight_bits=weights, kv_bits=self._bits)
+
+    def _sealer(self, profile: ProcessorProfile) -> Sealer:
+        return Sealer(self.scenario.seal, profile, seal_secret(self.scenario))
 
     def _codec(self, name: str) -> Codec:
         if name not in self._codecs:
@@ -244,6 +254,8 @@ def _server_end(built: _Built, duration_ns: int) -> ServerEnd:
         busy_ns=busy_ns,
         energy_j=processor_energy_j(built.profile, duration_ns=duration_ns, busy_ns=busy_ns),
         peak_kv_bytes=server.peak_kv_bytes,
+        seal_ns=built.sealer.total_ns,
+        seal_j=built.sealer.energy_j,
     )
 
 

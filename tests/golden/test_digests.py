@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from testbed.actors.calls import HostSpec
+from testbed.actors.sealing import seal_secret
 from testbed.core.events import EventDigest, IterationEnded, RequestEnded, SpanEnded, TokenDelivered, TransferEnded
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource, from_folder
@@ -83,7 +84,7 @@ def tiny_weights(tmp_path_factory) -> ModelSource:
     return from_folder(folder)
 
 
-def real_scenario(compute, policy, **sampling):
+def real_scenario(compute, policy, security=None, **sampling):
     lossy = link(loss=0.1, jitter={"law": "exponential", "mean": "5 ms"}, retransmit_timeout="20 ms")
     asks = workload(
         arrivals={"kind": "poisson", "rate_per_device": "20 /s", "requests_per_device": 2},
@@ -91,7 +92,9 @@ def real_scenario(compute, policy, **sampling):
         ignore_eos=True,
     )
     fleet = [group(count=3, compute=compute, link=lossy)]
-    return scenario(fleet=fleet, workload=asks, policy=policy, sampling=sampling, record={"quality": False})
+    return scenario(
+        fleet=fleet, workload=asks, policy=policy, sampling=sampling, security=security, record={"quality": False}
+    )
 
 
 def real_events(built, source):
@@ -103,7 +106,15 @@ def real_events(built, source):
         top_k=built.sampling.top_k or 0,
         top_p=1.0,
     )
-    spec = HostSpec(source=source, dtype="float32", sampling=sampling, keep_logits=False)
+    spec = HostSpec(
+        source=source,
+        dtype="float32",
+        sampling=sampling,
+        keep_logits=False,
+        seal=built.seal,
+        seal_secret=seal_secret(built),
+        refuses=True,
+    )
     events = []
     world = World(built, source, executor=LocalExecutor(spec), emit=events.append)
     simulate(world, requests_of(built, source))
@@ -113,11 +124,12 @@ def real_events(built, source):
 POLICIES = ["cloud-only", "edge-only", {"kind": "static", "split": 2, "codec": "int8"}]
 
 
+@pytest.mark.parametrize("security", [None, {"seal": "chacha20", "tamper": 0.2}, {"tamper": 0.2}], ids=repr)
 @pytest.mark.parametrize("policy", POLICIES, ids=["cloud-only", "edge-only", "static"])
-def test_real_and_modelled_devices_differ_in_nothing_but_their_tokens(policy, tiny_weights):
+def test_real_and_modelled_devices_differ_in_nothing_but_their_tokens(policy, security, tiny_weights):
     """Sizes and durations are laws, so real tensors change which tokens come and nothing about when."""
-    real = real_events(real_scenario("real", policy), tiny_weights)
-    modelled = run_events(real_scenario("modelled", policy))
+    real = real_events(real_scenario("real", policy, security), tiny_weights)
+    modelled = run_events(real_scenario("modelled", policy, security))
     tokens = [event.token for event in of_kind(real, TokenDelivered)]
     assert min(tokens) >= 0
     assert len(set(tokens)) > 3

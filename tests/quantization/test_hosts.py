@@ -95,6 +95,28 @@ def test_the_audit_tells_the_damage(source: ModelSource, split: int) -> None:
     assert 0 < differences[0] < differences[1] < differences[2]
 
 
+@pytest.mark.parametrize("split", range(LAYERS + 1))
+def test_each_side_rounds_its_own_activations(source: ModelSource, split: int) -> None:
+    """A side without bits for them does what it did; fewer bits cost more; no byte is held more or less."""
+    plain = {key[:2]: size for key, size in _held(host(source, None), split).items()}
+    differences = []
+    for bits in (8, 4, 2):
+        found = host(source, Weights(front_activation_bits=bits, back_activation_bits=bits))
+        differences.append(audit(found, generate(found, split)).max_logit_difference)
+        held = {key[:2]: size for key, size in found.resident_bytes().items() if key[2] is not None}
+        assert held == {key: size for key, size in plain.items() if key in held}
+        assert held
+    assert 0 < differences[0] < differences[1] < differences[2]
+    found = host(source, Weights(**{"front_activation_bits" if split == 0 else "back_activation_bits": 2}))
+    if split in (0, LAYERS):
+        assert audit(found, generate(found, split)).max_logit_difference == 0
+
+
+def _held(found: ShardHost, split: int) -> dict[tuple[int, int, WeightConfig | None], int]:
+    generate(found, split)
+    return found.resident_bytes()
+
+
 def test_a_side_that_stays_as_it_is_shares_the_references_shard(source: ModelSource) -> None:
     found = host(source, Weights(back_bits=4, group_size=32))
     output = generate(found, LAYERS)
@@ -102,9 +124,10 @@ def test_a_side_that_stays_as_it_is_shares_the_references_shard(source: ModelSou
     assert set(found.resident_bytes()) == {(0, LAYERS, None)}
 
 
-@pytest.mark.parametrize("method", ["gptq", "smoothquant"])
+@pytest.mark.parametrize("method", ["gptq", "smoothquant", "atom"])
 def test_hosts_calibrate_alike_by_themselves(source: ModelSource, method: str) -> None:
-    weights = Weights(method=method, front_bits=8, back_bits=8, calibration=["as given below"])
+    own = {"outlier_channels": 8} if method == "atom" else {}
+    weights = Weights(method=method, front_bits=8, back_bits=8, calibration=["as given below"], **own)
     outputs, differences = set(), set()
     for _ in range(2):
         found = host(source, weights, TEXT)

@@ -10,7 +10,7 @@ from testbed.core.errors import ModelError
 from testbed.quantization.affine import Grid, Quantised, choose_grid, dequantise, quantise
 from testbed.quantization.calibrate import InputStatistics, collect
 from testbed.quantization.config import WeightConfig
-from testbed.quantization.formats import WeightFormat, format_of
+from testbed.quantization.formats import WeightFormat, format_of, inputs_of
 from testbed.quantization.gptq import gptq
 from testbed.quantization.smoothquant import SmoothQuant, smooth_factors
 
@@ -96,10 +96,11 @@ def test_smoothing_halves_the_loss_of_w8a8_where_inputs_have_outliers() -> None:
     bare = InputStatistics(gram=seen.gram, largest=torch.ones(COLUMNS), num_rows=len(SEEN))
     expected = functional.linear(HELD_OUT, WEIGHT)
     config = WeightConfig(method="smoothquant", split=0)
-    losses = [
-        float((SmoothQuant(config).pack(WEIGHT, None, fmt, found)(HELD_OUT) - expected).square().mean())
-        for found in (seen, bare)
-    ]
+    losses = []
+    for found in (seen, bare):
+        layer = SmoothQuant(config).pack(WEIGHT, None, fmt, found)
+        layer.inputs = inputs_of("smoothquant")
+        losses.append(float((layer(HELD_OUT) - expected).square().mean()))
     assert losses[0] < 0.5 * losses[1]
 
 

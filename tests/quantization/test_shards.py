@@ -19,7 +19,7 @@ from testbed.quantization import saved
 from testbed.quantization.apply import quantise_module
 from testbed.quantization.calibrate import Statistics, collect
 from testbed.quantization.config import WeightConfig
-from testbed.quantization.formats import WeightFormat, format_of
+from testbed.quantization.formats import ActivationFormat, WeightFormat, format_of
 from testbed.quantization.packed import PackedLinear
 from testbed.quantization.saved import load_quantised, save_quantised
 from testbed.quantization.targets import find_targets
@@ -33,6 +33,7 @@ OPSC = WeightConfig(
     embedding=WeightFormat(bits=8),
     head=WeightFormat(bits=5),
 )
+OUTLIERS = {"atom": 8}
 TEXT = [[(7 * place + 3 * line) % 96 for place in range(40)] for line in range(3)]
 
 
@@ -125,12 +126,28 @@ def test_more_bits_come_closer_to_the_model(source: ModelSource, bits: int) -> N
     assert losses[0] < losses[1]
 
 
-@pytest.mark.parametrize("method", ["rtn", "gptq", "fp8", "smoothquant"])
+@pytest.mark.parametrize("method", ["atom", "smoothquant"])
+def test_what_a_channel_takes_is_counted_by_the_law(source: ModelSource, method: str) -> None:
+    """Places and factors are one a column of each matrix, fused or not, at every cut."""
+    fmt = format_of(method, 8, group_size=None, symmetric=True, outliers=OUTLIERS.get(method))
+    statistics, law = statistics_of(source), WeightLaw(plain_bits=32, layers=fmt)
+    for start, stop in ((0, 1), (1, LAYERS), (0, LAYERS)):
+        shard = shard_of(source, start, stop)
+        extra = sum(item.nbytes for item in shard.module.buffers())
+        config = WeightConfig(method=method, split=0, back=fmt)
+        quantise_module(shard.module, config, first_layer=start, statistics=statistics)
+        assert shard.resident_bytes() - extra == law.shard_bytes(source.shape, start, stop)
+
+
+@pytest.mark.parametrize("method", ["rtn", "gptq", "fp8", "smoothquant", "atom"])
 def test_saved_and_loaded_weights_give_the_same_answer_bit_for_bit(
     source: ModelSource, method: str, tmp_path: Path
 ) -> None:
-    fmt = format_of(method, 8, group_size=None, symmetric=False)
-    config = WeightConfig(method=method, split=2, front=fmt, embedding=OPSC.embedding, head=OPSC.head)
+    fmt = format_of(method, 8, group_size=None, symmetric=False, outliers=OUTLIERS.get(method))
+    inputs = ActivationFormat(bits=6, group_size=32, symmetric=False)  # behind the cut of weights that stay as they are
+    config = WeightConfig(
+        method=method, split=2, front=fmt, back_inputs=inputs, embedding=OPSC.embedding, head=OPSC.head
+    )
     whole = shard_of(source, 0, LAYERS)
     quantise_module(whole.module, config, statistics=statistics_of(source))
     save_quantised(whole.module, tmp_path, config)

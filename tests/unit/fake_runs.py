@@ -32,19 +32,23 @@ PREFILL = (
     (Hop.DEVICE_WAIT, 2),
     (Hop.FRONT, 60),
     (Hop.ENCODE, 3),
+    (Hop.SEAL, 2),
     (Hop.UP_QUEUE, 4),
     (Hop.UP_SERIALISE, 45),
     (Hop.UP_PROPAGATE, 12),
     (Hop.UP_JITTER, 3),
     (Hop.UP_RETRANSMIT, 8),
     (Hop.SERVER_WAIT, 9),
+    (Hop.OPEN, 1),
     (Hop.DECODE, 1),
     (Hop.BACK, 22),
+    (Hop.SEAL_TOKEN, 1),
     (Hop.DOWN_QUEUE, 1),
     (Hop.DOWN_SERIALISE, 1),
     (Hop.DOWN_PROPAGATE, 12),
     (Hop.DOWN_JITTER, 2),
     (Hop.DOWN_RETRANSMIT, 1),
+    (Hop.OPEN_TOKEN, 1),
 )
 EDGE_ONLY = ((Hop.DEVICE_WAIT, 5), (Hop.FRONT, 180))
 

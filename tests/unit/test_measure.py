@@ -44,10 +44,11 @@ KEYS = {
         "completed",
         "oom",
         "failed",
+        "authentication",
         "incomplete",
     ),
     *("ttft_s", "tpot_s", "e2e_s", "goodput", "tokens_per_s", "bytes_up", "bytes_down", "wire_bytes_up"),
-    *("wire_bytes_down", "retransmissions", "servers", "energy_j", "breakdown_s", "quality", "by_group"),
+    *("wire_bytes_down", "retransmissions", "servers", "energy_j", "encryption", "breakdown_s", "quality", "by_group"),
     *("duration_s", "wall_s"),
 }
 
@@ -124,7 +125,7 @@ def test_percentiles_are_numpys(ttft_ns: list[int]) -> None:
     np.testing.assert_allclose([found[k] for k in ("mean", "p50", "p95", "p99")], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("outcome", ["oom", "failed", "incomplete"])
+@pytest.mark.parametrize("outcome", ["oom", "failed", "authentication", "incomplete"])
 def test_only_completed_requests_count_as_latency(outcome: str) -> None:
     late = {"first_token_ns": 9_000 * MS, "ttft_s": 9.0, "tpot_s": 9.0, "e2e_s": 9.0, "end_ns": 9_000 * MS}
     alone = _summary([_request(0)])
@@ -221,7 +222,7 @@ def test_groups_add_up_to_the_whole(tmp_path: Path) -> None:
     summary: dict[str, Any] = write_run(tmp_path, fake_run())
     groups = summary["by_group"]
     assert list(groups) == [group.name for group in GROUPS]
-    for outcome in ("completed", "oom", "failed", "incomplete"):
+    for outcome in ("completed", "oom", "failed", "authentication", "incomplete"):
         assert sum(group[outcome] for group in groups.values()) == summary[outcome]
     assert groups["pi-real"]["quality"] == summary["quality"]
     assert (groups["pi-real"]["real"], groups["phones"]["real"], groups["phones"]["quality"]) == (True, False, None)

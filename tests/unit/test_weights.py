@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from testbed.core.work import Work
 from testbed.models.families import shape_of
 from testbed.models.known_shapes import KNOWN_CONFIGS
 from testbed.models.source import resolve
-from testbed.quantization.formats import WeightFormat
+from testbed.quantization.formats import ActivationFormat, WeightFormat
 from testbed.scenarios.fingerprint import fingerprint
 from testbed.scenarios.load import load_profile, load_scenario
 from testbed.scenarios.schema import Scenario
@@ -112,8 +113,42 @@ def test_the_scenarios_key_is_what_hosts_are_told() -> None:
     assert config.embedding is None
     assert config.head == WeightFormat(bits=6, group_size=64, symmetric=True)
     smooth = weight_config(Weights(method="smoothquant", front_bits=8, calibration=["a"]))
-    assert smooth.front is not None
-    assert smooth.front.input_bits == 8
+    assert smooth.inputs_of_layer(-1) == ActivationFormat(bits=8)
+    assert smooth.inputs_of_layer(0) is None
+
+
+def test_activation_keys_are_what_hosts_are_told() -> None:
+    keys = {"activation_group_size": 32, "activation_symmetric": False, "activation_clip": 0.9}
+    config = weight_config(Weights(front_activation_bits=8, back_activation_bits=4, **keys))
+    back = ActivationFormat(bits=4, group_size=32, symmetric=False, clip=0.9)
+    assert (config.front, config.back) == (None, None)
+    assert (config.front_inputs, config.back_inputs) == (replace(back, bits=8), back)
+
+
+def test_atom_counts_two_widths_and_the_order() -> None:
+    """Llama 2 7B with 128 of 4096 or 11008 channels at 8 bits, the others at 4 in groups of 128, all symmetric."""
+    front, _ = weight_laws(Weights(method="atom", front_bits=4, group_size=128, symmetric=True, calibration=["a"]), 16)
+    bits = 0
+    for rows, columns, count in ((4096, 4096, 4), (11008, 4096, 2), (4096, 11008, 1)):
+        body = rows * (columns - 128) * 4 + rows * (columns // 128 - 1) * 16
+        bits += count * (body + rows * (128 * 8 + 16) + columns * 32)
+    assert front.footprint_bits(LLAMA_7B, 1) == bits
+
+
+def test_atoms_keys_are_what_hosts_are_told() -> None:
+    keys = {"front_bits": 4, "group_size": 32, "front_activation_bits": 4, "back_activation_bits": 8}
+    published = weight_config(Weights(method="atom", **keys, calibration=["a"]))
+    assert published.front == WeightFormat(bits=4, group_size=32, clip=0.85, outliers=128)
+    assert published.front_inputs == ActivationFormat(bits=4, clip=0.9)
+    own = {"weight_clip": 1.0, "activation_clip": 0.8, "outlier_channels": 8}
+    config = weight_config(Weights(method="atom", **keys, **own, calibration=["a"]))
+    assert config.front == WeightFormat(bits=4, group_size=32, outliers=8)
+    assert config.back_inputs == ActivationFormat(bits=8, clip=0.8)
+
+
+def test_rounding_activations_takes_no_memory_and_saves_none() -> None:
+    rounded, plain = (weight_laws(weights, 16) for weights in (Weights(front_activation_bits=4), Weights()))
+    assert rounded == plain == weight_laws(None, 16)
 
 
 def test_calibration_text_is_cut_to_what_the_model_can_place() -> None:
@@ -133,12 +168,31 @@ def _refusal(tmp_path: Path, weights: Any) -> str:
     [
         ({"front_bits": 7}, "weights.front_bits: not one of the choices (got 7); allowed: 2, 3, 4, 5, 6, 8"),
         ({"front_bits": 4, "group_size": 48}, "weights.group_size: not one of the choices (got 48)"),
-        ({"method": "gpqt"}, "weights.method: unknown quantiser (got 'gpqt'); allowed: fp8, gptq, rtn, smoothquant"),
+        (
+            {"method": "gpqt"},
+            "weights.method: unknown quantiser (got 'gpqt'); allowed: atom, fp8, gptq, rtn, smoothquant",
+        ),
         ({"method": "fp8", "front_bits": 4}, "weights.front_bits: fp8 has one width (got 4); allowed: 8 or null"),
         ({"method": "fp8", "front_bits": 8, "group_size": 64}, "weights.group_size: fp8 has one scale a row (got 64)"),
         ({"method": "gptq", "back_bits": 4}, "weights.calibration: gptq needs calibration text"),
         ({"frontbits": 4}, "weights.frontbits: unknown key"),
         ({"alpha": 2}, "weights.alpha: "),
+        ({"back_activation_bits": 7}, "weights.back_activation_bits: not one of the choices (got 7)"),
+        ({"activation_clip": 0}, "weights.activation_clip: "),
+        (
+            {"outlier_channels": 8},
+            "weights.outlier_channels: rtn has no such setting (got 8); allowed: null, or method",
+        ),
+        (
+            {"weight_clip": 0.9},
+            "weights.weight_clip: rtn has no such setting (got 0.9); allowed: null, or method: atom",
+        ),
+        (
+            {"front_bits": 4, "activation_clip": 0.9},
+            "weights.activation_clip: no activations are rounded (got 0.9); allowed: null, or bits under "
+            "front_activation_bits or back_activation_bits",
+        ),
+        ({"activation_symmetric": False}, "weights.activation_symmetric: no activations are rounded (got False)"),
     ],
 )
 def test_weights_that_do_not_fit(tmp_path: Path, weights: Any, expected: str) -> None:
@@ -152,6 +206,20 @@ def test_a_group_longer_than_a_row_is_refused() -> None:
     for key in ("front_bits", "back_bits", "embedding_bits", "head_bits"):
         with pytest.raises(ScenarioError, match=r"weights\.group_size: the group is longer .*got 128.*at most 64"):
             check_weights(Weights(**{key: 4}, group_size=128), narrow)
+    for key in ("front_activation_bits", "back_activation_bits"):
+        with pytest.raises(ScenarioError, match=r"weights\.activation_group_size: the group is longer .*at most 64"):
+            check_weights(Weights(**{key: 4}, activation_group_size=128), narrow)
+
+
+def test_more_outlier_channels_than_a_row_has_are_refused() -> None:
+    sizes = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 100}
+    narrow = shape_of("narrow", {"model_type": "llama", "intermediate_size": 172, **sizes})
+    atom = {"method": "atom", "front_bits": 4, "calibration": ["a"]}
+    check_weights(Weights(**atom, outlier_channels=63), narrow)
+    with pytest.raises(ScenarioError, match=r"weights\.outlier_channels: .*got 128.*1 to 63"):
+        check_weights(Weights(**atom), narrow)
+    with pytest.raises(ScenarioError, match=r"weights\.group_size: .*got 64.*at most 56"):
+        check_weights(Weights(**atom, outlier_channels=8, group_size=64), narrow)
 
 
 def test_a_scenario_without_the_key_keeps_its_name(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from testbed.actors.weight_plan import calibration_sequences, weight_config
 from testbed.codecs.agreed import Agreed, agree, needs_agreement
 from testbed.codecs.named import make_codec
+from testbed.codecs.sparse import Threshold
 from testbed.core.errors import ModelError
 from testbed.models.shard import Shard, ShardInput
 from testbed.models.source import ModelSource
@@ -17,7 +19,11 @@ from testbed.models.tokenizer import Tokenizer
 from testbed.quantization.apply import needs_text, quantise_module
 from testbed.quantization.calibrate import Statistics, collect
 from testbed.scenarios.weights import Weights
-from testbed.studies.evaluation.split_model import SplitModel
+from testbed.studies.evaluation.split_model import F32Array, SplitModel
+
+TAU = "{tau}"  # in a codec's setting: to be calibrated
+MASSIVE = 6.0
+ABOVE_PER_ROW = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +58,8 @@ def load_split(cut: Cut, weights: Weights | None, codec: str, texts: Sequence[st
         statistics = _statistics(cut, weights.calibration) if needs_text(config) else None
         quantise_module(front.module, config, first_layer=0, statistics=statistics)
         quantise_module(back.module, config, first_layer=cut.split, statistics=statistics)
-    return SplitModel(front, back, make_codec(codec, _agreed(cut, front, codec, texts)))
+    codec, agreed = _calibrated(codec, lambda: np.concatenate(_read(front, _sequences(cut, texts))))
+    return SplitModel(front, back, make_codec(codec, agreed), codec)
 
 
 def _statistics(cut: Cut, texts: Sequence[str]) -> Statistics:
@@ -61,18 +68,32 @@ def _statistics(cut: Cut, texts: Sequence[str]) -> Statistics:
     return collect(shard.module, lambda: _read(shard, _sequences(cut, texts)))
 
 
-def _agreed(cut: Cut, front: Shard, codec: str, texts: Sequence[str]) -> Agreed | None:
-    """What a session of this codec agrees on, from what this front makes of the texts."""
-    if not needs_agreement(codec):
-        return None
-    return agree(codec, np.concatenate(_read(front, _sequences(cut, texts))))
+def _calibrated(codec: str, sample: Callable[[], F32Array]) -> tuple[str, Agreed | None]:
+    """The codec's setting with its threshold, and what its sessions agree on, from hidden states at the cut."""
+    if TAU not in codec and not needs_agreement(codec):
+        return codec, None
+    hidden_ND = sample()
+    codec = codec.replace(TAU, repr(session_tau(hidden_ND)))
+    return codec, agree(codec, hidden_ND)
+
+
+def session_tau(hidden_ND: F32Array) -> float:
+    """A threshold for all messages of a session, from samples [our own design].
+
+    Infinite where no row has a value above MASSIVE times its root mean square: splitting off would only cost. Else such
+    that ABOVE_PER_ROW values of a row lie above on average.
+    """
+    rms_N = np.sqrt(np.mean(hidden_ND.astype(np.float64) ** 2, axis=1))
+    if not (np.abs(hidden_ND).max(axis=1) > MASSIVE * rms_N).any():
+        return math.inf
+    return float(Threshold(per_row=ABOVE_PER_ROW).of(hidden_ND))
 
 
 def _sequences(cut: Cut, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     return calibration_sequences([cut.tokenizer.encode(text) for text in texts], cut.source.shape.max_positions)
 
 
-def _read(shard: Shard, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+def _read(shard: Shard, sequences: Sequence[Sequence[int]]) -> list[F32Array]:
     """What the shard makes of every sequence, each alone."""
     found = []
     for tokens in sequences:

@@ -43,8 +43,23 @@ def _bits(method: str, front: int, back: int | None = None, **more: Any) -> Mapp
     )
 
 
+# What a model's sizes decide: groups that divide its rows, and as large a share of outlier channels as published.
+FIT = "fit"
+_OUTLIER_SHARE = 32  # of Llama-2-7B's 4,096 channels Atom keeps 128
+_MAX_OUTLIERS = 128
+# In a codec, "{tau}" is a threshold that calibration text sets (load.py): what is large depends on the model.
+
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _OPSC = _bits("rtn", 4, 8)
+_ATOM = _bits(
+    "atom",
+    4,
+    symmetric=True,
+    outlier_channels=FIT,
+    front_activation_bits=4,
+    back_activation_bits=4,
+    activation_group_size=FIT,
+)
 
 
 def _row(name: str, title: str, weights: Mapping[str, Any], codec: str = RAW) -> Method:
@@ -54,17 +69,18 @@ def _row(name: str, title: str, weights: Mapping[str, Any], codec: str = RAW) ->
 _ROWS = (
     _row("fp", "full precision", _NONE),
     _row("smoothquant", "SmoothQuant W8A8", _bits("smoothquant", 8, group_size=None)),
+    _row("atom", "Atom W4A4", _ATOM),
     _row("gptq", "GPTQ W4", _bits("gptq", 4)),
     _row("rtn", "RTN W4", _bits("rtn", 4)),
     _row("fp8", "FP8", _bits("fp8", 8, group_size=None)),
     _row("opsc", "OPSC W4/W8", _OPSC),
     _row("opsc-int4", "OPSC + uniform INT4, symmetric", _OPSC, "int4"),
     _row("opsc-int8", "OPSC + uniform INT8, symmetric", _OPSC, "int8"),
-    _row("opsc-ts-int4", "OPSC + TS + uniform INT4", _OPSC, "ts"),
+    _row("opsc-ts-int4", "OPSC + TS + uniform INT4", _OPSC, "ts(tau={tau})"),
     _row("opsc-tabq", "OPSC + TAB-Q", _OPSC, "tabq"),
-    _row("opsc-ts-tabq", "OPSC + TS + TAB-Q, packed", _OPSC, "ts-tabq"),
-    _row("opsc-ts-tabq-zstd", "OPSC + TS + TAB-Q, zstd", _OPSC, "ts-tabq(entropy=zstd)"),
-    _row("opsc-ts-tabq-rans", "OPSC + TS + TAB-Q, rANS", _OPSC, "ts-tabq(entropy=rans)"),
+    _row("opsc-ts-tabq", "OPSC + TS + TAB-Q, packed", _OPSC, "ts-tabq(tau={tau})"),
+    _row("opsc-ts-tabq-zstd", "OPSC + TS + TAB-Q, zstd", _OPSC, "ts-tabq(tau={tau},entropy=zstd)"),
+    _row("opsc-ts-tabq-rans", "OPSC + TS + TAB-Q, rANS", _OPSC, "ts-tabq(tau={tau},entropy=rans)"),
 )
 METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})
 
@@ -106,7 +122,10 @@ def weights_of(method: Method, shape: ModelShape, texts: Sequence[str]) -> Weigh
     """
     if not method.weights:
         return None
-    data = {"group_size": fitting_group(shape), **method.weights}
+    group = fitting_group(shape)
+    fitting = {"group_size": group, "activation_group_size": group, "outlier_channels": fitting_outliers(shape)}
+    given = {"group_size": FIT, **method.weights}
+    data = {key: fitting[key] if value == FIT else value for key, value in given.items()}
     quantiser = str(data.get("method", Weights.model_fields["method"].default))
     if quantiser in QUANTISERS and QUANTISERS.load(quantiser).needs_text:
         data.setdefault("calibration", list(texts))
@@ -125,3 +144,9 @@ def fitting_group(shape: ModelShape) -> int | None:
     if dividing:
         return max(dividing)
     return min(GROUP_SIZES) if min(GROUP_SIZES) <= min(columns) else None
+
+
+def fitting_outliers(shape: ModelShape) -> int:
+    """As many outlier channels for the narrowest matrix as the published share of its columns."""
+    narrowest = min(columns for _, columns in layer_matrices(shape))
+    return max(1, min(narrowest // _OUTLIER_SHARE, _MAX_OUTLIERS))

@@ -88,7 +88,8 @@ def run_evaluation(evaluation: Evaluation, folder: Path, observer: Observer) -> 
         if missing:
             row["failed"] = None
             try:
-                model = load_split(evaluation.cut, block, row["codec"], evaluation.texts)
+                model = load_split(evaluation.cut, block, method.codec, evaluation.texts)
+                row["codec"] = model.setting
                 row["front_resident_bytes"] = model.front.resident_bytes()
                 for task in missing:
                     observer.begin(method.name, task.name, task.num_requests)

@@ -41,11 +41,11 @@ class Traffic:
 
 
 class SplitModel:
-    """A front, a codec and a back that fits the front's cut."""
+    """A front, a codec and a back that fits the front's cut; `setting` is what the codec was made from."""
 
-    def __init__(self, front: Shard, back: Shard, codec: Codec) -> None:
+    def __init__(self, front: Shard, back: Shard, codec: Codec, setting: str) -> None:
         assert (front.start, back.is_last, front.stop) == (0, True, back.start), "the two shards of one cut"
-        self.front, self.back = front, back
+        self.front, self.back, self.setting = front, back, setting
         self._codec = codec
         width = front.source.shape.hidden_size
         self.prefill, self.decode = Traffic(width), Traffic(width)

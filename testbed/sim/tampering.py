@@ -1,0 +1,34 @@
+"""Messages that are altered on their way: one bit of one, so that a checksum finds it and so does a tag."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from testbed.actors.edge import Payload
+from testbed.core.rng import Stream
+from testbed.sim.requests import Request
+
+
+class Tampering:
+    """Draws which messages up are altered: keyed by the request's own seed and the step, whoever else there is."""
+
+    def __init__(self, seed: int, probability: float) -> None:
+        self._probability = probability
+        self._choices = Stream.named(seed, "tamper")
+        self._bits = Stream.named(seed, "tamper.bit")
+
+    def passed(self, payload: Payload, request: Request, step: int) -> Payload:
+        """What arrives of a message; a modelled one is only marked."""
+        if self._choices.uniform(request.sampling_seed, step) >= self._probability:
+            return payload
+        message = payload.message
+        if message is not None:
+            message = flipped(message, self._bits.below(8 * len(message), request.sampling_seed, step))
+        return replace(payload, message=message, is_altered=True)
+
+
+def flipped(message: bytes, bit: int) -> bytes:
+    """The message with one bit the other way round."""
+    altered = bytearray(message)
+    altered[bit // 8] ^= 1 << bit % 8
+    return bytes(altered)
