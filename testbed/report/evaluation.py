@@ -116,7 +116,9 @@ def evaluation_table(report: Mapping[str, Any]) -> RenderableType:
         Text(),
         _table([header[0], *header[scores:]], [[line[0], *line[scores:]] for line in lines]),
     ]
-    return Group(*parts, Text(), Text(_caption(report), style="dim"))
+    failed = [(row["method"], row["failed"]) for row in evaluation_figures(report) if row["failed"]]
+    reasons = [Text(f"{method} failed: {reason}", style="red") for method, reason in failed]
+    return Group(*parts, *reasons, Text(), Text(_caption(report), style="dim"))
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:

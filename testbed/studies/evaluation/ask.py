@@ -51,6 +51,7 @@ def prepare(question: Question) -> Evaluation:
     _check_name(question.dtype, tuple(DTYPES), "dtype")
     _check_name(question.device, DEVICES, "device")
     source = resolve(question.model)
+    source.weights_folder()
     names = task_names(question.tasks, source)
     if question.data is not None:
         if not question.data.is_dir():
@@ -66,7 +67,6 @@ def prepare(question: Question) -> Evaluation:
         device=question.device,
     )
     cut.check()
-    source.weights_folder()
     scoring = Scoring(
         tokenizer=cut.tokenizer,
         batch_size=question.batch_size,

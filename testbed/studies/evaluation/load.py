@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +23,7 @@ from testbed.studies.evaluation.split_model import F32Array, SplitModel
 TAU = "{tau}"  # in a codec's setting: to be calibrated
 MASSIVE = 6.0
 ABOVE_PER_ROW = 2.0
+OFF = 3e38  # nothing finite is as large
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +80,12 @@ def _calibrated(codec: str, sample: Callable[[], F32Array]) -> tuple[str, Agreed
 def session_tau(hidden_ND: F32Array) -> float:
     """A threshold for all messages of a session, from samples [our own design].
 
-    Infinite where no row has a value above MASSIVE times its root mean square: splitting off would only cost. Else such
+    OFF where no row has a value above MASSIVE times its root mean square: splitting off would only cost. Else such
     that ABOVE_PER_ROW values of a row lie above on average.
     """
     rms_N = np.sqrt(np.mean(hidden_ND.astype(np.float64) ** 2, axis=1))
     if not (np.abs(hidden_ND).max(axis=1) > MASSIVE * rms_N).any():
-        return math.inf
+        return OFF
     return float(Threshold(per_row=ABOVE_PER_ROW).of(hidden_ND))
 
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from testbed.actors.memory import edge_demand
 from testbed.actors.weight_plan import weight_laws
-from testbed.core.errors import ScenarioError, TestbedError
+from testbed.codecs.framing import CodecError
+from testbed.core.errors import ModelError, ScenarioError
 from testbed.models.pebble.corpus import documents
 from testbed.models.pebble.world import DEFAULT_SEED, build_world
 from testbed.run_folder import environment
@@ -95,7 +96,7 @@ def run_evaluation(evaluation: Evaluation, folder: Path, observer: Observer) -> 
                     observer.begin(method.name, task.name, task.num_requests)
                     row["tasks"][task.name] = _scored(model, task, evaluation, observer)
                     _save(report, folder)
-            except TestbedError as error:
+            except (CodecError, ModelError) as error:
                 row["failed"] = str(error)
         _save(report, folder)
     report["complete"] = True
