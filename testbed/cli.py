@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from testbed import __version__
-from testbed.core.errors import ScenarioError, TestbedError
+from testbed.cli_model import app as model_app
+from testbed.command import command_of, new_app
+from testbed.core.errors import ScenarioError
 
 if TYPE_CHECKING:
     from testbed.run import Prepared
 
-INTERRUPTED = 130  # exit code: 128 + SIGINT
 NUM_TEXTS = 3  # printed of a run's real answers; all are in its tables
-
 WIDEST_TABLE = 110  # columns of an evaluation's table, on whatever terminal
 
-app = typer.Typer(
-    name="testbed",
-    help="Simulate and emulate adaptive split computing of large language models.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = new_app("testbed", "Simulate and emulate adaptive split computing of large language models.")
+app.add_typer(model_app)
+command = command_of(app)
 
 
 class ExecutorName(StrEnum):
@@ -51,36 +44,6 @@ class Kind(StrEnum):
     MODEL = "model"
     POLICY = "policy"
     CODEC = "codec"
-
-
-# transformers imports torchao where it is installed, as it is for the tests; both then talk about CUDA parts of it.
-_TALKATIVE = ("torchao", "torch.utils._pytree")
-
-CommandT = TypeVar("CommandT", bound=Callable[..., None])
-
-
-def _quiet_libraries() -> None:
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def command(function: CommandT) -> CommandT:
-    """Register a command whose expected errors are one line on stderr and an exit code, never a traceback."""
-
-    @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        _quiet_libraries()
-        try:
-            function(*args, **kwargs)
-        except TestbedError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
-
-    app.command(function.__name__.rstrip("_"))(guarded)
-    return function
 
 
 ScenarioName = Annotated[str, typer.Argument(metavar="SCENARIO", help="A file, or the name of a shipped scenario.")]
@@ -226,6 +189,9 @@ def eval_(
         str | None,
         typer.Option("--weights", metavar="YAML", help="A scenario's weights block in place of the method's."),
     ] = None,
+    kv: Annotated[
+        str | None, typer.Option("--kv", metavar="YAML", help="A scenario's kv block in place of the method's.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Items of each task. [default: all]")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Draw these items. [default: the first]")] = None,
     data: Annotated[
@@ -254,6 +220,7 @@ def eval_(
         tasks=_listed(tasks or ["all"]),
         codecs=tuple(codec or ()),
         weights=weights,
+        kv=kv,
         limit=limit,
         seed=seed,
         data=data,

@@ -15,15 +15,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from testbed.actors.agreement import agreed_spec
 from testbed.actors.calls import HostSpec
 from testbed.actors.executor import Executor
 from testbed.actors.local import LocalExecutor
 from testbed.actors.sealing import seal_secret
 from testbed.actors.weight_plan import calibration_sequences, weight_config
+from testbed.codecs.agreed import needs_agreement
 from testbed.codecs.framing import SEAL_OVERHEAD_BYTES
 from testbed.core.cast import Quality, RunEnd, Sealing
 from testbed.core.errors import ModelError
 from testbed.core.events import Event, EventSink, RequestEnded
+from testbed.models.pebble.corpus import corpus_texts
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource, resolve
 from testbed.models.tokenizer import load_tokenizer
@@ -32,6 +35,8 @@ from testbed.results.record import RunRecorder
 from testbed.run_folder import check_folder, make_folder, write_inputs
 from testbed.scenarios.schema import Scenario
 from testbed.sim.check import check_requests, check_scenario
+from testbed.sim.choosing import codecs_at_cuts
+from testbed.sim.footprint import footprints
 from testbed.sim.requests import Request, Workloads
 from testbed.sim.simulate import simulate
 from testbed.sim.world import Answer, World, cast_of
@@ -160,6 +165,7 @@ class _Running:
             quality=quality,
             texts=_texts(self.prepared, world.answers),
             sealing=_sealing(scenario.seal),
+            footprints=footprints(scenario, self.prepared.source.shape, self.prepared.requests),
         )
         self.recorder.close(end)
         slo = None if scenario.slo is None else SloLimits(ttft_ns=scenario.slo.ttft, tpot_ns=scenario.slo.tpot)
@@ -186,12 +192,19 @@ class _ProgressSink:
 
 
 def _calibration(scenario: Scenario, source: ModelSource) -> tuple[tuple[int, ...], ...]:
-    """The scenario's calibration texts as token ids; none where no shard is computed."""
-    texts = [] if scenario.weights is None else scenario.weights.calibration
-    if not texts or not any(group.compute == "real" for group in scenario.fleet):
+    """The calibration texts as token ids: the weights' own, the scenario's, or the shipped corpus; none if not needed.
+
+    Needed by methods of quantising that have texts, and by codecs whose sessions agree on something first.
+    """
+    choices = codecs_at_cuts(scenario, source.shape.num_layers)
+    own = [] if scenario.weights is None else scenario.weights.calibration
+    is_real = any(group.compute == "real" for group in scenario.fleet)
+    if not is_real or not (own or any(needs_agreement(setting) for setting, _ in choices)):
         return ()
+    texts = own or scenario.calibration or corpus_texts()
     tokenizer = load_tokenizer(source, scenario.tokenizer)
-    return calibration_sequences([tokenizer.encode(text) for text in texts], source.shape.max_positions)
+    path = "weights.calibration" if own else "calibration"
+    return calibration_sequences([tokenizer.encode(text) for text in texts], source.shape.max_positions, path=path)
 
 
 def _executor(prepared: Prepared, address: str | None) -> Executor:
@@ -208,10 +221,13 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
         keep_logits=prepared.scenario.record.quality,
         weights=None if prepared.scenario.weights is None else weight_config(prepared.scenario.weights),
         calibration=prepared.calibration,
+        front_kv_bits=None if prepared.scenario.kv is None else prepared.scenario.kv.front_bits,
+        back_kv_bits=None if prepared.scenario.kv is None else prepared.scenario.kv.back_bits,
         seal=prepared.scenario.seal,
         seal_secret=seal_secret(prepared.scenario),
         refuses=prepared.scenario.security is not None and prepared.scenario.security.tamper > 0,
     )
+    spec = agreed_spec(spec, codecs_at_cuts(prepared.scenario, prepared.source.shape.num_layers))
     if execution.executor == "local":
         return LocalExecutor(spec)
     from testbed.actors.pool import RayPool  # noqa: PLC0415 - loads Ray, only where it is asked for

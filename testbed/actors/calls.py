@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from testbed.codecs.agreed import Agreed
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource
 from testbed.quantization.config import WeightConfig
@@ -33,7 +34,11 @@ class HostSpec:
     keep_logits: bool  # for AuditCall
     weights: WeightConfig | None = None  # its change point is each shard's own cut
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for methods that need text
+    front_kv_bits: int | None = None  # keys and values of a front, packed; None: in `dtype`
+    back_kv_bits: int | None = None
     use_gpu: bool = False  # cloud hosts, where one is at hand
+    codecs: tuple[tuple[str, int], ...] | None = None  # (setting, split) that sessions agreed on; None: no session did
+    agreed: Mapping[tuple[str, int], Agreed] = field(default_factory=dict)  # for codecs that need it
     seal: str = "none"  # how messages are encrypted
     seal_secret: bytes = b""  # what session keys are derived from
     refuses: bool = False  # a message that can't be read is an answer, `Refused`; else it ends the run

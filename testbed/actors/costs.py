@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
+from testbed.actors.kv import KVLaw, kv_bytes
 from testbed.actors.weights import WeightLaw, as_law
 from testbed.core.units import NS_PER_S
 from testbed.core.work import Work
@@ -26,8 +27,8 @@ _Load = tuple[int, int, int]  # new tokens, KV positions moved, pairs of a new t
 class CostModel:
     """Virtual durations of one model on one processor.
 
-    `weight_bits` is the law of the weights, or one number of bits for all of them, `kv_bits` bits a stored value (4.85
-    for a mixed format is fine); arithmetic runs at the profile's one effective rate whatever the bits.
+    `weight_bits` is the law of the weights, or one number of bits for all of them (4.85 for a mixed format is fine),
+    `kv_bits` that of keys and values; arithmetic runs at the profile's one effective rate whatever the bits.
     """
 
     __slots__ = (
@@ -49,7 +50,7 @@ class CostModel:
     )
 
     def __init__(
-        self, *, profile: ProcessorProfile, shape: ModelShape, weight_bits: WeightLaw | float, kv_bits: float
+        self, *, profile: ProcessorProfile, shape: ModelShape, weight_bits: WeightLaw | float, kv_bits: KVLaw
     ) -> None:
         law = as_law(weight_bits)
         self.profile = profile
@@ -60,7 +61,7 @@ class CostModel:
         self._compute = max(1, round(profile.compute))
         self._overhead_ns = profile.kernel_overhead
         self._layer_bytes = law.layer_bytes(shape)
-        self._kv_bytes_per_token = shape.kv_bytes(1, 0, 1, kv_bits)
+        self._kv_bytes_per_token = kv_bytes(shape, 1, 0, 1, kv_bits)
         self._token_bytes = _activation_bytes(shape)
         self._flops_per_token = 2 * shape.params_per_layer
         self._flops_per_pair = 4 * shape.num_heads * shape.head_dim

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from testbed.actors.costs import ACTIVATION_BYTES
+from testbed.actors.kv import KVLaw, kv_bytes
 from testbed.actors.weights import WeightLaw, as_law
 from testbed.models.shape import ModelShape
 from testbed.scenarios.profiles import DeviceProfile, ServerProfile
@@ -42,12 +43,12 @@ NOTHING = MemoryDemand(fixed_bytes=0, weights_bytes=0, kv_bytes=0, work_bytes=0)
 
 
 def edge_demand(
-    shape: ModelShape, split: int, tokens: int, weight_bits: WeightLaw | float, kv_bits: float
+    shape: ModelShape, split: int, tokens: int, weight_bits: WeightLaw | float, kv_bits: KVLaw
 ) -> MemoryDemand:
     """M_edge of layers [0, split) for a sequence of at most `tokens` tokens, prompt and output together.
 
-    `weight_bits` is the law of the front's weights, or one number of bits for all of them. Raises ModelError for a
-    split beyond L.
+    `weight_bits` is the law of the front's weights, or one number of bits for all of them, `kv_bits` that of its keys
+    and values. Raises ModelError for a split beyond L.
     """
     shape.check_split(split)
     if split == 0:
@@ -57,7 +58,7 @@ def edge_demand(
     return MemoryDemand(
         fixed_bytes=all_weights - layers,
         weights_bytes=layers,
-        kv_bytes=shape.kv_bytes(tokens, 0, split, kv_bits),
+        kv_bytes=kv_bytes(shape, tokens, 0, split, kv_bits),
         work_bytes=_work_bytes(shape, tokens),
     )
 
@@ -72,9 +73,9 @@ def server_weights_bytes(shape: ModelShape, splits: Iterable[int], weight_bits: 
     return as_law(weight_bits).shard_bytes(shape, first, shape.num_layers)
 
 
-def server_kv_bytes(shape: ModelShape, split: int, tokens: int, kv_bits: float) -> int:
+def server_kv_bytes(shape: ModelShape, split: int, tokens: int, kv_bits: KVLaw) -> int:
     """KV cache that the server holds for one sequence of `tokens` tokens: layers [split, L)."""
-    return shape.kv_bytes(tokens, shape.check_split(split), shape.num_layers, kv_bits)
+    return kv_bytes(shape, tokens, shape.check_split(split), shape.num_layers, kv_bits)
 
 
 def free_bytes(profile: DeviceProfile | ServerProfile) -> int:
@@ -83,7 +84,7 @@ def free_bytes(profile: DeviceProfile | ServerProfile) -> int:
 
 
 def largest_split(
-    profile: DeviceProfile, shape: ModelShape, tokens: int, weight_bits: WeightLaw | float, kv_bits: float
+    profile: DeviceProfile, shape: ModelShape, tokens: int, weight_bits: WeightLaw | float, kv_bits: KVLaw
 ) -> int:
     """The largest l whose front the device holds for `tokens` tokens; 0 when not even one layer fits."""
     limit = free_bytes(profile)

@@ -29,6 +29,7 @@ from testbed.actors.calls import (
     WholeCall,
     unpack_tokens,
 )
+from testbed.actors.layer_store import LayerStore
 from testbed.codecs.framing import Codec, CodecError, Envelope
 from testbed.codecs.named import make_codec
 from testbed.codecs.seal import Seal, session_key
@@ -40,14 +41,16 @@ from testbed.quantization.calibrate import Statistics, collect
 from testbed.quantization.config import WeightConfig
 
 Side = Literal["front", "back", "reference"]  # whose precision a shard has; the reference is never quantised
+Key = tuple[int, int, WeightConfig | None, int | None]  # a shard: layers [start, stop), how weights and KV are stored
 Logits = npt.NDArray[np.float32]
+_CALIBRATION = -1  # a session of no request
 
 
 class ShardHost:
     """Loads the shards its calls need, at their first use, and runs calls one after the other.
 
-    Where the spec says so, weights are stored packed: a shard that a device runs as the front's, one that a server runs
-    as the back's. Answers are held against the unsplit model at full precision.
+    Where the spec says so, weights and KV caches are stored packed: those of a shard that a device runs as the front's,
+    of one that a server runs as the back's. Answers are held against the unsplit model at full precision.
 
     Devices' passes run at batch 1, since each stands for a machine of its own: their results can't depend on which
     devices share a host. A server's batch runs as one real batch.
@@ -57,9 +60,10 @@ class ShardHost:
         torch.set_num_threads(1)  # results, and the host's share of the machine, must not depend on the core count
         self._spec = spec
         self._device = "cuda" if spec.use_gpu and torch.cuda.is_available() else "cpu"
-        self._shards: dict[tuple[int, int, WeightConfig | None], Shard] = {}
+        self._shards: dict[Key, Shard] = {}
+        self._layers = LayerStore(spec.source, dtype=spec.dtype, device=self._device, pack=self._pack)
         self._statistics: Statistics | None = None
-        self._codecs: dict[str, Codec] = {}
+        self._codecs: dict[tuple[str, int], Codec] = {}
         self._seals: dict[tuple[Side, int], Seal] = {}  # of open sessions, by who holds it
         self._samplers: dict[int, Sampler] = {}
         self._logits: dict[int, list[Logits]] = {}
@@ -78,7 +82,30 @@ class ShardHost:
 
     def resident_bytes(self) -> dict[tuple[int, int, WeightConfig | None], int]:
         """Bytes of weights held, by shard (start, stop, how they are stored)."""
-        return {key: shard.resident_bytes() for key, shard in self._shards.items()}
+        return {key[:3]: shard.resident_bytes() for key, shard in self._shards.items()}
+
+    def weight_bytes(self) -> int:
+        """Bytes of weights and buffers of all shards, what they share counted once."""
+        tensors: dict[int, int] = {}
+        for shard in self._shards.values():
+            tensors |= shard.resident_tensors()
+        return sum(tensors.values())
+
+    def kv_bytes(self) -> dict[tuple[int, int], int]:
+        """Bytes of keys and values that open sessions hold, by layers [start, stop)."""
+        held: dict[tuple[int, int], int] = {}
+        for (start, stop, *_), shard in self._shards.items():
+            held[start, stop] = held.get((start, stop), 0) + shard.kv_bytes()
+        return held
+
+    def calibration_states(self, split: int) -> list[npt.NDArray[np.float32]]:
+        """Hidden states [n, d] of each calibration sequence behind the first `split` layers, as devices have them."""
+        shard, states = self._shard("front", 0, split), []
+        for tokens in self._spec.calibration:
+            shard.open(_CALIBRATION)
+            states += shard.forward([ShardInput(session=_CALIBRATION, tokens=tokens)], batched=False)
+            shard.close(_CALIBRATION)
+        return states
 
     def _front(self, call: FrontCall) -> Done:
         shard = self._shard("front", 0, call.split, call.session)
@@ -87,7 +114,7 @@ class ShardHost:
         computed_ns = time.perf_counter_ns()
         position = shard.length(call.session) - len(call.tokens)
         envelope = Envelope(session=call.session, position=position, split=call.split)
-        message = self._codec(call.codec).encode(hidden_ND, envelope)
+        message = self._codec(call.codec, call.split).encode(hidden_ND, envelope)
         encoded_ns = time.perf_counter_ns()
         if (seal := self._seal("front", call.session, call.split)) is not None:
             message = seal.seal(message, position + len(call.tokens))
@@ -112,7 +139,7 @@ class ShardHost:
         inputs = [self._input(item, message) for item, message in zip(call.items, messages, strict=True)]
         decoded_ns = time.perf_counter_ns()
         tokens: list[int | Refused] = [given if isinstance(given, Refused) else 0 for given in inputs]
-        spans = [(0, 0)] * len(inputs)
+        spans = [(past, past) for past in map(self._length, call.items)]
         good = {place: given for place, given in enumerate(inputs) if isinstance(given, ShardInput)}
         for split in sorted({call.items[place].split for place in good}):
             places = [place for place in good if call.items[place].split == split]
@@ -131,6 +158,11 @@ class ShardHost:
             spans=tuple(spans),
         )
 
+    def _length(self, item: BackItem) -> int:
+        """Tokens that the session's back holds."""
+        shard = self._shard("back", item.split, self._num_layers)
+        return shard.length(item.session) if item.session in shard.sessions else 0
+
     def _opened(self, item: BackItem) -> bytes | Refused:
         """The message in the clear. Raises SealError where it can't be opened, unless that is an answer."""
         seal = self._seal("back", item.session, item.split) if item.is_sealed else None
@@ -147,9 +179,10 @@ class ShardHost:
         position = self._shard("back", item.split, self._num_layers, item.session).length(item.session)
         envelope = Envelope(session=item.session, position=position, split=item.split)
         try:
-            return ShardInput(session=item.session, hidden=self._codec(item.codec).decode(message, envelope))
+            hidden_ND = self._codec(item.codec, item.split).decode(message, envelope)
         except CodecError as error:
             return self._refused(error)
+        return ShardInput(session=item.session, hidden=hidden_ND)
 
     def _refused(self, error: CodecError) -> Refused:
         if not self._spec.refuses:
@@ -207,10 +240,10 @@ class ShardHost:
         return self._samplers[session].sample(logits_V)
 
     def _shard(self, side: Side, start: int, stop: int, *sessions: int) -> Shard:
-        key = (start, stop, self._stored(side, start, stop))
+        key = (start, stop, self._stored(side, start, stop), self._kv_bits(side))
         shard = self._shards.get(key)
         if shard is None:
-            shard = self._shards[key] = self._load(*key)
+            shard = self._shards[key] = self._layers.shard(*key)
         for session in sessions:
             if session not in shard.sessions:
                 shard.open(session)
@@ -234,17 +267,19 @@ class ShardHost:
         own = replace(weights, split=0, front=None, front_inputs=None, embedding=embedding, head=head)
         return replace(own, back=layers, back_inputs=inputs)
 
-    def _load(self, start: int, stop: int, stored: WeightConfig | None) -> Shard:
-        shard = Shard(self._spec.source, start=start, stop=stop, dtype=self._spec.dtype, device=self._device)
-        if stored is not None:
-            seen = self._calibrated() if needs_text(stored) else None
-            quantise_module(shard.module, stored, first_layer=start, statistics=seen)
-        return shard
+    def _kv_bits(self, side: Side) -> int | None:
+        if side == "reference":
+            return None
+        return self._spec.front_kv_bits if side == "front" else self._spec.back_kv_bits
+
+    def _pack(self, shard: Shard, stored: WeightConfig) -> None:
+        seen = self._calibrated() if needs_text(stored) else None
+        quantise_module(shard.module, stored, first_layer=shard.start, statistics=seen)
 
     def _calibrated(self) -> Statistics:
         """What the unsplit model's layers are fed when it reads the calibration text."""
         if self._statistics is None:
-            shard = self._load(0, self._num_layers, None)
+            shard = self._layers.shard(0, self._num_layers, None, None)
 
             def read() -> None:
                 for session, tokens in enumerate(self._spec.calibration):
@@ -255,10 +290,14 @@ class ShardHost:
             self._statistics = collect(shard.module, read)
         return self._statistics
 
-    def _codec(self, name: str) -> Codec:
-        if name not in self._codecs:
-            self._codecs[name] = make_codec(name)
-        return self._codecs[name]
+    def _codec(self, name: str, split: int) -> Codec:
+        """Raises CodecError for a codec that no session agreed on, at this cut."""
+        pair = (name, split)
+        if pair not in self._codecs:
+            if self._spec.codecs is not None and pair not in self._spec.codecs:
+                raise CodecError(f"no session agreed on codec {name} behind layer {split}")
+            self._codecs[pair] = make_codec(name, self._spec.agreed.get(pair))
+        return self._codecs[pair]
 
     @property
     def _num_layers(self) -> int:

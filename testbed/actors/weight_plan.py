@@ -63,7 +63,9 @@ def _check_format(fmt: WeightFormat | ActivationFormat | None, columns: Sequence
         raise ScenarioError(problem, path=f"weights.{error.path or key}", value=value, allowed=allowed) from None
 
 
-def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -> tuple[tuple[int, ...], ...]:
+def calibration_sequences(
+    tokens: Sequence[Sequence[int]], max_positions: int, *, path: str = "weights.calibration"
+) -> tuple[tuple[int, ...], ...]:
     """Calibration texts as the model can take them: pieces of at most its positions.
 
     Raises ScenarioError where there is too little text to say anything.
@@ -71,7 +73,7 @@ def calibration_sequences(tokens: Sequence[Sequence[int]], max_positions: int) -
     num_tokens = sum(map(len, tokens))
     if num_tokens < LEAST_TOKENS:
         problem, allowed = "the calibration text is too short", f"at least {LEAST_TOKENS} tokens"
-        raise ScenarioError(problem, path="weights.calibration", value=f"{num_tokens} tokens", allowed=allowed)
+        raise ScenarioError(problem, path=path, value=f"{num_tokens} tokens", allowed=allowed)
     starts = [(text, start) for text in tokens for start in range(0, len(text), max_positions)]
     return tuple(tuple(text[start : start + max_positions]) for text, start in starts)
 

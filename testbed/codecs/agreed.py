@@ -7,33 +7,47 @@ under another agreement, or under none, is refused like a broken one.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from testbed.codecs.compiling import kernels
 from testbed.codecs.framing import CodecError, F32Array
-from testbed.scenarios.codec_setting import MEANS, CodecConfig, read_setting
+from testbed.codecs.tables import NUM_GROUPS, Tables
+from testbed.core.registry import CODECS
+from testbed.scenarios.codec_setting import MEANS, TABLES, CodecConfig, codec_name, read_setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Agreed:
-    """`means` [D] are what `centre` subtracts. `digest` is 0 where nothing is agreed on, and only there."""
+    """`means` [D] are what `centre` subtracts, `tables` are rANS's. `digest` is 0 where nothing is agreed on, and only
+    there.
+    """
 
     means: F32Array | None = None
+    tables: Tables | None = None
 
     @property
     def digest(self) -> int:
         """CRC-32C over every part with its name and length."""
         parts = b"" if self.means is None else _part(MEANS, self.means.astype("<f4").tobytes())
+        parts += b"" if self.tables is None else _part(TABLES, self.tables.to_bytes())
         return max(1, _crc(parts)) if parts else 0
 
     def holds(self) -> frozenset[str]:
         """Names of the parts that are there."""
-        return frozenset() if self.means is None else frozenset({MEANS})
+        parts = {MEANS: self.means, TABLES: self.tables}
+        return frozenset(name for name, part in parts.items() if part is not None)
 
 
 NOTHING = Agreed()
+
+
+class TabledCodec(Protocol):
+    """A codec whose entropy coder works with tables."""
+
+    def tables_for(self, hidden_ND: F32Array, num_groups: int) -> Tables: ...
 
 
 def needs_agreement(setting: str) -> bool:
@@ -46,12 +60,17 @@ def agree(setting: str, hidden_ND: F32Array) -> Agreed | None:
 
     Raises CodecError for samples without a row.
     """
-    parts = read_setting(setting).agreed_parts()
+    config = read_setting(setting)
+    parts = config.agreed_parts()
     if not parts:
         return None
     if hidden_ND.ndim != 2 or not hidden_ND.size:  # noqa: PLR2004
         raise CodecError(f"an agreement takes samples [n, d], but got {list(hidden_ND.shape)}")
-    return Agreed(means=channel_means(hidden_ND) if MEANS in parts else None)
+    agreed = Agreed(means=channel_means(hidden_ND) if MEANS in parts else None)
+    if TABLES not in parts:
+        return agreed
+    codec: TabledCodec = CODECS.load(codec_name(setting))(config, agreed)
+    return replace(agreed, tables=codec.tables_for(hidden_ND, NUM_GROUPS if config.tables == "channel" else 1))
 
 
 def check_agreement(config: CodecConfig, agreed: Agreed | None) -> None:

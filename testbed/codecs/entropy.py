@@ -14,7 +14,7 @@ from testbed.codecs.framing import CodecError, F32Array, U8Array, U32Array
 from testbed.codecs.reference import RANS_BITS, I64Array, U16Array
 from testbed.codecs.stages import Side, Stage
 
-NONE, RANS, ZSTD = 0, 1, 2
+NONE, RANS, ZSTD, RANS_AGREED = 0, 1, 2, 3
 _ZSTD_LEVEL = 1
 _RANGE = struct.Struct("<BB")  # lowest and highest symbol
 

@@ -3,8 +3,11 @@
 Layout [our design], little endian: 20 bytes of header, the sections (sparse values, side information, payload), and
 CRC-32C over everything before it. 24 bytes in all, whatever the codec, so that codecs are compared by their payloads.
 
-    magic u8 | version, mode, dtype u8 | stage, entropy, flags u8 | split u8 | d u16 | n u24 | position u24
+    magic u8 | version, mode, flags u8 | kinds u8 | split u8 | d u16 | n u24 | position u24
     | session u32 | tau f32 | sections | crc u32
+
+Bits, lowest first: version byte: rotated, sparse values as bfloat16, mode (2; 0: stateful server), version (4); kinds:
+stage (4), entropy coder (2), fifth bit of the stage, sparse values follow.
 """
 
 from __future__ import annotations
@@ -79,6 +82,7 @@ class Header(NamedTuple):
     has_sparse: bool
     half_sparse: bool  # sparse values travel as bfloat16, because all of them are
     tau: float
+    is_rotated: bool = False
 
     def pack(self) -> bytes:
         """Raises CodecError for a number that has no room."""
@@ -92,8 +96,8 @@ class Header(NamedTuple):
             raise CodecError(f"a message's header has no room for {self.num_tokens} tokens of {place}")
         return _HEADER.pack(
             MAGIC,
-            VERSION << 4 | (2 if self.half_sparse else 0),
-            self.stage | self.entropy << 4 | self.has_sparse << 7,
+            VERSION << 4 | self.half_sparse << 1 | self.is_rotated,
+            self.stage & 0x0F | self.entropy << 4 | (self.stage & 0x10) << 2 | self.has_sparse << 7,
             place.split,
             self.hidden_size,
             counts & _MAX_U32,
@@ -108,23 +112,24 @@ def unpack_header(message: bytes) -> Header:
     if len(message) < OVERHEAD_BYTES:
         raise CodecError(f"a message of {len(message)} bytes is shorter than its header")
     magic, version, kinds, split, hidden_size, low, high, session, tau = _HEADER.unpack_from(message)
-    if magic != MAGIC or version not in {VERSION << 4, VERSION << 4 | 2}:
+    if magic != MAGIC or version >> 2 != VERSION << 2:
         raise CodecError(f"no message of version {VERSION}: it begins with {message[:2].hex()}")
     counts = low | high << 32
     num_tokens = counts & _MAX_U24
     if num_tokens * hidden_size > MAX_VALUES:
         raise CodecError(f"[{num_tokens}, {hidden_size}] is more than the {MAX_VALUES} values of a message")
-    if not tau >= 0 or kinds & 0x40:
-        raise CodecError("a threshold that is no magnitude, or an unknown flag")
+    if not tau >= 0:
+        raise CodecError("a threshold that is no magnitude")
     return Header(
         envelope=Envelope(session, counts >> 24, split),
         num_tokens=num_tokens,
         hidden_size=hidden_size,
-        stage=kinds & 0x0F,
+        stage=kinds & 0x0F | kinds >> 2 & 0x10,
         entropy=kinds >> 4 & 0x03,
         has_sparse=bool(kinds & 0x80),
         half_sparse=bool(version & 2),
         tau=tau,
+        is_rotated=bool(version & 1),
     )
 
 
@@ -132,6 +137,10 @@ def checked(hidden_ND: F32Array) -> F32Array:
     """The array as C-contiguous float32 [n, d] of a size that a message can hold."""
     if hidden_ND.ndim != 2 or hidden_ND.dtype != np.float32:  # noqa: PLR2004
         raise CodecError(f"hidden states are float32 [n, d], but got {hidden_ND.dtype} {list(hidden_ND.shape)}")
-    if hidden_ND.shape[1] > MAX_HIDDEN_SIZE or hidden_ND.size > MAX_VALUES:
-        raise CodecError(f"{list(hidden_ND.shape)} is larger than a message can be")
+    check_shape(*hidden_ND.shape)
     return np.ascontiguousarray(hidden_ND)
+
+
+def check_shape(num_tokens: int, hidden_size: int) -> None:
+    if hidden_size > MAX_HIDDEN_SIZE or num_tokens * hidden_size > MAX_VALUES:
+        raise CodecError(f"[{num_tokens}, {hidden_size}] is larger than a message can be")

@@ -32,10 +32,12 @@ def _unpack_planes(planes: U64Array, codes: U64Array, width: int) -> None:
 
 
 @compiled
-def _fill_values(row_D: F32Array, codes: U8Array, signs: U8Array, width: int, scale: np.float32) -> None:
+def _fill_values(
+    row_D: F32Array, codes: U8Array, signs: U8Array, width: int, scale: np.float32, requantised: bool
+) -> None:
     """Values sign s c_hat of striped codes."""
-    w, stride, shift = -(-row_D.size // 8), codes.size // 8, np.int32(_FULL - width)
-    half = np.float32(0.5) if width < _FULL else np.float32(0)
+    w, stride, shift = -(-row_D.size // 8), codes.size // 8, np.int32(0 if requantised else _FULL - width)
+    half = np.float32(0.5) if shift > 0 else np.float32(0)
     for stripe in range(8):
         start, stop = min(stripe * w, row_D.size), min(stripe * w + w, row_D.size)
         values = row_D[start:stop]
@@ -58,7 +60,7 @@ def _take(payload: U8Array, at: int, w: int, planes: U8Array, num_planes: int) -
 
 
 @compiled
-def _unpack(widths_N: U8Array, scales_N: F32Array, payload: U8Array, hidden_ND: F32Array) -> None:
+def _unpack(widths_N: U8Array, scales_N: F32Array, payload: U8Array, requantised: bool, hidden_ND: F32Array) -> None:
     w, at = -(-hidden_ND.shape[1] // 8), 0
     room = (w + 7) // 8 * 64
     codes, signs, planes = np.zeros(room, np.uint8), np.zeros(room, np.uint8), np.zeros(room, np.uint8)
@@ -72,22 +74,25 @@ def _unpack(widths_N: U8Array, scales_N: F32Array, payload: U8Array, hidden_ND: 
         _unpack_planes(planes64, codes64, width)
         at = _take(payload, at, w, planes, 1)
         _unpack_planes(planes64, signs64, 1)
-        _fill_values(hidden_ND[row], codes, signs, width, scales_N[row])
+        _fill_values(hidden_ND[row], codes, signs, width, scales_N[row], requantised)
 
 
-def tabq_unpack(widths_N: U8Array, scales_N: F32Array, payload: U8Array, hidden_size: int) -> F32Array:
+def tabq_unpack(
+    widths_N: U8Array, scales_N: F32Array, payload: U8Array, hidden_size: int, requantised: bool = False
+) -> F32Array:
     hidden_ND = np.empty((widths_N.size, hidden_size), np.float32)
-    _unpack(widths_N, scales_N, payload, hidden_ND)
+    _unpack(widths_N, scales_N, payload, requantised, hidden_ND)
     return hidden_ND
 
 
 @compiled
-def _fill_signed(row_D: F32Array, symbols_D: U8Array, width: int, scale: np.float32) -> None:
-    offset, shift = np.int32((1 << width) - 1), np.int32(_FULL - width)
+def _fill_signed(row_D: F32Array, symbols_D: U8Array, width: int, scale: np.float32, requantised: bool) -> None:
+    offset, shift = np.int32((1 << width) - 1), np.int32(0 if requantised else _FULL - width)
+    half = np.float32(0) if requantised else np.float32(0.5)
     for at in range(row_D.size):
         signed = np.int32(np.int32(symbols_D[at]) - offset)
         code = np.int32(abs(signed))
-        centroid = np.float32(np.int32(code << shift)) - (np.float32(0.5) if code > 0 else np.float32(0))
+        centroid = np.float32(np.int32(code << shift)) - (half if code > 0 else np.float32(0))
         row_D[at] = centroid * (-scale if signed < 0 else scale)
 
 
@@ -104,7 +109,12 @@ def _fill_unsigned(row_D: F32Array, symbols_D: U8Array, signs: U8Array, scale: n
 
 @compiled
 def _values(
-    widths_N: U8Array, scales_N: F32Array, symbols_ND: U8Array, sign_planes: U8Array, hidden_ND: F32Array
+    widths_N: U8Array,
+    scales_N: F32Array,
+    symbols_ND: U8Array,
+    sign_planes: U8Array,
+    requantised: bool,
+    hidden_ND: F32Array,
 ) -> None:
     w, at = -(-hidden_ND.shape[1] // 8), 0
     room = (w + 7) // 8 * 64
@@ -114,14 +124,16 @@ def _values(
         if width == 0:
             hidden_ND[row] = np.float32(0)
         elif width < _FULL:
-            _fill_signed(hidden_ND[row], symbols_ND[row], width, scales_N[row])
+            _fill_signed(hidden_ND[row], symbols_ND[row], width, scales_N[row], requantised)
         else:
             at = _take(sign_planes, at, w, planes, 1)
             _unpack_planes(planes.view(np.uint64), signs.view(np.uint64), 1)
             _fill_unsigned(hidden_ND[row], symbols_ND[row], signs, scales_N[row])
 
 
-def tabq_values(widths_N: U8Array, scales_N: F32Array, symbols_ND: U8Array, planes: U8Array) -> F32Array:
+def tabq_values(
+    widths_N: U8Array, scales_N: F32Array, symbols_ND: U8Array, planes: U8Array, requantised: bool = False
+) -> F32Array:
     hidden_ND = np.empty(symbols_ND.shape, np.float32)
-    _values(widths_N, scales_N, symbols_ND, planes, hidden_ND)
+    _values(widths_N, scales_N, symbols_ND, planes, requantised, hidden_ND)
     return hidden_ND

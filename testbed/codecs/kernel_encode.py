@@ -143,8 +143,16 @@ def _coded_row(
     """The width of a row that has something below the threshold; its codes are left in `codes` at that width."""
     _fill_codes(row_D, bits_D, tau, np.float32(255) / peak, codes, signs)
     width = _chosen_width(codes, scratch, row_D.size, setting)
-    _narrow(codes, width)
+    if setting.requantise:
+        _fill_codes(row_D, bits_D, tau, np.float32((1 << width) - 1) / peak, codes, signs)
+    else:
+        _narrow(codes, width)
     return width
+
+
+@compiled
+def _scale(peak: np.float32, width: int, setting: TabqSetting) -> np.float32:
+    return peak / np.float32((1 << width) - 1 if setting.requantise else 255)
 
 
 @compiled
@@ -175,7 +183,7 @@ def _pack(
         if peak / np.float32(255) < _SMALLEST_SCALE:
             continue
         width = _coded_row(hidden_ND[row], bits_ND[row], tau, peak, setting, codes, signs, planes)
-        widths_N[row], scales_N[row] = width, peak / np.float32(255)
+        widths_N[row], scales_N[row] = width, _scale(peak, width, setting)
         _pack_planes(codes64, planes64, width)
         at = _put(planes, width, payload, at, w)
         _pack_planes(signs64, planes64, 1)
@@ -229,7 +237,7 @@ def _symbols(
             symbols_ND[row] = np.uint8(0)
             continue
         width = _coded_row(hidden_ND[row], bits_ND[row], tau, peak, setting, codes, signs, planes)
-        widths_N[row], scales_N[row] = width, peak / np.float32(255)
+        widths_N[row], scales_N[row] = width, _scale(peak, width, setting)
         if width < _FULL:
             _fill_symbols(symbols_ND[row], codes, signs, width)
         else:

@@ -46,42 +46,6 @@ _high: Any = intrinsic(_generate_high)
 
 
 @compiled
-def _counted(symbols: U8Array) -> I64Array:
-    """Counts [256], by way of four tables, so that equal neighbours don't wait for each other."""
-    tables = np.zeros((4, 256), np.int64)
-    end = symbols.size - symbols.size % 4
-    for at in range(0, end, 4):
-        tables[0, symbols[at]] += 1
-        tables[1, symbols[at + 1]] += 1
-        tables[2, symbols[at + 2]] += 1
-        tables[3, symbols[at + 3]] += 1
-    for at in range(end, symbols.size):
-        tables[0, symbols[at]] += 1
-    counts: I64Array = tables[0] + tables[1] + tables[2] + tables[3]
-    return counts
-
-
-@compiled
-def rans_table(symbols: U8Array) -> U16Array:
-    counts, frequencies = _counted(symbols), np.zeros(256, np.int64)
-    num_present = 0
-    for symbol in range(256):
-        if counts[symbol]:
-            frequencies[symbol] = max(1, counts[symbol] * _TOTAL // symbols.size)
-            num_present += 1
-    if num_present == 1:
-        frequencies[(int(symbols[0]) + 1) % 256] = 1
-    total = int(frequencies.sum())
-    while total != _TOTAL:
-        most = int(np.argmax(frequencies))
-        excess = total - _TOTAL
-        change = max(-excess, 1 - int(frequencies[most]) // 2) if excess > 0 else -excess
-        frequencies[most] += change
-        total += change
-    return frequencies.astype(np.uint16)
-
-
-@compiled
 def _shed(state: np.uint64, limit: np.uint64, words: U32Array, at: np.uint64) -> tuple[np.uint64, np.uint64]:
     """`limit`: the product of the pair's frequencies."""
     words[at - _ONE] = np.uint32(state & _WORD_MASK)

@@ -7,15 +7,17 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from testbed.codecs.agreed import Agreed, check_agreement
-from testbed.codecs.entropy import CODER_NAMES
+from testbed.codecs.agreed_rans import AgreedRans
+from testbed.codecs.entropy import CODER_NAMES, EntropyCoder
 from testbed.codecs.framing import Codec
 from testbed.codecs.pipeline import Pipeline
 from testbed.codecs.raw import Bfloat16Stage, Float16Stage, Float32Stage
 from testbed.codecs.reference import INT_L2, INT_MEAN, INT_REL, TabqSetting
+from testbed.codecs.rotation import Rotation
 from testbed.codecs.sparse import Threshold
 from testbed.codecs.stages import Stage
-from testbed.codecs.tabq import TabqStage
-from testbed.codecs.uniform import Fp8Stage, Int4Stage, Int8Stage
+from testbed.codecs.tabq import AsymmetricTabqStage, TabqStage
+from testbed.codecs.uniform import Fp8Stage, UniformStage
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import CODECS
 from testbed.scenarios.base import as_pydantic
@@ -23,12 +25,10 @@ from testbed.scenarios.codec_setting import MEANS, CodecConfig, codec_name, read
 
 DEFAULT_TAU = 10.0
 _TESTS = {"int_l2": INT_L2, "int_mean": INT_MEAN, "int_rel": INT_REL}
-_FIXED: dict[str, type[Stage]] = {
+_FLOATS: dict[str, type[Stage]] = {
     "raw-float32": Float32Stage,
     "raw-float16": Float16Stage,
     "raw-bfloat16": Bfloat16Stage,
-    "int8": Int8Stage,
-    "int4": Int4Stage,
     "fp8": Fp8Stage,
 }
 
@@ -54,14 +54,20 @@ def _made(setting: str, config: CodecConfig, agreed: Agreed | None) -> Codec:
     return made
 
 
+def _coder(config: CodecConfig, agreed: Agreed | None) -> EntropyCoder:
+    if config.tables == "message":
+        return CODER_NAMES[config.entropy]
+    return AgreedRans(None if agreed is None else agreed.tables)
+
+
 class RawFloat32(Pipeline):
     """Hidden states as they are: four bytes a value."""
 
     class Config(CodecConfig):
         kind: Literal["raw-float32"] = "raw-float32"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Float32Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        super().__init__(Float32Stage(), _coder(config or self.Config(), agreed), agreed=agreed)
 
 
 class RawFloat16(Pipeline):
@@ -70,8 +76,8 @@ class RawFloat16(Pipeline):
     class Config(CodecConfig):
         kind: Literal["raw-float16"] = "raw-float16"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Float16Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        super().__init__(Float16Stage(), _coder(config or self.Config(), agreed), agreed=agreed)
 
 
 class RawBfloat16(Pipeline):
@@ -80,50 +86,107 @@ class RawBfloat16(Pipeline):
     class Config(CodecConfig):
         kind: Literal["raw-bfloat16"] = "raw-bfloat16"
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(Bfloat16Stage(), CODER_NAMES[(config or self.Config()).entropy])
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        super().__init__(Bfloat16Stage(), _coder(config or self.Config(), agreed), agreed=agreed)
 
 
 class LossyConfig(CodecConfig):
-    """`centre` subtracts each channel's mean, agreed on at the start of the session, before anything else."""
+    """What may come before a quantiser, in this order: `centre`, a threshold where the codec has one, and `rotate`.
+
+    `centre` subtracts each channel's mean, agreed on at the start of the session; `rotate` spreads each value over its
+    token; `signs`, a key that both sides know, flips fixed random channels before.
+    """
 
     centre: bool = False
+    rotate: Literal["none", "hadamard"] = "none"
+    signs: int | None = Field(default=None, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _signs_are_rotated(self) -> Self:
+        if self.signs is not None and self.rotate == "none":
+            raise as_pydantic(ScenarioError("signs without a rotation", path="signs", value=self.signs))
+        return self
 
     def agreed_parts(self) -> frozenset[str]:
         return super().agreed_parts() | ({MEANS} if self.centre else set())
 
+    def rotation(self) -> Rotation | None:
+        return None if self.rotate == "none" else Rotation(self.signs)
 
-class UniformInt8(Pipeline):
-    """Symmetric uniform quantisation, 8 bits a value and a scale a token."""
 
-    class Config(LossyConfig):
+class Lossy(Pipeline):
+    """A quantiser and what may come before it."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        config: LossyConfig,
+        agreed: Agreed | None,
+        *,
+        threshold: Threshold | None = None,
+        modelled_bits: float | None = None,
+        modelled_above: float | None = None,
+    ) -> None:
+        super().__init__(
+            stage,
+            _coder(config, agreed),
+            threshold=threshold,
+            centre=config.centre,
+            rotation=config.rotation(),
+            agreed=agreed,
+            modelled_bits=modelled_bits,
+            modelled_above=modelled_above,
+        )
+
+
+class GridConfig(LossyConfig):
+    """A uniform grid, symmetric around 0 or from a row's smallest to its largest value."""
+
+    symmetric: bool = True
+
+
+class UniformInt8(Lossy):
+    """Uniform quantisation, 8 bits a value and a scale a token."""
+
+    class Config(GridConfig):
         kind: Literal["int8"] = "int8"
 
     def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
         config = config or self.Config()
-        super().__init__(Int8Stage(), CODER_NAMES[config.entropy], centre=config.centre, agreed=agreed)
+        super().__init__(UniformStage(8, symmetric=config.symmetric), config, agreed)
 
 
-class UniformInt4(Pipeline):
-    """Symmetric uniform quantisation, 4 bits a value and a scale a token."""
+class UniformInt4(Lossy):
+    """Uniform quantisation, 4 bits a value and a scale a token."""
 
-    class Config(LossyConfig):
+    class Config(GridConfig):
         kind: Literal["int4"] = "int4"
 
     def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
         config = config or self.Config()
-        super().__init__(Int4Stage(), CODER_NAMES[config.entropy], centre=config.centre, agreed=agreed)
+        super().__init__(UniformStage(4, symmetric=config.symmetric), config, agreed)
 
 
-class Fp8(Pipeline):
+class Uniform(Lossy):
+    """Uniform quantisation, `bits` bits a value and a scale a token; at 8 and 4 bits it is `int8` and `int4`."""
+
+    class Config(GridConfig):
+        kind: Literal["uniform"] = "uniform"
+        bits: int = Field(default=4, ge=2, le=8)
+
+    def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
+        config = config or self.Config()
+        super().__init__(UniformStage(config.bits, symmetric=config.symmetric), config, agreed)
+
+
+class Fp8(Lossy):
     """8-bit floats E4M3 and a scale a token."""
 
     class Config(LossyConfig):
         kind: Literal["fp8"] = "fp8"
 
     def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
-        config = config or self.Config()
-        super().__init__(Fp8Stage(), CODER_NAMES[config.entropy], centre=config.centre, agreed=agreed)
+        super().__init__(Fp8Stage(), config or self.Config(), agreed)
 
 
 class ModelledConfig(LossyConfig):
@@ -154,12 +217,18 @@ class ThresholdConfig(LossyConfig):
 
 
 class TabqConfig(ModelledConfig):
-    """TAB-Q: the distortion test with its tolerance, and the smallest and largest width."""
+    """TAB-Q: the distortion test with its tolerance, and the smallest and largest width.
+
+    `symmetric: false` takes unsigned codes from a row's smallest to its largest value; `requantise` makes the codes at
+    the chosen width from the values again.
+    """
 
     delta: float = Field(default=0.1, ge=0)
     test: Literal["int_l2", "int_mean", "int_rel"] = "int_l2"
     qmin: int = Field(default=2, ge=2, le=8)
     qmax: int = Field(default=8, ge=2, le=8)
+    symmetric: bool = True
+    requantise: bool = False
 
     @model_validator(mode="after")
     def _widths_in_order(self) -> Self:
@@ -167,30 +236,43 @@ class TabqConfig(ModelledConfig):
             raise as_pydantic(ScenarioError("too large", path="qmin", value=self.qmin, allowed=f"at most {self.qmax}"))
         return self
 
-    def stage(self) -> TabqStage:
-        return TabqStage(TabqSetting(_TESTS[self.test], self.delta, self.qmin, self.qmax))
+    def stage(self) -> Stage:
+        setting = TabqSetting(_TESTS[self.test], self.delta, self.qmin, self.qmax, self.requantise)
+        return TabqStage(setting) if self.symmetric else AsymmetricTabqStage(setting)
 
 
-class Ts(Pipeline):
+class Ts(Lossy):
     """Threshold splitting before one of the fixed stages: large values as they are, the rest at 4 bits or so."""
 
     class Config(ThresholdConfig):
         kind: Literal["ts"] = "ts"
-        below: Literal["raw-float32", "raw-float16", "raw-bfloat16", "int8", "int4", "fp8"] = "int4"
+        below: Literal["raw-float32", "raw-float16", "raw-bfloat16", "int8", "int4", "uniform", "fp8"] = "int4"
+        bits: int | None = Field(default=None, ge=2, le=8)  # of `uniform` below
+        symmetric: bool = True
+
+        @model_validator(mode="after")
+        def _fits_below(self) -> Self:
+            if (self.bits is None) == (self.below == "uniform"):
+                problem = "uniform below takes bits, and nothing else does"
+                raise as_pydantic(ScenarioError(problem, path="bits", value=self.bits))
+            if not self.symmetric and self.below not in {"int8", "int4", "uniform"}:
+                problem = "only a uniform grid can be asymmetric"
+                raise as_pydantic(ScenarioError(problem, path="symmetric", value=self.symmetric))
+            return self
+
+        def stage(self) -> Stage:
+            if self.below in _FLOATS:
+                return _FLOATS[self.below]()
+            return UniformStage(self.bits or int(self.below.removeprefix("int")), symmetric=self.symmetric)
 
     def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
         config = config or self.Config()
         super().__init__(
-            _FIXED[config.below](),
-            CODER_NAMES[config.entropy],
-            threshold=config.threshold(),
-            centre=config.centre,
-            agreed=agreed,
-            modelled_above=config.modelled_above,
+            config.stage(), config, agreed, threshold=config.threshold(), modelled_above=config.modelled_above
         )
 
 
-class Tabq(Pipeline):
+class Tabq(Lossy):
     """TAB-Q: each token at the fewest bits that its distortion tolerance allows."""
 
     class Config(TabqConfig):
@@ -198,16 +280,10 @@ class Tabq(Pipeline):
 
     def __init__(self, config: Config | None = None, agreed: Agreed | None = None) -> None:
         config = config or self.Config()
-        super().__init__(
-            config.stage(),
-            CODER_NAMES[config.entropy],
-            centre=config.centre,
-            agreed=agreed,
-            modelled_bits=config.modelled_bits,
-        )
+        super().__init__(config.stage(), config, agreed, modelled_bits=config.modelled_bits)
 
 
-class TsTabq(Pipeline):
+class TsTabq(Lossy):
     """Threshold splitting, then TAB-Q on the rest: the two stages in the published order."""
 
     class Config(TabqConfig, ThresholdConfig):
@@ -217,10 +293,9 @@ class TsTabq(Pipeline):
         config = config or self.Config()
         super().__init__(
             config.stage(),
-            CODER_NAMES[config.entropy],
+            config,
+            agreed,
             threshold=config.threshold(),
-            centre=config.centre,
-            agreed=agreed,
             modelled_bits=config.modelled_bits,
             modelled_above=config.modelled_above,
         )

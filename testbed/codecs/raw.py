@@ -2,64 +2,76 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 
 from testbed.codecs.framing import F32Array, U8Array
-from testbed.codecs.stages import FixedStage
+from testbed.codecs.reference import below, num_above
+from testbed.codecs.stages import INFINITY_BITS, Coded, FixedStage, Side
+
+_NOTHING = np.empty(0, np.uint8)
 
 
-class Float32Stage(FixedStage):
-    """Four bytes a value, bit for bit."""
+class RawStage(FixedStage):
+    """Numbers of one format, one after the other, without side information; NaN and infinity are numbers too."""
 
-    stage_id = 0
-    has_scales = False
-    takes_non_finite = True
+    value_bytes: int
+
+    @abstractmethod
+    def code(self, below_ND: F32Array) -> U8Array: ...
+
+    def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded:
+        above = 0 if tau_bits == INFINITY_BITS else num_above(hidden_ND, tau_bits)
+        return Coded(b"", self.code(below(hidden_ND, tau_bits) if above else hidden_ND), above)
 
     def row_nbytes(self, hidden_size: int) -> int:
-        return 4 * hidden_size
+        return self.value_bytes * hidden_size
 
-    def code(self, below_ND: F32Array) -> tuple[None, U8Array]:
-        return None, below_ND.astype("<f4", copy=False).reshape(-1).view(np.uint8)
+    def side_nbytes(self, num_tokens: int) -> int:
+        return 0
 
-    def values(self, scales_N: F32Array, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+    def read_side(self, packed: U8Array, num_tokens: int) -> Side:
+        return Side(np.empty(0, np.float32), _NOTHING)
+
+
+class Float32Stage(RawStage):
+    """Four bytes a value, bit for bit."""
+
+    stage_id, value_bytes = 0, 4
+
+    def code(self, below_ND: F32Array) -> U8Array:
+        return below_ND.astype("<f4", copy=False).reshape(-1).view(np.uint8)
+
+    def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
         return np.frombuffer(payload, "<f4").reshape(num_tokens, hidden_size).astype(np.float32)
 
 
-class Float16Stage(FixedStage):
+class Float16Stage(RawStage):
     """IEEE half precision, rounded to nearest even; values beyond 65,504 become infinite."""
 
-    stage_id = 1
-    has_scales = False
-    takes_non_finite = True
+    stage_id, value_bytes = 1, 2
 
-    def row_nbytes(self, hidden_size: int) -> int:
-        return 2 * hidden_size
-
-    def code(self, below_ND: F32Array) -> tuple[None, U8Array]:
+    def code(self, below_ND: F32Array) -> U8Array:
         with np.errstate(over="ignore"):
-            return None, below_ND.astype("<f2").reshape(-1).view(np.uint8)
+            return below_ND.astype("<f2").reshape(-1).view(np.uint8)
 
-    def values(self, scales_N: F32Array, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+    def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
         return np.frombuffer(payload, "<f2").reshape(num_tokens, hidden_size).astype(np.float32)
 
 
-class Bfloat16Stage(FixedStage):
+class Bfloat16Stage(RawStage):
     """The upper half of float32, rounded to nearest even: float32's range, 8 bits of precision."""
 
-    stage_id = 2
-    has_scales = False
-    takes_non_finite = True
+    stage_id, value_bytes = 2, 2
 
-    def row_nbytes(self, hidden_size: int) -> int:
-        return 2 * hidden_size
-
-    def code(self, below_ND: F32Array) -> tuple[None, U8Array]:
+    def code(self, below_ND: F32Array) -> U8Array:
         bits = below_ND.view(np.uint32)
         upper = bits >> np.uint32(16)
         rounded = ((bits + (np.uint32(0x7FFF) + (upper & np.uint32(1)))) >> np.uint32(16)).astype("<u2")
         quiet_nan = (upper | np.uint32(0x0040)).astype("<u2")  # rounding would carry a NaN to -0
-        return None, np.where(np.isnan(below_ND), quiet_nan, rounded).reshape(-1).view(np.uint8)
+        return np.where(np.isnan(below_ND), quiet_nan, rounded).reshape(-1).view(np.uint8)
 
-    def values(self, scales_N: F32Array, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+    def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
         bits = np.frombuffer(payload, "<u2").astype(np.uint32) << np.uint32(16)
         return bits.view(np.float32).reshape(num_tokens, hidden_size)

@@ -28,12 +28,13 @@ RANS_LANES = 4  # states of a stream, unless it is short
 
 
 class TabqSetting(NamedTuple):
-    """The distortion test with its tolerance, and the widths to choose from."""
+    """The distortion test with its tolerance, the widths to choose from, and whether b* bits get codes of their own."""
 
     test: int
     delta: float
     qmin: int
     qmax: int
+    requantise: bool = False
 
 
 def stripe_bytes(hidden_size: int) -> int:
@@ -106,16 +107,15 @@ def unpack_stripes(planes: U8Array, width: int, hidden_size: int) -> U8Array:
     return codes.T.reshape(-1)[:hidden_size]
 
 
-def reference_codes(below_D: F32Array) -> tuple[np.float32, U8Array]:
-    """(scale, 8-bit codes) of one row's magnitudes; scale 0 for a row of zeros, and of values too small for one."""
-    magnitude_D = np.abs(below_D)
+def reference_codes(below_D: F32Array, width: int = FULL_WIDTH) -> tuple[np.float32, U8Array]:
+    """(scale, codes) of one row's magnitudes; scale 0 for a row of zeros, and of values too small for one."""
+    magnitude_D, top = np.abs(below_D), np.float32(2**width - 1)
     peak = magnitude_D.max(initial=np.float32(0))
-    scale = np.float32(peak / np.float32(255))
-    if scale < SMALLEST_SCALE:
+    if np.float32(peak / np.float32(255)) < SMALLEST_SCALE:
         return np.float32(0), np.zeros(below_D.size, np.uint8)
-    inverse = np.float32(np.float32(255) / peak)
+    inverse = np.float32(top / peak)
     codes_D = np.floor(magnitude_D * inverse + np.float32(0.5))
-    return scale, np.minimum(codes_D, np.float32(255)).astype(np.uint8)
+    return np.float32(peak / top), np.minimum(codes_D, top).astype(np.uint8)
 
 
 def narrowed(codes_D: U8Array, width: int) -> U8Array:
@@ -152,9 +152,12 @@ def _rows(hidden_ND: F32Array, tau_bits: int, setting: TabqSetting) -> tuple[lis
     for row, below_D in enumerate(below(hidden_ND, tau_bits)):
         scale, codes_D = reference_codes(below_D)
         width = chosen_width(codes_D, setting) if scale > 0 else 0
+        if width and setting.requantise:
+            scale, codes_ND[row] = reference_codes(below_D, width)
+        elif width:
+            codes_ND[row] = narrowed(codes_D, width)
         widths.append(width)
         scales.append(scale)
-        codes_ND[row] = narrowed(codes_D, width) if width else 0
     return widths, scales, codes_ND
 
 
@@ -183,15 +186,22 @@ def tabq_pack(hidden_ND: F32Array, tau_bits: int, setting: TabqSetting) -> tuple
     )
 
 
-def values_of(codes_D: U8Array, negative_D: npt.NDArray[np.bool_], width: int, scale: np.float32) -> F32Array:
-    """Values sign s c_hat, where c_hat is the mean of the 8-bit codes that a narrower code stands for."""
-    k = FULL_WIDTH - width
+def values_of(
+    codes_D: U8Array, negative_D: npt.NDArray[np.bool_], width: int, scale: np.float32, requantised: bool
+) -> F32Array:
+    """Values sign s c_hat, where c_hat is the mean of the 8-bit codes that a narrower code stands for.
+
+    Of codes made at their own width it is the code.
+    """
+    k = 0 if requantised else FULL_WIDTH - width
     half = np.where((codes_D > 0) & (k > 0), np.float32(0.5), np.float32(0))
     centroid = (codes_D.astype(np.int64) << k).astype(np.float32) - half
     return centroid * np.where(negative_D, -scale, scale).astype(np.float32)
 
 
-def tabq_unpack(widths_N: U8Array, scales_N: F32Array, payload: U8Array, hidden_size: int) -> F32Array:
+def tabq_unpack(
+    widths_N: U8Array, scales_N: F32Array, payload: U8Array, hidden_size: int, requantised: bool = False
+) -> F32Array:
     hidden_ND, at, w = np.zeros((widths_N.size, hidden_size), np.float32), 0, stripe_bytes(hidden_size)
     for row, (width, scale) in enumerate(zip(widths_N.tolist(), scales_N, strict=True)):
         if width:
@@ -199,7 +209,7 @@ def tabq_unpack(widths_N: U8Array, scales_N: F32Array, payload: U8Array, hidden_
             at += width * w
             negative_D = unpack_stripes(payload[at : at + w], 1, hidden_size).astype(bool)
             at += w
-            hidden_ND[row] = values_of(codes_D, negative_D, width, scale)
+            hidden_ND[row] = values_of(codes_D, negative_D, width, scale, requantised)
     return hidden_ND
 
 
@@ -224,15 +234,17 @@ def tabq_symbols(
     return np.array(widths, np.uint8), np.array(scales, np.float32), symbols_ND, np.concatenate(planes), above
 
 
-def tabq_values(widths_N: U8Array, scales_N: F32Array, symbols_ND: U8Array, planes: U8Array) -> F32Array:
+def tabq_values(
+    widths_N: U8Array, scales_N: F32Array, symbols_ND: U8Array, planes: U8Array, requantised: bool = False
+) -> F32Array:
     """The inverse of `tabq_symbols`. A symbol beyond its alphabet, in a forged message, decodes to some number."""
     hidden_ND, at, w = np.zeros(symbols_ND.shape, np.float32), 0, stripe_bytes(symbols_ND.shape[1])
     for row, (width, scale) in enumerate(zip(widths_N.tolist(), scales_N, strict=True)):
         if width == FULL_WIDTH:
             negative_D = unpack_stripes(planes[at : at + w], 1, symbols_ND.shape[1]).astype(bool)
             at += w
-            hidden_ND[row] = values_of(symbols_ND[row], negative_D, width, scale)
+            hidden_ND[row] = values_of(symbols_ND[row], negative_D, width, scale, requantised)
         elif width:
             signed = symbols_ND[row].astype(np.int64) - ((1 << width) - 1)
-            hidden_ND[row] = values_of(np.abs(signed).astype(np.uint8), signed < 0, width, scale)
+            hidden_ND[row] = values_of(np.abs(signed).astype(np.uint8), signed < 0, width, scale, requantised)
     return hidden_ND

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from testbed.codecs.framing import U8Array, U32Array
 from testbed.codecs.reference import RANS_BITS, RANS_LANES, RANS_LOW, I64Array, U16Array
@@ -138,3 +139,20 @@ def rans_decode(stream: U8Array, counts_S: I64Array, tables_S: I64Array, slots: 
             state, at = state << 32 | words[at], at + 1
         states[lane] = state
     return symbols if at == len(words) and states == [first_state(lanes)] * lanes else None
+
+
+def by_group(rows_RC: U8Array, order_C: npt.NDArray[np.intp], sizes_G: I64Array) -> U8Array:
+    """Symbols of the first group's channels, row by row, then those of the next; `order_C` are channels by group."""
+    parts = np.split(order_C, np.cumsum(sizes_G)[:-1])
+    return np.concatenate([rows_RC[:, columns].reshape(-1) for columns in parts])
+
+
+def by_row(flat: U8Array, order_C: npt.NDArray[np.intp], sizes_G: I64Array) -> U8Array:
+    """The inverse of `by_group`."""
+    num_rows, at, first = flat.size // max(1, order_C.size), 0, 0
+    rows_RC = np.empty((num_rows, order_C.size), np.uint8)
+    for size in sizes_G.tolist():
+        part = flat[at : at + num_rows * size].reshape(num_rows, size)
+        rows_RC[:, order_C[first : first + size]] = part
+        at, first = at + num_rows * size, first + size
+    return rows_RC

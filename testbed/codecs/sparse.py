@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from testbed.codecs.compiling import kernels
+from testbed.codecs.compiling import kernels, torch_kernels
 from testbed.codecs.framing import CodecError, F32Array, U8Array, U32Array
 from testbed.codecs.reference import MAGNITUDE
 from testbed.codecs.stages import INFINITY_BITS
@@ -26,6 +26,10 @@ class Threshold:
     tau: float | None = None
     quantile: float | None = None
     per_row: float | None = None
+
+    @property
+    def is_absolute(self) -> bool:
+        return self.tau is not None
 
     def of(self, hidden_ND: F32Array) -> np.float32:
         """The threshold for these hidden states; infinite where nothing finite should be split off."""
@@ -61,15 +65,23 @@ def bits_of(tau: np.float32) -> int:
 
 def sparse_section(seen_ND: F32Array, tau_bits: int, hidden_ND: F32Array) -> tuple[list[U8Array], bool]:
     """(sections, whether values are halves) of hidden states of which some, as the threshold sees them, are above."""
-    counts_N, columns_M, values_M = kernels().gather(seen_ND.view(np.uint32), tau_bits)
-    if seen_ND is not hidden_ND:
-        values_M = hidden_ND.view(np.uint32)[np.repeat(np.arange(counts_N.size), counts_N), columns_M]
+    counts_N, columns_M, values_M = _gathered(seen_ND, tau_bits, hidden_ND)
     hidden_size = hidden_ND.shape[1]
     is_half = not np.bitwise_or.reduce(values_M) & _LOWER_HALF
     wire = (values_M >> np.uint32(16)).astype("<u2") if is_half else values_M.astype("<u4", copy=False)
     counts = kernels().pack_bits(counts_N, hidden_size.bit_length())
     columns = kernels().pack_bits(columns_M, (hidden_size - 1).bit_length())
     return [counts, columns, wire.view(np.uint8)], is_half
+
+
+def _gathered(seen_ND: F32Array, tau_bits: int, hidden_ND: F32Array) -> tuple[U32Array, U32Array, U32Array]:
+    if not isinstance(seen_ND, np.ndarray):
+        found: tuple[U32Array, U32Array, U32Array] = torch_kernels().gather(seen_ND, tau_bits, hidden_ND)
+        return found
+    counts_N, columns_M, values_M = kernels().gather(seen_ND.view(np.uint32), tau_bits)
+    if seen_ND is not hidden_ND:
+        values_M = hidden_ND.view(np.uint32)[np.repeat(np.arange(counts_N.size), counts_N), columns_M]
+    return counts_N, columns_M, values_M
 
 
 class Sparse(NamedTuple):

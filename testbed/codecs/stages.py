@@ -6,24 +6,26 @@ information alone says how long the payload is, so that a decoder knows every si
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from testbed.codecs.framing import CodecError, F32Array, U8Array
-from testbed.codecs.reference import MAGNITUDE
 
 SCALE_BYTES = 4
-_NO_WIDTHS = np.empty(0, np.uint8)
+ZERO_BYTES = 1
+_NOTHING = np.empty(0, np.uint8)
 INFINITY_BITS = 0x7F800000  # as a threshold: only NaN and infinity are above it
 
 
 class Side(NamedTuple):
-    """Side information, read and found to be possible: a scale a token, a width a token, either of them or none."""
+    """Side information, read and found to be possible: a scale, a width, a zero point a token, or some of them."""
 
     scales: F32Array
     widths: U8Array
+    zeros: U8Array = _NOTHING
 
 
 class Coded(NamedTuple):
@@ -65,6 +67,7 @@ class Stage(Protocol):
 
     stage_id: int
     is_fixed_size: bool
+    takes_tensors: bool  # whether `encode` and `streams` take a tensor as well
     keys: tuple[int, ...]  # of all alphabets that its symbols may have
 
     def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded: ...
@@ -75,6 +78,10 @@ class Stage(Protocol):
     def nbytes_bound(self, num_tokens: int, hidden_size: int) -> int: ...
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams: ...
     def alphabet(self, key: int) -> int: ...
+    def only(self, key: int) -> Stage:
+        """The same stage where every row has to take this alphabet."""
+        ...
+
     def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
         """(blocks of the symbols, bytes of the rest) that `streams` made together with this side information."""
         ...
@@ -84,49 +91,34 @@ class Stage(Protocol):
     ) -> F32Array: ...
 
 
-class FixedStage:
+class FixedStage(ABC):
     """A stage of so many bytes a row, whatever its content; its payload is one block of symbols."""
 
     stage_id: int
     is_fixed_size = True
+    takes_tensors = False
     keys: tuple[int, ...] = (0,)
-    has_scales = True
-    takes_non_finite = False
 
-    def row_nbytes(self, hidden_size: int) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded: ...
 
-    def code(self, below_ND: F32Array) -> tuple[F32Array | None, U8Array]:
-        """(scales [n] if it has any, payload) of hidden states without outliers."""
-        raise NotImplementedError
+    @abstractmethod
+    def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array: ...
 
-    def values(self, scales_N: F32Array, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
-        raise NotImplementedError
+    @abstractmethod
+    def row_nbytes(self, hidden_size: int) -> int: ...
 
-    def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded:
-        num_above = 0
-        if tau_bits != INFINITY_BITS or not self.takes_non_finite:
-            above_ND = (hidden_ND.view(np.uint32) & MAGNITUDE) >= tau_bits
-            num_above = int(np.count_nonzero(above_ND))
-            hidden_ND = np.where(above_ND, np.float32(0), hidden_ND) if num_above else hidden_ND
-        scales_N, payload = self.code(hidden_ND)
-        return Coded(b"" if scales_N is None else scales_N.astype("<f4").tobytes(), payload, num_above)
+    @abstractmethod
+    def side_nbytes(self, num_tokens: int) -> int: ...
 
-    def side_nbytes(self, num_tokens: int) -> int:
-        return SCALE_BYTES * num_tokens if self.has_scales else 0
-
-    def read_side(self, packed: U8Array, num_tokens: int) -> Side:
-        return Side(checked_scales(packed), _NO_WIDTHS)
+    @abstractmethod
+    def read_side(self, packed: U8Array, num_tokens: int) -> Side: ...
 
     def payload_nbytes(self, side: Side, num_tokens: int, hidden_size: int) -> int:
         return num_tokens * self.row_nbytes(hidden_size)
 
     def nbytes_bound(self, num_tokens: int, hidden_size: int) -> int:
         return self.side_nbytes(num_tokens) + num_tokens * self.row_nbytes(hidden_size)
-
-    def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
-        with np.errstate(over="ignore"):  # a forged scale may be anything finite
-            return self.values(side.scales, payload, num_tokens, hidden_size)
 
     def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams:
         side, payload, num_above = self.encode(hidden_ND, tau_bits)
@@ -135,6 +127,9 @@ class FixedStage:
 
     def alphabet(self, key: int) -> int:
         return 256
+
+    def only(self, key: int) -> Stage:
+        return self
 
     def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
         return Blocks([0], [num_tokens], self.row_nbytes(hidden_size)), 0
@@ -149,3 +144,10 @@ def checked_scales(packed: U8Array) -> F32Array:
     if not (scales_N.view(np.uint32) < INFINITY_BITS).all():
         raise CodecError("a scale is negative or not finite")
     return scales_N
+
+
+def checked_zeros(packed: U8Array, scales_N: F32Array, tops_N: int | U8Array) -> U8Array:
+    """Zero points from the wire, one a token: none beyond a row's largest code or in a row of zeros, or CodecError."""
+    if (packed > np.where(scales_N > 0, tops_N, 0)).any():
+        raise CodecError("a zero point lies beyond the codes of its row")
+    return packed

@@ -1,69 +1,101 @@
-"""Uniform quantisation with one float32 scale per token: x = scale * code."""
+"""Quantisers of one width for all tokens: uniform grids, symmetric or with a zero point, and 8-bit floats."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from testbed.codecs.compiling import announce, kernels, kernels_for, torch_kernels
 from testbed.codecs.framing import F32Array, U8Array
-from testbed.codecs.stages import FixedStage
+from testbed.codecs.stages import (
+    SCALE_BYTES,
+    ZERO_BYTES,
+    Blocks,
+    Coded,
+    FixedStage,
+    Side,
+    Streams,
+    checked_scales,
+    checked_zeros,
+)
 
-I8Array = npt.NDArray[np.int8]
-_LARGEST_E4M3 = np.float32(448)
-_SMALLEST_NORMAL = np.float32(2.0**-6)
-
-
-def _scales(below_ND: F32Array, largest: np.float32) -> tuple[F32Array, F32Array]:
-    """(scale [n], the same with 1 for 0) such that a row's largest magnitude becomes `largest`."""
-    scale_N = np.abs(below_ND).max(axis=1, initial=0.0) / largest
-    return scale_N.astype(np.float32), np.where(scale_N > 0, scale_N, np.float32(1))
-
-
-def _quantise(below_ND: F32Array, largest_code: int) -> tuple[F32Array, I8Array]:
-    """(scale [n], codes [n, d] in [-largest_code, largest_code]); |x - scale * code| <= scale / 2 up to rounding."""
-    scale_N, divisor_N = _scales(below_ND, np.float32(largest_code))
-    codes_ND = np.clip(np.rint(below_ND / divisor_N[:, None]), -largest_code, largest_code)
-    return scale_N, codes_ND.astype(np.int8)
+_NOTHING = np.empty(0, np.uint8)
+_OF_INT8, _OF_INT4, _OF_SYMMETRIC, _OF_ASYMMETRIC = 3, 4, 8, 16  # stage numbers; the last two plus a width
+_WHOLE_BYTES = {4, 8}  # widths of which a byte holds whole codes, so that an entropy coder gets the payload as it is
 
 
-class Int8Stage(FixedStage):
-    """One byte a value, codes -127 to 127."""
+class UniformStage(FixedStage):
+    """Codes of `bits` bits, 2 to 8, and a float32 scale a token.
 
-    stage_id = 3
+    Symmetric: codes -(2^(bits-1) - 1) ... 2^(bits-1) - 1 in two's complement. Otherwise unsigned codes between a row's
+    smallest and largest value, 0 among them, and the code of 0 as a byte a token.
+    """
 
-    def row_nbytes(self, hidden_size: int) -> int:
-        return hidden_size
+    takes_tensors = True
 
-    def code(self, below_ND: F32Array) -> tuple[F32Array, U8Array]:
-        scale_N, codes_ND = _quantise(below_ND, 127)
-        payload: U8Array = codes_ND.reshape(-1).view(np.uint8)
-        return scale_N, payload
+    def __init__(self, bits: int, *, symmetric: bool = True) -> None:
+        self._bits, self._symmetric = bits, symmetric
+        symmetric_id = {8: _OF_INT8, 4: _OF_INT4}.get(bits, _OF_SYMMETRIC + bits)
+        self.stage_id = symmetric_id if symmetric else _OF_ASYMMETRIC + bits
 
-    def values(self, scales_N: F32Array, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
-        return scales_N[:, None] * payload.view(np.int8).reshape(num_tokens, hidden_size).astype(np.float32)
+    def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded:
+        side, codes_ND, num_above = self._coded(hidden_ND, tau_bits)
+        return Coded(side, self._packed(codes_ND), num_above)
 
-
-class Int4Stage(FixedStage):
-    """Two values a byte, codes -7 to 7; the first value of a pair is the low nibble."""
-
-    stage_id = 4
+    def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        return self._values(side, kernels().unpack_rows(payload, self._widths(num_tokens), hidden_size))
 
     def row_nbytes(self, hidden_size: int) -> int:
-        return (hidden_size + 1) // 2
+        return (hidden_size * self._bits + 7) // 8
 
-    def code(self, below_ND: F32Array) -> tuple[F32Array, U8Array]:
-        scale_N, codes_ND = _quantise(below_ND, 7)
-        if codes_ND.shape[1] % 2:
-            codes_ND = np.pad(codes_ND, ((0, 0), (0, 1)))
-        nibbles_ND = (codes_ND & 0x0F).astype(np.uint8)
-        packed_ND: U8Array = nibbles_ND[:, 0::2] | (nibbles_ND[:, 1::2] << np.uint8(4))
-        return scale_N, packed_ND.reshape(-1)
+    def side_nbytes(self, num_tokens: int) -> int:
+        return (SCALE_BYTES + (0 if self._symmetric else ZERO_BYTES)) * num_tokens
 
-    def values(self, scales_N: F32Array, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
-        packed = payload.view(np.int8)
-        low, high = (packed << 4) >> 4, packed >> 4  # arithmetic shifts restore the sign
-        codes = np.stack((low, high), axis=-1).reshape(num_tokens, 2 * self.row_nbytes(hidden_size))
-        return scales_N[:, None] * codes[:, :hidden_size].astype(np.float32)
+    def read_side(self, packed: U8Array, num_tokens: int) -> Side:
+        split = SCALE_BYTES * num_tokens
+        scales_N = checked_scales(packed[:split])
+        if self._symmetric:
+            return Side(scales_N, _NOTHING)
+        return Side(scales_N, _NOTHING, checked_zeros(packed[split:], scales_N, 2**self._bits - 1))
+
+    def streams(self, hidden_ND: F32Array, tau_bits: int) -> Streams:
+        """A symbol a code, or a byte of two codes of four bits."""
+        if self._bits in _WHOLE_BYTES:
+            return super().streams(hidden_ND, tau_bits)
+        side, codes_ND, num_above = self._coded(hidden_ND, tau_bits)
+        packed_nbytes = hidden_ND.shape[0] * self.row_nbytes(hidden_ND.shape[1])
+        blocks = Blocks([0], [hidden_ND.shape[0]], hidden_ND.shape[1])
+        symbols_ND = codes_ND if isinstance(codes_ND, np.ndarray) else torch_kernels().on_host(codes_ND)
+        return Streams(side, symbols_ND.reshape(-1), blocks, _NOTHING, num_above, packed_nbytes)
+
+    def alphabet(self, key: int) -> int:
+        return 256 if self._bits in _WHOLE_BYTES else 1 << self._bits
+
+    def blocks(self, side: Side, num_tokens: int, hidden_size: int) -> tuple[Blocks, int]:
+        if self._bits in _WHOLE_BYTES:
+            return super().blocks(side, num_tokens, hidden_size)
+        return Blocks([0], [num_tokens], hidden_size), 0
+
+    def from_streams(self, side: Side, symbols: U8Array, rest: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        if self._bits in _WHOLE_BYTES:
+            return super().from_streams(side, symbols, rest, num_tokens, hidden_size)
+        return self._values(side, symbols.reshape(num_tokens, hidden_size))
+
+    def _coded(self, hidden_ND: F32Array, tau_bits: int) -> tuple[bytes, U8Array, int]:
+        announce("kernel_uniform")
+        coded = kernels_for(hidden_ND).uniform_codes(hidden_ND, tau_bits, self._bits, self._symmetric)
+        scales_N, zeros_N, codes_ND, num_above = coded
+        side = scales_N.astype("<f4", copy=False).tobytes()
+        return side if self._symmetric else side + zeros_N.tobytes(), codes_ND, num_above
+
+    def _packed(self, codes_ND: U8Array) -> U8Array:
+        return kernels_for(codes_ND).pack_rows(codes_ND, self._widths(codes_ND.shape[0]))
+
+    def _values(self, side: Side, codes_ND: U8Array) -> F32Array:
+        announce("kernel_uniform")
+        return kernels().uniform_values(side.scales, side.zeros, codes_ND, self._bits, self._symmetric)
+
+    def _widths(self, num_tokens: int) -> U8Array:
+        return np.full(num_tokens, self._bits, np.uint8)
 
 
 class Fp8Stage(FixedStage):
@@ -71,34 +103,20 @@ class Fp8Stage(FixedStage):
 
     stage_id = 5
 
+    def encode(self, hidden_ND: F32Array, tau_bits: int) -> Coded:
+        announce("kernel_uniform")
+        scales_N, codes_ND, num_above = kernels().fp8_codes(hidden_ND, tau_bits)
+        return Coded(scales_N.astype("<f4", copy=False).tobytes(), codes_ND.reshape(-1), num_above)
+
+    def decode(self, side: Side, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
+        announce("kernel_uniform")
+        return kernels().fp8_values(side.scales, payload.reshape(num_tokens, hidden_size))
+
     def row_nbytes(self, hidden_size: int) -> int:
         return hidden_size
 
-    def code(self, below_ND: F32Array) -> tuple[F32Array, U8Array]:
-        scale_N, divisor_N = _scales(below_ND, _LARGEST_E4M3)
-        scaled_ND = np.clip(below_ND / divisor_N[:, None], -_LARGEST_E4M3, _LARGEST_E4M3)
-        return scale_N, _to_e4m3(scaled_ND.astype(np.float32)).reshape(-1)
+    def side_nbytes(self, num_tokens: int) -> int:
+        return SCALE_BYTES * num_tokens
 
-    def values(self, scales_N: F32Array, payload: U8Array, num_tokens: int, hidden_size: int) -> F32Array:
-        return scales_N[:, None] * _E4M3[payload].reshape(num_tokens, hidden_size)
-
-
-def _to_e4m3(values: F32Array) -> U8Array:
-    """Sign, 4 exponent bits of bias 7, 3 mantissa bits, rounded to nearest even; |values| at most 448."""
-    bits, magnitude = values.view(np.uint32), np.abs(values)
-    rounded = (magnitude.view(np.uint32) + np.uint32(0x7FFFF) + (bits >> np.uint32(20) & np.uint32(1))) >> np.uint32(20)
-    normal = rounded.astype(np.int64) - ((127 - 7) << 3)
-    code = np.where(magnitude < _SMALLEST_NORMAL, np.rint(magnitude * np.float32(512)), normal)
-    return (code.astype(np.uint8) | (bits >> np.uint32(31) << np.uint32(7)).astype(np.uint8)).astype(np.uint8)
-
-
-def _e4m3_values() -> F32Array:
-    """The 256 numbers; codes 0x7F and 0xFF, NaN in the format, never leave an encoder and stand for 0 here."""
-    code = np.arange(128)
-    exponent, mantissa = code >> 3, code & 7
-    value = np.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10.0), mantissa * 2.0**-9)
-    value[127] = 0
-    return np.concatenate([value, -value]).astype(np.float32)
-
-
-_E4M3 = _e4m3_values()
+    def read_side(self, packed: U8Array, num_tokens: int) -> Side:
+        return Side(checked_scales(packed), _NOTHING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +89,17 @@ class Sealing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """What a split takes for one sequence: the method's figures in bits, and the device's demand in bytes."""
+
+    split: int
+    tokens: int  # of the sequence, prompt and output
+    footprint_bits: float  # M_w, weights of both sides
+    state_bits: float  # B_kv, execution state at the cut
+    edge_bytes: int  # M_edge, which decides between running and out of memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
     """What the world knows when the clock stops."""
 
@@ -104,3 +115,4 @@ class RunEnd:
     quality: Mapping[int, Quality]  # by request
     texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer
     sealing: Sealing | None = None  # None where messages travel in the clear
+    footprints: Mapping[str, Sequence[Footprint]] = field(default_factory=dict)  # by group

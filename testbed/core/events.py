@@ -155,6 +155,16 @@ class RequestEnded(Event):
     reason: str  # eos, length, or why it did not complete
 
 
+@_record
+class CodecChanged(Event):
+    """From this step on a request's messages up are encoded otherwise; the policy wanted it."""
+
+    rank: ClassVar[int] = 8
+    request: int
+    step: int
+    codec: str
+
+
 EventSink = Callable[[Event], None]
 
 

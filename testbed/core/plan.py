@@ -27,3 +27,24 @@ class Decision:
 
     split: int
     codec: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageObservation:
+    """What the device knows before it encodes its next message of hidden states. `step` 0 is the prefill."""
+
+    now_ns: int
+    step: int
+    split: int
+    num_layers: int
+    num_tokens: int  # in this message
+    past_tokens: int  # of the session, before it
+    codec: str  # of the message before; at step 0 what was decided at admission
+    bytes_sent: int  # by this session so far, as handed to the link
+    last_message_bytes: int  # 0 before the first
+    last_send_ns: int  # from handing that message to the link to its arrival
+
+    @property
+    def goodput_bps(self) -> float | None:
+        """Of the message before, in bits a second with queueing, repeats and propagation; None before the first."""
+        return 8e9 * self.last_message_bytes / self.last_send_ns if self.last_send_ns else None

@@ -42,6 +42,8 @@ POLICIES = Registry(
         "static": "testbed.policies.fixed:Static",
         "cloud-only": "testbed.policies.fixed:CloudOnly",
         "edge-only": "testbed.policies.fixed:EdgeOnly",
+        "phases": "testbed.policies.adaptive:Phases",
+        "ladder": "testbed.policies.adaptive:Ladder",
     },
 )
 CODECS = Registry(
@@ -52,6 +54,7 @@ CODECS = Registry(
         "raw-bfloat16": "testbed.codecs.named:RawBfloat16",
         "int8": "testbed.codecs.named:UniformInt8",
         "int4": "testbed.codecs.named:UniformInt4",
+        "uniform": "testbed.codecs.named:Uniform",
         "fp8": "testbed.codecs.named:Fp8",
         "ts": "testbed.codecs.named:Ts",
         "tabq": "testbed.codecs.named:Tabq",

@@ -1,6 +1,6 @@
 """The KV cache of one shard: the keys and values of its own layers for all of its sessions, in one store per layer.
 
-Shapes: K KV heads, D head size, S places of the store, N new tokens of all rows, R rows, T history length.
+Shapes: K KV heads, D head size, N new tokens of all rows, R rows, T history length.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from testbed.core.errors import ModelError
+from testbed.models.kv_format import KVFormat
 from testbed.models.kv_places import PlaceAllocator, SessionPlaces
+from testbed.models.kv_rows import PackedRows, PlainRows, Rows
 from testbed.models.ragged import Window
 
 
@@ -36,19 +38,22 @@ class Step:
 
 
 class StoredLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """Keys and values [K, S, D] of one layer; grows with the allocator, zeroed so that padding reads as zero."""
+    """Keys and values of one layer, plain or packed; grows with the allocator, zeroed so that padding reads as zero."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, fmt: KVFormat | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sliding_window = window
         self.is_sliding = window is not None
         self.step: Step | None = None
         self.num_places = 0
+        self._format = fmt
+        self._rows: Rows | None = None
+        self._held_places = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Takes head count, head size, dtype and device from the first keys and values [1, K, N, D]."""
-        self.keys = key_states.new_zeros((key_states.shape[1], 0, key_states.shape[3]))
-        self.values = value_states.new_zeros((value_states.shape[1], 0, value_states.shape[3]))
+        keys, values = key_states[0], value_states[0]
+        self._rows = PlainRows(keys, values) if self._format is None else PackedRows(keys, values, self._format)
         self.is_initialized = True
 
     def update(
@@ -59,19 +64,18 @@ class StoredLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         A ragged batch gets its input back: its attention reads the store group by group.
         """
         assert self.step is not None
-        if not self.is_initialized:
+        if self._rows is None:
             self.lazy_initialization(key_states, value_states)
         self._grow()
-        places = self.step.writes[self.sliding_window]
-        self._keys().index_copy_(1, places, key_states[0])
-        self._values().index_copy_(1, places, value_states[0])
+        self._stored().write(self.step.writes[self.sliding_window], key_states[0], value_states[0])
         if self.step.lone_reads is None:
             return key_states, value_states
         return self.read(self.step.lone_reads[self.sliding_window], 1)
 
     def read(self, places: torch.Tensor, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values at ``places`` [R T], each [R, K, T, D]; contiguous for one row."""
-        return _rows(self._keys(), places, num_rows), _rows(self._values(), places, num_rows)
+        keys_KND, values_KND = self._stored().read(places)
+        return _side_by_side(keys_KND, num_rows), _side_by_side(values_KND, num_rows)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and first position of what ``update`` returns, as the library's own dynamic layers define it."""
@@ -88,30 +92,28 @@ class StoredLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return -1
 
     def num_bytes_per_place(self) -> int:
-        """Bytes of one token's key and value; 0 before the first token."""
-        if not self.is_initialized:
-            return 0
-        return sum(item.shape[0] * item.shape[2] * item.element_size() for item in (self._keys(), self._values()))
+        """Bytes of one token's key and value, as they are stored; 0 before the first token."""
+        return 0 if self._rows is None or not self._held_places else self.reserved_bytes() // self._held_places
+
+    def reserved_bytes(self) -> int:
+        """Bytes of the layer's tensors."""
+        return 0 if self._rows is None else sum(item.nbytes for item in self._rows.tensors())
 
     def _grow(self) -> None:
-        if self._keys().shape[1] < self.num_places:
-            places = max(self.num_places, 2 * self._keys().shape[1])
-            self.keys, self.values = _widened(self._keys(), places), _widened(self._values(), places)
+        if self._held_places < self.num_places:
+            self._held_places = max(self.num_places, 2 * self._held_places)
+            self._stored().grow(self._held_places)
 
-    def _keys(self) -> torch.Tensor:
-        assert self.keys is not None
-        return self.keys
-
-    def _values(self) -> torch.Tensor:
-        assert self.values is not None
-        return self.values
+    def _stored(self) -> Rows:
+        assert self._rows is not None
+        return self._rows
 
 
 class KVStore(Cache):
     """A shard's layers of keys and values, and the sessions that own them; the library's models use it as a cache."""
 
-    def __init__(self, windows: Iterable[Window], device: torch.device) -> None:
-        self._layers = [StoredLayer(window) for window in windows]
+    def __init__(self, windows: Iterable[Window], device: torch.device, fmt: KVFormat | None = None) -> None:
+        self._layers = [StoredLayer(window, fmt) for window in windows]
         super().__init__(layers=list(self._layers))
         self._allocators = {layer.sliding_window: PlaceAllocator() for layer in self._layers}
         self._device = device
@@ -188,19 +190,13 @@ class KVStore(Cache):
 
     def reserved_bytes(self) -> int:
         """Bytes of the store's tensors, free places and padding included."""
-        return sum(item.nbytes for layer in self._layers for item in (layer.keys, layer.values) if item is not None)
+        return sum(layer.reserved_bytes() for layer in self._layers)
 
     def _held_tokens(self, window: Window) -> int:
         lengths = [session.length for session in self.sessions.values()]
         return sum(lengths) if window is None else sum(min(length, window - 1) for length in lengths)
 
 
-def _rows(stored_KSD: torch.Tensor, places: torch.Tensor, num_rows: int) -> torch.Tensor:
-    heads, _, head_dim = stored_KSD.shape
-    return stored_KSD.index_select(1, places).view(heads, num_rows, -1, head_dim).transpose(0, 1)
-
-
-def _widened(stored_KSD: torch.Tensor, places: int) -> torch.Tensor:
-    wider = stored_KSD.new_zeros((stored_KSD.shape[0], places, stored_KSD.shape[2]))
-    wider[:, : stored_KSD.shape[1]] = stored_KSD
-    return wider
+def _side_by_side(states_KND: torch.Tensor, num_rows: int) -> torch.Tensor:
+    heads, _, head_dim = states_KND.shape
+    return states_KND.view(heads, num_rows, -1, head_dim).transpose(0, 1)

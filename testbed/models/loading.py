@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,18 @@ from testbed.core.errors import ModelError
 from testbed.models.checkpoint import canonical_names, tensor_files
 from testbed.models.families import FAMILIES
 from testbed.models.family import Family
+from testbed.models.parts import Part, find_parts
 from testbed.models.source import ModelSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardModule:
-    """What a shard runs: ``decoder`` alone, or with ``causal_lm`` the whole head behind it."""
+    """What a shard runs: ``decoder`` alone, or with ``causal_lm`` the whole head behind it.
 
+    ``parts`` are the places of its weights.
+    """
+
+    parts: tuple[Part, ...]
     config: PreTrainedConfig
     decoder: nn.Module
     causal_lm: nn.Module | None
@@ -49,11 +55,19 @@ class _NoPositions(nn.Module):
 
 
 def load_module(
-    source: ModelSource, *, start: int, stop: int, dtype: torch.dtype, device: torch.device, attention: str
+    source: ModelSource,
+    *,
+    start: int,
+    stop: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str,
+    absent: Collection[str] = (),
 ) -> ShardModule:
     """Layers [start, stop) of a model in ``dtype`` on ``device``, ready to run.
 
-    Raises ModelError where a tensor is missing, has the wrong shape or cannot be read.
+    The places of parts that ``absent`` names are left empty, and none of their tensors is read. Raises
+    ModelError where a tensor is missing, has the wrong shape or cannot be read.
     """
     family, is_last = FAMILIES[source.shape.family], stop == source.shape.num_layers
     config = _shard_config(source, start, stop)
@@ -63,7 +77,12 @@ def load_module(
         )
     decoder = model.get_submodule(family.decoder)
     _remove_other_side(decoder, family, is_first=start == 0, is_last=is_last)
-    module = ShardModule(config=config, decoder=decoder, causal_lm=model if is_last else None)
+    outer = model if is_last else decoder
+    parts = find_parts(outer, family, start=start, is_last=is_last)
+    for part in parts:
+        if part.name in absent:
+            outer.set_submodule(part.path, nn.Identity())
+    module = ShardModule(parts=parts, config=config, decoder=decoder, causal_lm=model if is_last else None)
     prefix = "" if is_last else f"{family.decoder}."
     wanted = {prefix + name: name for name in module.outer.state_dict()}
     tensors = _read(source, _checkpoint_names(wanted, family, start), dtype=dtype, device=device)

@@ -8,7 +8,7 @@ Hidden states cross the cut as float32, which holds bfloat16 and float16 exactly
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,8 +18,10 @@ from transformers import DynamicCache
 
 from testbed.core.errors import ModelError, nearest_name
 from testbed.models.families import FAMILIES
+from testbed.models.kv_format import KVFormat
 from testbed.models.kv_store import KVStore
 from testbed.models.loading import load_module
+from testbed.models.parts import Part
 from testbed.models.plan import Row, lone_step, plan_batch
 from testbed.models.ragged import Window, register
 from testbed.models.source import ModelSource
@@ -50,9 +52,16 @@ class Shard:
         dtype: str = "float32",
         device: str = "cpu",
         attn_implementation: str | None = None,
+        kv_bits: int | None = None,
+        absent: Collection[str] = (),
     ) -> None:
+        """``kv_bits``: the width keys and values are stored at, packed; None stores them in ``dtype``.
+
+        Parts that ``absent`` names are not loaded: `adopt` must put them in before the shard runs.
+        """
         _check_choice(dtype, DTYPES, "dtype")
         attention = _attention(source, attn_implementation)
+        kv_format = None if kv_bits is None else KVFormat(bits=kv_bits).check()
         if not 0 <= start < stop <= source.shape.num_layers:
             raise ModelError(
                 f"a shard of {source.name} needs at least one layer",
@@ -62,10 +71,16 @@ class Shard:
         self.source, self.start, self.stop = source, start, stop
         self._dtype, self._device = DTYPES[dtype], torch.device(device)
         self._module = load_module(
-            source, start=start, stop=stop, dtype=self._dtype, device=self._device, attention=register(attention)
+            source,
+            start=start,
+            stop=stop,
+            dtype=self._dtype,
+            device=self._device,
+            attention=register(attention),
+            absent=absent,
         )
         self._windows = _layer_windows(self._module.config)
-        self._store = KVStore(self._windows, self._device)
+        self._store = KVStore(self._windows, self._device, kv_format)
         self._mask_dtype = self._dtype if attention == "eager" else None
         self._max_tokens = _max_tokens(source, self._module.config)
 
@@ -83,6 +98,29 @@ class Shard:
     def module(self) -> torch.nn.Module:
         """The shard's own module; weight quantisers replace its parameters."""
         return self._module.outer
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What the shard is composed of; weight quantisers replace the modules, not the parts."""
+        return self._module.parts
+
+    def adopt(self, modules: Mapping[str, torch.nn.Module]) -> None:
+        """Puts parts that another shard holds, by name, into their places here: both share them from now on.
+
+        Where both ends are here and plain, a matrix that the model ties is one again.
+        """
+        for part in self.parts:
+            if part.name in modules:
+                self.module.set_submodule(part.path, modules[part.name])
+        if self.source.shape.tied_embeddings and self.is_first and self.is_last:
+            self._tie()
+
+    def _tie(self) -> None:
+        family = FAMILIES[self.source.shape.family]
+        table = self.module.get_submodule(f"{family.decoder}.{family.token_table}")
+        head = self.module.get_submodule("lm_head")
+        if isinstance(shared := getattr(table, "weight", None), torch.nn.Parameter) and hasattr(head, "weight"):
+            head.weight = shared
 
     @property
     def sessions(self) -> tuple[int, ...]:
@@ -120,9 +158,12 @@ class Shard:
 
     def resident_bytes(self) -> int:
         """Bytes of weights and buffers that this shard holds, a tied matrix counted once; without the KV cache."""
+        return sum(self.resident_tensors().values())
+
+    def resident_tensors(self) -> dict[int, int]:
+        """The same by tensor, {address: bytes}: shards that share parts have addresses in common."""
         module = self._module.outer
-        tensors = {item.data_ptr(): item.nbytes for item in (*module.parameters(), *module.buffers())}
-        return sum(tensors.values())
+        return {item.data_ptr(): item.nbytes for item in (*module.parameters(), *module.buffers())}
 
     def forward(
         self, inputs: Sequence[ShardInput], *, batched: bool = True, keep: Literal["last", "all"] = "last"

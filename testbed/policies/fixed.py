@@ -25,6 +25,9 @@ class Static:
     def splits(self, num_layers: int) -> tuple[int, ...]:
         return (self._decision.split,)
 
+    def codecs(self) -> tuple[str, ...]:
+        return (self._decision.codec,)
+
     def decide(self, observation: Observation, state: None = None) -> tuple[Decision, None]:
         return self._decision, state
 
@@ -41,6 +44,9 @@ class CloudOnly:
     def splits(self, num_layers: int) -> tuple[int, ...]:
         return (0,)
 
+    def codecs(self) -> tuple[str, ...]:
+        return (self._decision.codec,)
+
     def decide(self, observation: Observation, state: None = None) -> tuple[Decision, None]:
         return self._decision, state
 
@@ -56,6 +62,9 @@ class EdgeOnly:
 
     def splits(self, num_layers: int) -> tuple[int, ...]:
         return (num_layers,)
+
+    def codecs(self) -> tuple[str, ...]:
+        return ("raw-float32",)
 
     def decide(self, observation: Observation, state: None = None) -> tuple[Decision, None]:
         return Decision(split=observation.num_layers, codec="raw-float32"), state

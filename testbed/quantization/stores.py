@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import cast
 
 import torch
@@ -14,20 +15,20 @@ from testbed.quantization.packing import pack, unpack
 FP8_LARGEST = 448.0  # of e4m3
 
 
-class Store(nn.Module):
+class Store(nn.Module, ABC):
     """A matrix [R, C] in a format; subclasses know how rows come out of their buffers."""
 
     def __init__(self, fmt: WeightFormat, rows: int, columns: int) -> None:
         super().__init__()
         self.format, self.rows, self.columns = fmt, rows, columns
 
+    @abstractmethod
     def dequantised(self, start: int, stop: int) -> torch.Tensor:
         """Rows [start, stop) as float32 [stop - start, C]; `start` is a multiple of 8."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gather(self, rows_N: torch.Tensor) -> torch.Tensor:
         """Single rows by their numbers, float32 [N, C]."""
-        raise NotImplementedError
 
     def stored_bytes(self) -> int:
         """Bytes of the tensors that are there."""

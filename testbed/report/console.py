@@ -79,6 +79,8 @@ def _traffic_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
         yield f"traffic {direction}", f"{words.size(payload)} payload, {words.size(wire)} on the wire"
     if summary["encryption"] is not None:
         yield "encryption", words.encryption(summary["encryption"])
+    if summary["codec_changes"]:
+        yield "codecs", f"changed {words.number(summary['codec_changes'])} times by the policy"
     yield "resent", words.plural(summary["retransmissions"], "packet")
 
 

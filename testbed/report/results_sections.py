@@ -70,6 +70,17 @@ def outcomes(run: Run) -> Markup:
         table("Outcomes by group", ends, [_outcome_row(*item) for item in groups.items()], num_text=3),
         table("Latency, payload and energy by group", costs, [_cost_row(*item) for item in groups.items()]),
     ]
+    memory = [_memory_row(name, item) for name, group in groups.items() for item in group.get("memory", [])]
+    if memory:
+        named = [
+            "group",
+            "split",
+            "tokens",
+            "device (M_edge)",
+            "weights of both sides (M_w)",
+            "state at the cut (B_kv)",
+        ]
+        tables.append(table("Memory that the longest request takes", named, memory))
     reasons = _reasons(run.tables.requests)
     if reasons:
         tables.append(table("Why requests did not complete", ["outcome", "reason", "requests"], reasons, num_text=2))
@@ -87,6 +98,11 @@ def _cost_row(name: str, group: Mapping[str, Any]) -> list[object]:
     latencies = [told for key in ("ttft_s", "tpot_s", "e2e_s") for told in words.spread(group[key], "p50", "p95")]
     per_token = [words.size(group[f"bytes_per_token_{direction}"]) for direction in ("up", "down")]
     return [name, *latencies, *per_token, words.energy(group["energy_j"])]
+
+
+def _memory_row(name: str, memory: Mapping[str, Any]) -> list[object]:
+    sizes = [words.size(memory[key]) for key in ("edge_bytes", "footprint_bytes", "state_bytes")]
+    return [name, words.number(memory["split"]), words.number(memory["tokens"]), *sizes]
 
 
 def _count(count: int) -> Markup | str:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from testbed.core.cast import DeviceEnd, RunEnd, ServerEnd
+from testbed.core.cast import DeviceEnd, Footprint, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
-from testbed.core.units import NS_PER_S
+from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 from testbed.results import files
 from testbed.results.folder import Tables, read_tables
 
@@ -30,6 +30,7 @@ TRAFFIC = {
     "wire_bytes_up": "wire_bytes_up",
     "wire_bytes_down": "wire_bytes_down",
     "retransmissions": "retransmissions",
+    "codec_changes": "codec_changes",
 }
 
 
@@ -65,7 +66,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
         "breakdown_s": breakdown(completed),
         "assumed_sizes": list(end.assumed_sizes),
         "quality": quality(requests),
-        "by_group": _by_group(tables),
+        "by_group": _by_group(tables, end),
         "duration_s": duration_s,
         "wall_s": end.wall_s,
     }
@@ -176,10 +177,14 @@ def _batch_size(sizes: FloatArray) -> dict[str, float] | None:
     }
 
 
-def _by_group(tables: Tables) -> dict[str, Any]:
+def _by_group(tables: Tables, end: RunEnd) -> dict[str, Any]:
     devices = tables.devices
     groups = list(dict.fromkeys(devices["group"].to_pylist()))
-    return {group: _group(_equal(tables.requests, "group", group), _equal(devices, "group", group)) for group in groups}
+    return {
+        group: _group(_equal(tables.requests, "group", group), _equal(devices, "group", group))
+        | {"memory": [_memory(item) for item in end.footprints.get(group, ())]}
+        for group in groups
+    }
 
 
 def _group(requests: pa.Table, devices: pa.Table) -> dict[str, Any]:
@@ -197,6 +202,17 @@ def _group(requests: pa.Table, devices: pa.Table) -> dict[str, Any]:
         "energy_j": _sum_or_none(devices, "energy_j"),
         "breakdown_s": breakdown(completed),
         "quality": quality(requests),
+    }
+
+
+def _memory(footprint: Footprint) -> dict[str, Any]:
+    """What a split takes for the group's longest request, in whole bytes."""
+    return {
+        "split": footprint.split,
+        "tokens": footprint.tokens,
+        "footprint_bytes": math.ceil(footprint.footprint_bits / BITS_PER_BYTE),
+        "state_bytes": math.ceil(footprint.state_bits / BITS_PER_BYTE),
+        "edge_bytes": footprint.edge_bytes,
     }
 
 

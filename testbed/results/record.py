@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from testbed.core.cast import Cast, RunEnd
 from testbed.core.events import (
     HOPS,
+    CodecChanged,
     Event,
     EventDigest,
     IterationEnded,
@@ -20,7 +21,7 @@ from testbed.core.events import (
     TransferEnded,
 )
 from testbed.results import files
-from testbed.results.rows import ADMITTED_NS, CODEC, SERVER, SPLIT, RequestRows
+from testbed.results.rows import ADMITTED_NS, CODEC, CURRENT_CODEC, SERVER, SPLIT, RequestRows
 from testbed.results.stream import TableStream, write_table
 from testbed.results.tables import device_table, link_table, request_table, server_total_table
 
@@ -42,8 +43,9 @@ class RunRecorder:
         self._hop_index = {hop: index for index, hop in enumerate(HOPS)}
         self._num_iterations = [0] * len(cast.servers)
         self._iterations = TableStream(folder / files.SERVERS, files.SERVER_SCHEMA)
-        self._spans = TableStream(folder / files.SPANS, files.SPAN_SCHEMA, HOPS) if spans else None
-        self._transfers = TableStream(folder / files.TRANSFERS, files.TRANSFER_SCHEMA, DIRECTIONS) if spans else None
+        self._spans = TableStream(folder / files.SPANS, files.SPAN_SCHEMA, {"hop": HOPS}) if spans else None
+        names: dict[str, Collection[str]] = {"direction": DIRECTIONS, "codec": self._rows.codecs}
+        self._transfers = TableStream(folder / files.TRANSFERS, files.TRANSFER_SCHEMA, names) if spans else None
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             SpanEnded: self._span,
             TokenDelivered: self._rows.token,
@@ -51,6 +53,7 @@ class RunRecorder:
             IterationEnded: self._iteration,
             RequestArrived: self._rows.arrived,
             RequestAdmitted: self._admitted,
+            CodecChanged: self._rows.codec_changed,
             RequestEnded: self._rows.ended,
         }
 
@@ -95,7 +98,7 @@ class RunRecorder:
         rows.cells[base + ADMITTED_NS] = event.time_ns
         rows.cells[base + SPLIT] = event.split
         rows.cells[base + SERVER] = event.server
-        rows.cells[base + CODEC] = rows.codecs.setdefault(event.codec, len(rows.codecs))
+        rows.cells[base + CODEC] = rows.cells[base + CURRENT_CODEC] = rows.codec_number(event.codec)
 
     def _transfer(self, event: TransferEnded) -> None:
         self._rows.transfer(event)
@@ -104,6 +107,7 @@ class RunRecorder:
                 event.request,
                 event.link,
                 event.direction == "down",
+                self._rows.message_codec(event),
                 event.time_ns,
                 event.payload_bytes,
                 event.wire_bytes,

@@ -7,7 +7,7 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
-from testbed.core.events import HOPS, Outcome, RequestArrived, RequestEnded, TokenDelivered, TransferEnded
+from testbed.core.events import HOPS, CodecChanged, Outcome, RequestArrived, RequestEnded, TokenDelivered, TransferEnded
 
 UNKNOWN = -1
 OUTCOMES = tuple(Outcome)
@@ -34,8 +34,10 @@ NUM_HOPS = len(HOPS)  # cells [0, NUM_HOPS) of a row: the time in each hop
     WIRE_UP,
     WIRE_DOWN,
     RETRANSMISSIONS,
-) = range(NUM_HOPS, NUM_HOPS + 20)
-WIDTH = NUM_HOPS + 20
+    CODEC_CHANGES,
+    CURRENT_CODEC,  # of the next message of hidden states
+) = range(NUM_HOPS, NUM_HOPS + 22)
+WIDTH = NUM_HOPS + 22
 
 _NO_HOPS = (0,) * NUM_HOPS
 _NOTHING_YET = (UNKNOWN,) * 7  # admitted, first token, last token, end, split, server, codec
@@ -59,11 +61,25 @@ class RequestRows:
             *(event.request, event.device, event.prompt_tokens, event.max_output_tokens, 0, event.time_ns),
             *_NOTHING_YET,
             *(self._outcomes[Outcome.INCOMPLETE], self.reasons[""]),
-            *(0, 0, 0, 0, 0),
+            *(0, 0, 0, 0, 0, 0, UNKNOWN),
         )
         base = len(self.cells)
         self.cells.extend(row)
         self.base[event.request] = base
+
+    def codec_number(self, codec: str) -> int:
+        return self.codecs.setdefault(codec, len(self.codecs))
+
+    def codec_changed(self, event: CodecChanged) -> None:
+        base = self.base[event.request]
+        self.cells[base + CODEC_CHANGES] += 1
+        self.cells[base + CURRENT_CODEC] = self.codec_number(event.codec)
+
+    def message_codec(self, event: TransferEnded) -> int:
+        """What encoded a message: UNKNOWN for token ids."""
+        base = self.base[event.request]
+        is_hidden = event.direction == "up" and self.cells[base + SPLIT] > 0
+        return self.cells[base + CURRENT_CODEC] if is_hidden else UNKNOWN
 
     def token(self, event: TokenDelivered) -> None:
         base = self.base[event.request]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ ROWS_PER_GROUP = 65_536
 
 
 class TableStream:
-    """Rows of integers in, row groups out; `names` decodes a dictionary column's integers.
+    """Rows of integers in, row groups out; `names` decodes dictionary columns' integers, -1 to null; a
+    collection may grow meanwhile.
 
     A row is added by one call into C, so an interrupt never leaves half of one.
     """
@@ -25,11 +27,11 @@ class TableStream:
         self,
         file: Path,
         schema: pa.Schema,
-        names: Sequence[str] = (),
+        names: Mapping[str, Collection[str]] = MappingProxyType({}),
         rows_per_group: int = ROWS_PER_GROUP,
     ) -> None:
         self._schema = schema
-        self._names = pa.array(list(names), pa.string())
+        self._names = names
         self._width = len(schema)
         self._row = struct.Struct(f"={self._width}q")
         self._cells = bytearray()
@@ -51,15 +53,16 @@ class TableStream:
         if not self._cells:
             return
         table_RC = np.frombuffer(self._cells, dtype=np.int64).reshape(-1, self._width)
-        columns = [self._column(table_RC[:, index], field.type) for index, field in enumerate(self._schema)]
+        columns = [self._column(table_RC[:, index], field) for index, field in enumerate(self._schema)]
         table = pa.Table.from_arrays(columns, schema=self._schema)
         self._cells = bytearray()  # only now: an interrupt before this line leaves the rows for `close`
         self._writer.write_table(table)
 
-    def _column(self, values: Any, kind: pa.DataType) -> pa.Array:
-        if pa.types.is_dictionary(kind):
-            return pa.DictionaryArray.from_arrays(pa.array(values.astype(np.int8)), self._names)
-        return pa.array(np.ascontiguousarray(values)).cast(kind)
+    def _column(self, values: Any, field: pa.Field) -> pa.Array:
+        if pa.types.is_dictionary(field.type):
+            codes = pa.array(values, mask=values < 0).cast(field.type.index_type)
+            return pa.DictionaryArray.from_arrays(codes, pa.array(list(self._names[field.name]), pa.string()))
+        return pa.array(np.ascontiguousarray(values)).cast(field.type)
 
 
 def write_table(table: pa.Table, file: Path) -> None:

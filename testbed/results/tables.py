@@ -70,6 +70,7 @@ def _decision_columns(cells_RC: IntArray, requests: RequestRows) -> dict[str, pa
         "server": _known(cells_RC[:, rows.SERVER]),
         "split": _known(cells_RC[:, rows.SPLIT]),
         "codec": _names(cells_RC[:, rows.CODEC], list(requests.codecs)),
+        "codec_changes": _ints(cells_RC[:, rows.CODEC_CHANGES]),
         "outcome": _names(cells_RC[:, rows.OUTCOME], OUTCOMES),
         "reason": _names(cells_RC[:, rows.REASON], list(requests.reasons)),
     }

@@ -7,9 +7,9 @@ codec's name with the settings that differ from its defaults, ``ts-tabq(delta=0.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, GetJsonSchemaHandler
+from pydantic import BeforeValidator, GetJsonSchemaHandler, model_validator
 from pydantic_core import core_schema
 
 from testbed.core.errors import ScenarioError
@@ -17,7 +17,9 @@ from testbed.core.registry import CODECS
 from testbed.scenarios.base import Block, as_pydantic
 from testbed.scenarios.problems import validate
 
-MEANS = "means"  # of each channel, as a part of what a session agrees on
+# Parts of what a session agrees on
+MEANS = "means"  # of each channel
+TABLES = "tables"  # of an entropy coder
 _TEXT = re.compile(r"([^()]*)\(([^()]*)\)")
 
 
@@ -26,10 +28,18 @@ class CodecConfig(Block):
 
     kind: str
     entropy: Literal["none", "rans", "zstd"] = "none"
+    tables: Literal["message", "agreed", "channel"] = "message"  # of rans: in each message, or agreed on beforehand
+
+    @model_validator(mode="after")
+    def _tables_of_rans(self) -> Self:
+        if self.tables != "message" and self.entropy != "rans":
+            problem = "tables are agreed on for entropy: rans"
+            raise as_pydantic(ScenarioError(problem, path="tables", value=self.tables, allowed="message"))
+        return self
 
     def agreed_parts(self) -> frozenset[str]:
         """Names of what both sides must agree on at the start of a session; most settings need nothing."""
-        return frozenset()
+        return frozenset() if self.tables == "message" else frozenset({TABLES})
 
 
 def codec_name(setting: str) -> str:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import POLICIES, ROUTERS, SCHEDULERS
 from testbed.scenarios.base import Block, LossProbability, PositiveTimeNs, as_pydantic, registered
+from testbed.scenarios.kv import KV
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
 from testbed.scenarios.weights import Weights
@@ -129,6 +130,9 @@ class Scenario(Block):
     tokenizer: Annotated[str, Field(min_length=1)] | None = None  # a tokenizer file, where the model's folder has none
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     weights: Weights | None = None  # None: every weight in `dtype`
+    calibration: list[Annotated[str, Field(min_length=1)]] | None = Field(default=None, min_length=1)
+    # Texts that codecs are calibrated on, where they need it; None: some of the corpus that pebble learned from.
+    kv: KV | None = None  # None: keys and values in `dtype`
     seed: int = Field(ge=0, lt=2**63)
     policy: Policy
     fleet: list[Group] = Field(min_length=1)

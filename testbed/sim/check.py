@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from testbed.actors.kv import kv_laws
 from testbed.actors.memory import edge_demand, free_bytes, largest_split, server_weights_bytes
 from testbed.actors.weight_plan import check_weights, weight_laws
 from testbed.core.errors import ScenarioError
@@ -12,8 +13,9 @@ from testbed.core.units import NS_PER_S, format_si
 from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.scenarios.schema import Scenario
+from testbed.sim.choosing import Policy, build_policies
 from testbed.sim.requests import Request
-from testbed.sim.world import BITS, Policy, build_policies
+from testbed.sim.world import BITS
 
 _LAST_ARRIVAL_NS = 36_500 * 86_400 * NS_PER_S  # as far as a scenario can name an instant
 
@@ -83,9 +85,9 @@ def _split_path(scenario: Scenario, index: int) -> str:
 
 def _check_device(scenario: Scenario, shape: ModelShape, index: int, split: int) -> None:
     """One token must fit at least; longer requests that don't are out-of-memory outcomes of the run."""
-    group, path, kv_bits = scenario.fleet[index], _split_path(scenario, index), BITS[scenario.dtype]
-    weights, _ = weight_laws(scenario.weights, kv_bits)
-    demand, free = edge_demand(shape, split, 1, weights, kv_bits).total_bytes, free_bytes(group.device)
+    group, path, bits = scenario.fleet[index], _split_path(scenario, index), BITS[scenario.dtype]
+    (weights, _), (kv, _) = weight_laws(scenario.weights, bits), kv_laws(scenario.kv, bits)
+    demand, free = edge_demand(shape, split, 1, weights, kv).total_bytes, free_bytes(group.device)
     if demand and not free:
         raise ScenarioError(
             f"group {group.name}: the reserved memory of a {group.device.name} leaves none for {split} layers",
@@ -94,7 +96,7 @@ def _check_device(scenario: Scenario, shape: ModelShape, index: int, split: int)
             allowed="0",
         )
     if demand > free:
-        most = largest_split(group.device, shape, 1, weights, kv_bits)
+        most = largest_split(group.device, shape, 1, weights, kv)
         raise ScenarioError(
             f"group {group.name}: a {group.device.name} has {format_si(free, 'B')} free, and the front of {split} "
             f"layers takes {format_si(demand, 'B')}",

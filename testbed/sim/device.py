@@ -8,6 +8,7 @@ import simpy
 
 from testbed.actors.edge import EdgeDevice
 from testbed.actors.energy import device_energy_j
+from testbed.actors.kv import KVLaw
 from testbed.actors.memory import edge_demand, free_bytes
 from testbed.actors.weights import WeightLaw
 from testbed.core.cast import DeviceEnd, LinkEnd
@@ -27,7 +28,7 @@ class Device:
     profile: DeviceProfile
     shape: ModelShape
     weights: WeightLaw
-    kv_bits: int
+    kv: KVLaw
     edge: EdgeDevice
     uplink: Link
     downlink: Link
@@ -80,7 +81,7 @@ class Device:
 
     def _demand_bytes(self, request: Request, decision: Decision) -> int:
         tokens = request.num_prompt_tokens + request.max_output_tokens
-        return edge_demand(self.shape, decision.split, tokens, self.weights, self.kv_bits).total_bytes
+        return edge_demand(self.shape, decision.split, tokens, self.weights, self.kv).total_bytes
 
     def link_ends(self) -> list[LinkEnd]:
         """The account of both directions of its link."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from testbed.actors.calls import TOKEN_BYTES
 from testbed.actors.cloud import REFUSED, BackStep
 from testbed.actors.edge import Payload, Session, Step
+from testbed.codecs.framing import Codec
 from testbed.core.errors import TestbedError
 from testbed.core.events import Hop, Outcome
+from testbed.core.plan import MessageObservation
 from testbed.network_models.transfer import Direction
+from testbed.sim.choosing import Adapt
 from testbed.sim.device import Device
 from testbed.sim.kernel import Clock, Wait
 from testbed.sim.requests import Request
@@ -41,11 +45,16 @@ class Journey:
     device: Device
     server: Server | None
     trace: Trace
+    adapt: Adapt | None  # asked before each message of hidden states
+    codec_of: Callable[[str], Codec]
     tampering: Tampering | None
     kv_reserve_bytes: int  # of the server's KV cache, at full length
     stop_tokens: frozenset[int]
     step: Step  # the pass to run next: the prompt, then the token chosen last
     output: list[int] = field(default_factory=list)
+    bytes_sent: int = 0
+    last_message_bytes: int = 0
+    last_send_ns: int = 0
 
     @property
     def is_real(self) -> bool:
@@ -87,9 +96,35 @@ class Journey:
         if not transfer.delivered:
             raise MessageLostError.on(direction)
 
+    def choose_codec(self) -> None:
+        """Ask the policy how the next message is to be encoded; the cut stays as it was admitted."""
+        if self.adapt is None:
+            return
+        name = self.adapt(self._observe())
+        if name != self.session.codec_name:
+            self.session = replace(self.session, codec_name=name, codec=self.codec_of(name))
+            self.trace.codec_changed(self.clock.now_ns, name)
+
+    def _observe(self) -> MessageObservation:
+        return MessageObservation(
+            now_ns=self.clock.now_ns,
+            step=self.trace.step,
+            split=self.session.split,
+            num_layers=self.device.shape.num_layers,
+            num_tokens=self.step.num_tokens,
+            past_tokens=self.step.past_tokens,
+            codec=self.session.codec_name,
+            bytes_sent=self.bytes_sent,
+            last_message_bytes=self.last_message_bytes,
+            last_send_ns=self.last_send_ns,
+        )
+
     def send_up(self, payload: Payload) -> Wait[Payload]:
         """The message of a step, as it arrives."""
+        sent_ns = self.clock.now_ns
         yield from self.carry(payload.size_bytes, Direction.UP)
+        self.bytes_sent += payload.size_bytes
+        self.last_message_bytes, self.last_send_ns = payload.size_bytes, self.clock.now_ns - sent_ns
         if self.tampering is None or not (payload.seal_bytes or self.session.split):
             return payload  # nobody could tell: bare token ids have no checksum
         return self.tampering.passed(payload, self.request, self.trace.step)

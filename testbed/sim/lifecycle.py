@@ -78,6 +78,7 @@ def _send_up(journey: Journey) -> Wait[Payload]:
     if journey.session.split == 0:
         payload = journey.device.edge.tokens(journey.session, journey.step)
     else:
+        journey.choose_codec()
         front = journey.device.edge.start_front(journey.session, journey.step)
         yield from journey.compute(Hop.FRONT, front.duration_ns)
         payload = front.value()

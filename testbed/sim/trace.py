@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from testbed.core.events import (
+    CodecChanged,
     EventSink,
     Hop,
     Outcome,
@@ -47,6 +48,10 @@ class Trace:
 
     def admitted(self, now_ns: int, *, split: int, codec: str, server: int) -> None:
         self._emit(RequestAdmitted(time_ns=now_ns, request=self.request, split=split, codec=codec, server=server))
+
+    def codec_changed(self, now_ns: int, codec: str) -> None:
+        """The next message is encoded otherwise than the one before."""
+        self._emit(CodecChanged(time_ns=now_ns, request=self.request, step=self.step, codec=codec))
 
     def span(self, now_ns: int, hop: Hop) -> None:
         """What passed since the last span was `hop`; nothing where no time passed."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import simpy
 
@@ -14,6 +15,7 @@ from testbed.actors.costs import CostModel
 from testbed.actors.edge import EdgeDevice, Session, Step
 from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
+from testbed.actors.kv import KVLaw, kv_laws
 from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
 from testbed.actors.sealing import Sealer, seal_secret
 from testbed.actors.weight_plan import weight_laws
@@ -22,14 +24,15 @@ from testbed.codecs.framing import Codec
 from testbed.codecs.named import size_law
 from testbed.core.cast import Cast, DeviceEntry, ServerEnd, ServerEntry
 from testbed.core.events import EventSink
-from testbed.core.plan import Decision, Observation
-from testbed.core.registry import POLICIES, ROUTERS, SCHEDULERS
+from testbed.core.plan import Decision
+from testbed.core.registry import ROUTERS, SCHEDULERS
 from testbed.core.rng import entity_key
 from testbed.models.source import ModelSource
 from testbed.network_models.build import build_link
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
+from testbed.sim.choosing import Chooser
 from testbed.sim.device import Device
 from testbed.sim.journey import Journey
 from testbed.sim.kernel import Clock, Gate, Rank
@@ -39,22 +42,6 @@ from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace
 
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
-
-
-class Policy(Protocol):
-    """Decides at admission how a request is run; pure, with its state passed in and out."""
-
-    def splits(self, num_layers: int) -> Sequence[int]:
-        """Every split it may choose, so that what can't be held is refused before anything runs."""
-        ...
-
-    def decide(self, observation: Observation, state: Any) -> tuple[Decision, Any]: ...
-
-
-def build_policies(scenario: Scenario) -> list[Policy]:
-    """One policy a group."""
-    configs = [scenario.policy_of(group) for group in scenario.fleet]
-    return [POLICIES.load(config.kind)(config) for config in configs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +68,13 @@ class World:
         self.scenario = scenario
         self.clock = Clock()
         self._shape = source.shape
-        self._bits = BITS[scenario.dtype]
-        self._front_law, self._back_law = weight_laws(scenario.weights, self._bits)
+        bits = BITS[scenario.dtype]
+        self._front_law, self._back_law = weight_laws(scenario.weights, bits)
+        self._front_kv, self._back_kv = kv_laws(scenario.kv, bits)
         self._stop_tokens = frozenset(source.stop_token_ids)
         self._executor = executor
         self._emit = emit
-        self._policies = build_policies(scenario)
-        self._policy_states: dict[int, Any] = {}
+        self._chooser = Chooser(scenario)
         self._router = ROUTERS.load(scenario.router)()
         self._codecs: dict[str, Codec] = {}
         tamper = 0.0 if scenario.security is None else scenario.security.tamper
@@ -105,16 +92,13 @@ class World:
 
     def decide(self, request: Request) -> Decision:
         """Ask the group's policy; its state is the device's own."""
-        observation = self.devices[request.device].observe(self.clock, request)
-        state = self._policy_states.get(request.device)
-        decision, self._policy_states[request.device] = self._policies[request.group].decide(observation, state)
-        return decision
+        return self._chooser.decide(request, self.devices[request.device].observe(self.clock, request))
 
     def embark(self, request: Request, decision: Decision, trace: Trace) -> Journey | None:
         """Open the session, with a server unless the device holds all; None where no server could ever hold it."""
         edge_only = decision.split == self._shape.num_layers
         tokens = request.num_prompt_tokens + request.max_output_tokens
-        reserve = server_kv_bytes(self._shape, decision.split, tokens, self._bits)
+        reserve = server_kv_bytes(self._shape, decision.split, tokens, self._back_kv)
         server = None if edge_only else self._route(reserve)
         if server is None and not edge_only:
             return None
@@ -124,9 +108,7 @@ class World:
         device.take(request, decision)
         number = -1 if server is None else server.server
         trace.admitted(self.clock.now_ns, split=decision.split, codec=decision.codec, server=number)
-        codec = self._codec(decision.codec)
-        if request.prompt is None and 0 < decision.split < self._shape.num_layers and not codec.is_fixed_size:
-            self.assumed_sizes.add(decision.codec)
+        codec_of = partial(self._codec, request, decision.split)
         return Journey(
             clock=self.clock,
             request=request,
@@ -135,8 +117,10 @@ class World:
                 sampling_seed=request.sampling_seed,
                 split=decision.split,
                 codec_name=decision.codec,
-                codec=codec,
+                codec=codec_of(decision.codec),
             ),
+            adapt=self._chooser.adaptation(request),
+            codec_of=codec_of,
             device=device,
             server=server,
             trace=trace,
@@ -154,7 +138,7 @@ class World:
         self.answers[number] = Answer(prompt=prompt, output=output)
         if self.scenario.record.quality:
             call = AuditCall(session=number, prompt=prompt, output=output)
-            self.audits[number] = self._executor.submit(self._chooser(journey), call)
+            self.audits[number] = self._executor.submit(self._sampling_host(journey), call)
 
     def disembark(self, journey: Journey) -> None:
         """The session ends, whatever became of it: caches and reservations are free."""
@@ -162,7 +146,7 @@ class World:
         if journey.server is not None:
             journey.server.leave(request)
         if self._executor is not None and journey.is_real:
-            for host in {self._edge_host(journey.request.device), self._chooser(journey)}:
+            for host in {self._edge_host(journey.request.device), self._sampling_host(journey)}:
                 self._executor.submit(host, CloseCall(session=request))
 
     def server_ends(self, duration_ns: int) -> list[ServerEnd]:
@@ -181,8 +165,10 @@ class World:
             profile=group.device,
             shape=self._shape,
             weights=self._front_law,
-            kv_bits=self._bits,
-            edge=EdgeDevice(self._costs(group.device, self._front_law), port, self._sealer(group.device)),
+            kv=self._front_kv,
+            edge=EdgeDevice(
+                self._costs(group.device, self._front_law, self._front_kv), port, self._sealer(group.device)
+            ),
             uplink=build_link(self.clock, group.link, Direction.UP, entity, seed),
             downlink=build_link(self.clock, group.link, Direction.DOWN, entity, seed),
             turn=simpy.Resource(self.clock),
@@ -193,26 +179,30 @@ class World:
         scheduler = SCHEDULERS.load(group.scheduler)(
             max_batch=group.max_batch, max_prefill_tokens=group.max_prefill_tokens, kv_capacity_bytes=capacity
         )
-        costs, port = self._costs(group.server, self._back_law), self._port(self._cloud_host(number))
+        costs, port = self._costs(group.server, self._back_law, self._back_kv), self._port(self._cloud_host(number))
         worker = CloudWorker(costs, port, self._sealer(group.server))
         server = Server(self.clock, number, worker=worker, scheduler=scheduler, emit=self._emit)
         return _Built(server=server, profile=group.server, sealer=worker.sealer)
 
     def served_splits(self) -> set[int]:
         """Every split a server may be asked to continue from."""
-        chosen = {split for policy in self._policies for split in policy.splits(self._shape.num_layers)}
+        chosen = {split for policy in self._chooser.policies for split in policy.splits(self._shape.num_layers)}
         return chosen - {self._shape.num_layers}
 
-    def _costs(self, profile: ProcessorProfile, weights: WeightLaw) -> CostModel:
-        return CostModel(profile=profile, shape=self._shape, weight_bits=weights, kv_bits=self._bits)
+    def _costs(self, profile: ProcessorProfile, weights: WeightLaw, kv: KVLaw) -> CostModel:
+        return CostModel(profile=profile, shape=self._shape, weight_bits=weights, kv_bits=kv)
 
     def _sealer(self, profile: ProcessorProfile) -> Sealer:
         return Sealer(self.scenario.seal, profile, seal_secret(self.scenario))
 
-    def _codec(self, name: str) -> Codec:
+    def _codec(self, request: Request, split: int, name: str) -> Codec:
+        """A codec's size law; where a modelled message has a size that follows the content, the run assumes one."""
         if name not in self._codecs:
             self._codecs[name] = size_law(name)
-        return self._codecs[name]
+        codec = self._codecs[name]
+        if request.prompt is None and 0 < split < self._shape.num_layers and not codec.is_fixed_size:
+            self.assumed_sizes.add(name)
+        return codec
 
     def _port(self, host: HostRef) -> HostPort | None:
         if self._executor is None:
@@ -226,7 +216,7 @@ class World:
     def _cloud_host(self, server: int) -> HostRef:
         return HostRef("cloud", server % self.scenario.execution.cloud_hosts)
 
-    def _chooser(self, journey: Journey) -> HostRef:
+    def _sampling_host(self, journey: Journey) -> HostRef:
         """The host that chooses the session's tokens, and therefore has its logits."""
         if journey.server is None:
             return self._edge_host(journey.request.device)

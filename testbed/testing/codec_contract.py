@@ -11,10 +11,14 @@ from testbed.codecs.framing import Codec, CodecError, Envelope, F32Array
 
 
 class CodecContract:
-    """Subclass as ``Test...`` with `make`; `relative_error` bounds a row's error over its largest value."""
+    """Subclass as ``Test...`` with `make`; `relative_error` bounds a row's error over its largest value.
+
+    `largest` is a magnitude that the codec still takes.
+    """
 
     make: Callable[[], Codec]
     relative_error: float = 0.0
+    largest: float = 3e38
 
     def states(self, num_tokens: int, hidden_size: int, seed: int = 0) -> F32Array:
         rng = np.random.default_rng(seed)
@@ -24,7 +28,7 @@ class CodecContract:
     def test_size_law_holds(self, shape: tuple[int, int]) -> None:
         """Equal to the message where the codec says that its size is fixed; never exceeded elsewhere."""
         codec = self.make()
-        outliers = np.full(shape, 3e38, np.float32)
+        outliers = np.full(shape, self.largest, np.float32)
         outliers[:, ::2] = -1e-30
         for states in (self.states(*shape), np.zeros(shape, np.float32), outliers):
             size = len(codec.encode(states))

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from testbed.core.plan import Decision, Observation
+from testbed.core.plan import Decision, MessageObservation, Observation
 from testbed.core.registry import CODECS
 from testbed.core.rng import Stream
-from testbed.scenarios.codec_setting import codec_name
+from testbed.scenarios.codec_setting import codec_name, read_setting, write_setting
+from testbed.sim.choosing import AdaptivePolicy
 
 if TYPE_CHECKING:
-    from testbed.sim.world import Policy
+    from testbed.sim.choosing import Policy
 
 NUM_OBSERVATIONS = 200
 LAYERS = (1, 2, 12, 80)
@@ -41,6 +42,25 @@ def random_observation(number: int, num_layers: int) -> Observation:
         num_layers=num_layers,
         prompt_tokens=1 + draws.below(10_000, 4, number),
         max_output_tokens=1 + draws.below(10_000, 5, number),
+    )
+
+
+def random_message_observation(number: int, codecs: Sequence[str]) -> MessageObservation:
+    """Any step of a request on any link; nothing was sent before the first."""
+    draws = Stream.named(17, "policy contract, messages")
+    step = draws.below(6, 0, number)
+    sent = 1 + draws.below(10**6, 1, number) if step else 0
+    return MessageObservation(
+        now_ns=draws.below(10**13, 2, number),
+        step=step,
+        split=1 + draws.below(11, 3, number),
+        num_layers=12,
+        num_tokens=1 if step else 1 + draws.below(10_000, 4, number),
+        past_tokens=step * (1 + draws.below(10_000, 5, number)),
+        codec=codecs[draws.below(len(codecs), 6, number)],
+        bytes_sent=sent * step,
+        last_message_bytes=sent,
+        last_send_ns=1 + draws.below(10**10, 7, number) if step else 0,
     )
 
 
@@ -81,7 +101,32 @@ class PolicyContract(ABC):
                 named = set(self._splits(config, num_layers))
                 for decision, _ in self.answers(self.make_policy(config), num_layers):
                     assert decision.split in named
-                    assert codec_name(decision.codec) in CODECS
+
+    def test_decisions_are_among_the_codecs_it_has_named(self) -> None:
+        for config in self.configs:
+            named = self._codecs(config)
+            for decision, _ in self.answers(self.make_policy(config), 12):
+                assert decision.codec in named
+
+    def test_codecs_are_settings_as_sessions_know_them(self) -> None:
+        for config in self.configs:
+            for setting in self._codecs(config):
+                assert codec_name(setting) in CODECS
+                assert write_setting(read_setting(setting)) == setting
+
+    def test_each_message_gets_one_of_the_codecs_it_has_named_and_always_the_same(self) -> None:
+        for config in self.configs:
+            policy, again = self.make_policy(config), self.make_policy(config)
+            if not isinstance(policy, AdaptivePolicy):
+                continue
+            assert isinstance(again, AdaptivePolicy)
+            named = self._codecs(config)
+            for number in range(NUM_OBSERVATIONS):
+                observation = random_message_observation(number, named)
+                codec = policy.adapt(observation)
+                assert codec in named
+                again.adapt(random_message_observation(number + 10_000, named))
+                assert again.adapt(replace(observation)) == codec
 
     def test_the_same_observation_and_state_get_the_same_decision(self) -> None:
         for config in self.configs:
@@ -123,6 +168,11 @@ class PolicyContract(ABC):
 
     def _splits(self, config: Mapping[str, Any], num_layers: int) -> Sequence[int]:
         return self.make_policy(config).splits(num_layers)
+
+    def _codecs(self, config: Mapping[str, Any]) -> Sequence[str]:
+        codecs = self.make_policy(config).codecs()
+        assert codecs, "a policy that never decides"
+        return codecs
 
     def _asks_for_too_much(self, config: Mapping[str, Any], num_layers: int) -> bool:
         """A split that the user has fixed beyond the model's layers is refused before anything runs."""

@@ -105,7 +105,52 @@ class TestInt4Rans(CodecContract):
     relative_error = 0.5001 / 7
 
 
-QUANTISERS = ["int8", "int4", "fp8", "tabq", "tabq(entropy=rans)"]
+class TestUniform3(CodecContract):
+    make = staticmethod(lambda: make_codec("uniform(bits=3)"))
+    relative_error = 0.5001 / 3
+
+
+class TestUniform5AsymmetricRans(CodecContract):
+    make = staticmethod(lambda: make_codec("uniform(bits=5,entropy=rans,symmetric=false)"))
+    relative_error = 0.5001 * 2 / 31
+
+
+class TestTsUniform6(CodecContract):
+    make = staticmethod(lambda: make_codec("ts(below=uniform,bits=6,symmetric=false,tau=1)"))
+    relative_error = 0.5001 * 2 / 63
+
+
+class TestAsymmetricTsTabq(CodecContract):
+    make = staticmethod(lambda: make_codec("ts-tabq(delta=0,symmetric=false,tau=1)"))
+    relative_error = 0.5001 * 2 / 255
+
+
+class TestAsymmetricTabqRans(CodecContract):
+    make = staticmethod(lambda: make_codec("tabq(delta=0.05,entropy=rans,requantise=true,symmetric=false)"))
+    relative_error = 0.15
+
+
+class TestRequantisedTabq(CodecContract):
+    make = staticmethod(lambda: make_codec("tabq(delta=0.05,requantise=true)"))
+    relative_error = 0.1
+
+
+class TestRotatedInt8(CodecContract):
+    """A value's error is that of its whole row, each at most half a step of a peak that may be sqrt(d) as large."""
+
+    make = staticmethod(lambda: make_codec("int8(rotate=hadamard)"))
+    relative_error = 0.05
+    largest = 1e30
+
+
+class TestRotatedTsTabq(CodecContract):
+    make = staticmethod(lambda: make_codec("ts-tabq(delta=0.05,rotate=hadamard,signs=7,tau=1)"))
+    relative_error = 0.15
+    largest = 1e30
+
+
+QUANTISERS = ["int8", "int4", "fp8", "tabq", "tabq(entropy=rans)", "uniform(bits=3,symmetric=false)"]
+QUANTISERS += ["tabq(symmetric=false)", "tabq(requantise=true)", "int4(rotate=hadamard)"]
 
 
 @pytest.mark.parametrize("setting", QUANTISERS)

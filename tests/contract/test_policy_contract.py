@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
 from testbed.core.plan import Decision
 from testbed.core.registry import POLICIES
+from testbed.policies.adaptive import Ladder, Phases
 from testbed.policies.fixed import CloudOnly, EdgeOnly, Static
-from testbed.testing.policy_contract import PolicyContract, random_observation
+from testbed.testing.policy_contract import PolicyContract, random_message_observation, random_observation
 
 
 class TestStatic(PolicyContract):
@@ -43,6 +45,61 @@ class TestEdgeOnly(PolicyContract):
         assert decision.split == 80
 
 
+class TestPhases(PolicyContract):
+    configs = ({"split": 3, "prefill": "int4", "decode": "int8"}, {"split": 0, "prefill": "fp8", "decode": "fp8"})
+
+    def make_policy(self, config):
+        return Phases(Phases.Config(**config))
+
+    def test_the_prompt_has_one_codec_and_every_step_the_other(self):
+        policy = self.make_policy(self.configs[0])
+        for number in range(50):
+            observation = random_message_observation(number, policy.codecs())
+            assert policy.adapt(observation) == ("int8" if observation.step else "int4")
+
+
+class TestLadder(PolicyContract):
+    configs = (
+        {
+            "split": 3,
+            "rungs": ["int8", "ts-tabq(delta=0.2)", "int4"],
+            "coarser_below": "1 Mbit/s",
+            "finer_above": "4 Mbit/s",
+        },
+    )
+
+    def make_policy(self, config):
+        return Ladder(Ladder.Config(**config))
+
+    @pytest.mark.parametrize(
+        ("mbit_s", "before", "after"),
+        [(0.5, 0, 1), (0.5, 1, 2), (0.5, 2, 2), (2, 1, 1), (1, 0, 0), (4, 2, 2), (5, 2, 1), (5, 1, 0), (5, 0, 0)],
+    )
+    def test_one_rung_at_a_time(self, mbit_s, before, after):
+        policy = self.make_policy(self.configs[0])
+        sent = {"step": 3, "last_message_bytes": 1000, "last_send_ns": round(8000 / mbit_s * 1000)}
+        observation = replace(random_message_observation(0, policy.codecs()), codec=policy.codecs()[before], **sent)
+        assert policy.adapt(observation) == policy.codecs()[after]
+
+    def test_nothing_measured_nothing_changed(self):
+        policy = self.make_policy(self.configs[0])
+        sent = {"step": 0, "last_message_bytes": 0, "last_send_ns": 0}
+        observation = replace(random_message_observation(0, policy.codecs()), codec="int4", **sent)
+        assert policy.adapt(observation) == "int4"
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"rungs": ["int8"]}, "rungs"),
+            ({"rungs": ["int8", "int8"]}, "the same"),
+            ({"finer_above": "1 Mbit/s"}, "too"),
+        ],
+    )
+    def test_what_is_no_ladder_is_refused(self, changes, said):
+        with pytest.raises(ValueError, match=said):
+            Ladder.Config(**{**self.configs[0], **changes})
+
+
 def test_every_registered_policy_has_its_contract_tested():
     tested = {
         suite.make_policy(suite(), dict(suite.configs[0])).Config.model_fields["kind"].default for suite in SUITES
@@ -50,7 +107,22 @@ def test_every_registered_policy_has_its_contract_tested():
     assert tested == set(POLICIES)
 
 
-SUITES = (TestStatic, TestCloudOnly, TestEdgeOnly)
+SUITES = (TestStatic, TestCloudOnly, TestEdgeOnly, TestPhases, TestLadder)
+
+
+class Wayward(CloudOnly):
+    """Names one codec, and changes to another."""
+
+    def adapt(self, observation):
+        return "int4"
+
+
+class Fickle(CloudOnly):
+    def codecs(self):
+        return ("int4", "int8")
+
+    def adapt(self, observation):
+        return random.choice(self.codecs())
 
 
 class Dice(CloudOnly):
@@ -104,7 +176,9 @@ class Misspelt(CloudOnly):
         (Grows, "test_a_state_is_not_changed_but_replaced"),
         (Secretive, "test_decisions_are_among_the_splits_it_has_named"),
         (Beyond, "test_splits_lie_between_nothing_and_all_layers"),
-        (Misspelt, "test_decisions_are_among_the_splits_it_has_named"),
+        (Misspelt, "test_decisions_are_among_the_codecs_it_has_named"),
+        (Wayward, "test_each_message_gets_one_of_the_codecs_it_has_named_and_always_the_same"),
+        (Fickle, "test_each_message_gets_one_of_the_codecs_it_has_named_and_always_the_same"),
     ],
 )
 def test_the_contract_finds_a_broken_policy(broken, test):

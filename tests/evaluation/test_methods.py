@@ -6,6 +6,7 @@ import pytest
 
 from testbed.core.errors import ScenarioError
 from testbed.models.source import resolve
+from testbed.scenarios.kv import KV
 from testbed.studies.evaluation.load import load_split
 from testbed.studies.evaluation.methods import METHODS, chosen_methods, fitting_group, fitting_outliers, weights_of
 
@@ -21,8 +22,9 @@ def test_parts_can_be_replaced():
     (row,) = chosen_methods(["opsc"], codec="ts-tabq(delta=0.2)")
     assert (row.weights, row.codec) == (METHODS["opsc"].weights, "ts-tabq(delta=0.2)")
     assert row.name == "opsc+ts-tabq(delta=0.2)"
-    (row,) = chosen_methods(["fp"], weights={"front_bits": 3})
-    assert (dict(row.weights), row.codec) == ({"front_bits": 3}, "raw-float32")
+    (row,) = chosen_methods(["fp"], weights={"front_bits": 3}, kv={"back_bits": 4})
+    assert (row.weights, row.kv, row.codec) == ({"front_bits": 3}, {"back_bits": 4}, "raw-float32")
+    assert row.name == "fp+weights(front_bits=3)+kv(back_bits=4)"
 
 
 def test_unknown_names_get_the_nearest():
@@ -45,7 +47,8 @@ def test_groups_and_outliers_fit_the_rows(model, group, outliers):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_row_runs_on_the_shipped_model(name, cut):
     method = METHODS[name]
-    split = load_split(cut, weights_of(method, cut.source.shape, TEXTS), method.codec, TEXTS)
+    kv = KV(**method.kv)
+    split = load_split(cut, weights_of(method, cut.source.shape, TEXTS), method.codec, TEXTS, kv=kv)
     ids = cut.tokenizer.encode("Mia plays a game: first")
     (logits_nV,) = split.logits([ids])
     assert logits_nV.shape == (len(ids), cut.source.shape.vocab_size)

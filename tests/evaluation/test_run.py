@@ -15,6 +15,7 @@ from testbed.actors.memory import edge_demand
 from testbed.actors.weight_plan import weight_laws
 from testbed.cli import app
 from testbed.core.errors import ScenarioError
+from testbed.models.kv_format import KVFormat
 from testbed.report.evaluation import evaluation_figures, evaluation_table, write_evaluation
 from testbed.studies.evaluation.methods import chosen_methods, weights_of
 from testbed.studies.evaluation.run import EVAL_FILE, Evaluation, read_evaluation, run_evaluation
@@ -120,7 +121,11 @@ def test_bytes_and_memory_are_the_laws(evaluation, finished):
     assert 4 * width < fp["prefill_bytes_per_token"] < 4 * width + 24
     block = weights_of(evaluation.methods[1], shape, evaluation.texts)
     law, _ = weight_laws(block, 32)
-    assert int4["edge_bytes"] == edge_demand(shape, 5, shape.max_positions, law, 32).total_bytes < fp["edge_bytes"]
+    assert (
+        int4["edge_bytes"]
+        == edge_demand(shape, 5, shape.max_positions, law, KVFormat(bits=8)).total_bytes
+        < fp["edge_bytes"]
+    )
     assert int4["front_resident_bytes"] < fp["front_resident_bytes"]
 
 

@@ -13,6 +13,7 @@ from testbed.codecs.framing import OVERHEAD_BYTES
 from testbed.codecs.named import make_codec
 from testbed.core.errors import ModelError
 from testbed.models.likelihood import Pair, score_pairs
+from testbed.scenarios.kv import KV
 from testbed.scenarios.weights import Weights
 from testbed.studies.evaluation.load import OFF, load_split, session_tau
 from testbed.studies.evaluation.split_model import Traffic
@@ -136,6 +137,16 @@ def test_weights_are_packed_on_both_sides_of_the_cut(raw, cut):
     front_share = split.front.resident_bytes() / raw.front.resident_bytes()
     back_share = split.back.resident_bytes() / raw.back.resident_bytes()
     assert front_share < back_share < 1
+
+
+def test_packed_keys_and_values_reach_the_logits(raw, cut):
+    ids = cut.tokenizer.encode(TEXTS[2])
+    (exact,) = raw.logits([ids])
+    changes = []
+    for bits in (8, 3):
+        (found,) = load_split(cut, None, "raw-float32", [], kv=KV(front_bits=bits, back_bits=bits)).logits([ids])
+        changes.append(float(np.abs(found - exact).max()))
+    assert 0 < changes[0] < changes[1]
 
 
 @pytest.mark.parametrize("split", [0, 12, -1])

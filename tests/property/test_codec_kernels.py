@@ -6,47 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.codecs.compiling import kernels, reference
-from testbed.codecs.reference import TabqSetting
+from tests.codec_states import TAU_BITS, states, tabq_settings
 
 pytest.importorskip("numba", reason="needs numba: without it the reference is what runs")
-
-COLUMNS = st.one_of(st.integers(1, 70), st.sampled_from([127, 128, 511, 512, 1000, 4096, 8191, 8192]))
-SPECIALS = np.array(
-    [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 1e-45, -1e-40, 1.2e-38, 3.4e38, -3.4e38, 1.0, -1.0, 2.0**-118],
-    np.float32,
-)
-TAU_BITS = [0, 1, int(np.float32(0.7).view(np.uint32)), int(np.float32(3).view(np.uint32)), 0x7F800000]
-
-
-@st.composite
-def states(draw):
-    """Rows of different kinds, with special values sprinkled in."""
-    num_tokens, hidden_size = draw(st.integers(0, 5)), draw(COLUMNS)
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    rows = np.empty((num_tokens, hidden_size), np.float32)
-    for row in range(num_tokens):
-        kind = draw(st.sampled_from(["normal", "tiny", "huge", "zero", "equal", "bits", "heavy"]))
-        normal = rng.standard_normal(hidden_size)
-        rows[row] = {
-            "normal": normal,
-            "tiny": normal * 1e-38,
-            "huge": np.clip(normal * 1e38, -3e38, 3e38),
-            "zero": normal * 0,
-            "equal": np.full(hidden_size, normal[0]),
-            "bits": rng.integers(0, 2**32, hidden_size, dtype=np.uint64).astype(np.uint32).view(np.float32),
-            "heavy": normal**7,
-        }[kind]
-        if draw(st.booleans()):
-            rows[row, rng.integers(0, hidden_size, 3)] = rng.choice(SPECIALS, 3)
-    return rows
-
-
-tabq_settings = st.builds(
-    lambda test, delta, widths: TabqSetting(test, float(delta * (60 if test == 1 else 1)), min(widths), max(widths)),
-    st.sampled_from([0, 1, 2]),
-    st.sampled_from([0.0, 0.01, 0.04, 0.1, 0.2, 0.35, 1.0, 5.0]),
-    st.tuples(st.integers(2, 8), st.integers(2, 8)),
-)
 
 
 def same(ours, theirs):
@@ -66,13 +28,48 @@ def test_tabq(rows, tau_bits, setting):
     hidden_size = rows.shape[1]
     packed = kernels().tabq_pack(rows, tau_bits, setting)
     same(packed, reference().tabq_pack(rows, tau_bits, setting))
-    values = kernels().tabq_unpack(*packed[:3], hidden_size)
-    same([values], [reference().tabq_unpack(*packed[:3], hidden_size)])
+    values = kernels().tabq_unpack(*packed[:3], hidden_size, setting.requantise)
+    same([values], [reference().tabq_unpack(*packed[:3], hidden_size, setting.requantise)])
     coded = kernels().tabq_symbols(rows, tau_bits, setting)
     same(coded, reference().tabq_symbols(rows, tau_bits, setting))
-    from_symbols = kernels().tabq_values(*coded[:4])
-    same([from_symbols], [reference().tabq_values(*coded[:4])])
+    from_symbols = kernels().tabq_values(*coded[:4], setting.requantise)
+    same([from_symbols], [reference().tabq_values(*coded[:4], setting.requantise)])
     np.testing.assert_array_equal(from_symbols, values)  # as numbers: a symbol has no sign of zero
+
+
+@settings(max_examples=80)
+@given(rows=states(), tau_bits=st.sampled_from(TAU_BITS), setting=tabq_settings)
+def test_asymmetric_tabq(rows, tau_bits, setting):
+    coded = kernels().asymmetric_codes(rows, tau_bits, setting)
+    same(coded, reference().asymmetric_codes(rows, tau_bits, setting))
+    values = kernels().asymmetric_values(*coded[:4], setting.requantise)
+    same([values], [reference().asymmetric_values(*coded[:4], setting.requantise)])
+    widths, codes = coded[0], coded[3]
+    packed = kernels().pack_rows(codes, widths)
+    same([packed], [reference().pack_rows(codes, widths)])
+    same([kernels().unpack_rows(packed, widths, rows.shape[1])], [codes])
+    same([reference().unpack_rows(packed, widths, rows.shape[1])], [codes])
+
+
+@settings(max_examples=80)
+@given(rows=states(), tau_bits=st.sampled_from(TAU_BITS), bits=st.integers(2, 8), symmetric=st.booleans())
+def test_uniform_grids_and_floats(rows, tau_bits, bits, symmetric):
+    coded = kernels().uniform_codes(rows, tau_bits, bits, symmetric)
+    same(coded, reference().uniform_codes(rows, tau_bits, bits, symmetric))
+    values = kernels().uniform_values(*coded[:3], bits, symmetric)
+    same([values], [reference().uniform_values(*coded[:3], bits, symmetric)])
+    floats = kernels().fp8_codes(rows, tau_bits)
+    same(floats, reference().fp8_codes(rows, tau_bits))
+    same([kernels().fp8_values(*floats[:2])], [reference().fp8_values(*floats[:2])])
+
+
+@settings(max_examples=60)
+@given(rows=states())
+def test_rotation(rows):
+    rows = np.where(np.isfinite(rows), rows, np.float32(0))  # a NaN's payload is the processor's choice
+    with np.errstate(over="ignore", invalid="ignore"):
+        rotated, expected = kernels().hadamard(rows), reference().hadamard(rows)
+    np.testing.assert_array_equal(rotated, expected, strict=True)
 
 
 @settings(max_examples=80)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from testbed.actors.calls import AuditCall, BackCall, BackItem, Call, FrontCall, HostSpec, WholeCall
+from testbed.actors.calls import AuditCall, BackCall, BackItem, Call, CloseCall, FrontCall, HostSpec, WholeCall
 from testbed.actors.shard_host import ShardHost
 from testbed.actors.weight_plan import weight_config, weight_laws
 from testbed.core.cast import Quality
 from testbed.core.errors import ModelError
+from testbed.models.kv_format import KVFormat
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource
 from testbed.quantization.config import WeightConfig
@@ -27,7 +28,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
     return save_tiny("llama", tmp_path_factory.mktemp("llama"))
 
 
-def host(source: ModelSource, weights: Weights | None, calibration: tuple[tuple[int, ...], ...] = ()) -> ShardHost:
+def host(
+    source: ModelSource,
+    weights: Weights | None,
+    calibration: tuple[tuple[int, ...], ...] = (),
+    kv: tuple[int | None, int | None] = (None, None),
+) -> ShardHost:
     return ShardHost(
         HostSpec(
             source=source,
@@ -36,6 +42,8 @@ def host(source: ModelSource, weights: Weights | None, calibration: tuple[tuple[
             keep_logits=True,
             weights=None if weights is None else weight_config(weights),
             calibration=calibration,
+            front_kv_bits=kv[0],
+            back_kv_bits=kv[1],
         )
     )
 
@@ -179,3 +187,19 @@ def test_stories_lose_what_the_bits_take(data_dir: Path, tmp_path: Path) -> None
         shares.append(summary["quality"]["token_agreement"])
     assert shares[0] >= 0.95
     assert shares[0] >= shares[1] > shares[2]
+
+
+@pytest.mark.parametrize("split", range(LAYERS + 1))
+def test_each_side_packs_its_keys_and_values_and_the_reference_none(source: ModelSource, split: int) -> None:
+    """Read from the process while the session is open; the audit tells what the widths cost."""
+    exact, coarse = host(source, None), host(source, None, kv=(3, 6))
+    assert audit(exact, generate(exact, split)).max_logit_difference == 0
+    output = generate(coarse, split)
+    tokens = len(PROMPT) + len(output) - 1
+    front, back = (KVFormat(bits=bits).kv_bytes(source.shape, tokens, 0, 1) for bits in (3, 6))
+    sides = {(0, split): split * front, (split, LAYERS): (LAYERS - split) * back}
+    assert coarse.kv_bytes() == {layers: size for layers, size in sides.items() if size}
+    found = audit(coarse, output)
+    assert found.max_logit_difference > 0
+    run(coarse, CloseCall(session=1))
+    assert not any(coarse.kv_bytes().values())

@@ -128,6 +128,7 @@ def test_a_request_becomes_the_row_that_its_events_say(tmp_path: Path) -> None:
         "server": 0,
         "split": 4,
         "codec": "int8",
+        "codec_changes": 0,
         "outcome": "completed",
         "reason": "length",
         "prompt_tokens": 5,
@@ -265,7 +266,7 @@ def test_without_spans_the_hop_columns_stay(tmp_path: Path) -> None:
 
 
 def test_a_stream_writes_whole_row_groups_while_it_runs(tmp_path: Path) -> None:
-    stream = TableStream(tmp_path / "s.parquet", files.SPAN_SCHEMA, HOPS, rows_per_group=100)
+    stream = TableStream(tmp_path / "s.parquet", files.SPAN_SCHEMA, {"hop": HOPS}, rows_per_group=100)
     for index in range(250):
         stream.append(index, 0, index % len(HOPS), index, index + 1, 0)
         assert len(stream._cells) <= 100 * 6 * 8
@@ -361,7 +362,7 @@ def test_a_broken_run_folder_names_the_file(tmp_path: Path, name: str, damage: s
 
 
 def test_an_interrupt_while_rows_are_prepared_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = TableStream(tmp_path / "s.parquet", files.SPAN_SCHEMA, HOPS, rows_per_group=3)
+    stream = TableStream(tmp_path / "s.parquet", files.SPAN_SCHEMA, {"hop": HOPS}, rows_per_group=3)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from testbed.models.pebble import words
-from testbed.models.pebble.world import World, ordered_pair
+from testbed.models.pebble.world import World, build_world, ordered_pair
 
 KIND_SHARES = {"facts": 0.38, "purpose": 0.10, "game": 0.15, "pronoun": 0.15, "passage": 0.22}
 PRONOUN_LESSON_SHARES = {"facts": 0.30, "purpose": 0.07, "game": 0.08, "pronoun": 0.33, "passage": 0.22}
@@ -20,6 +21,7 @@ POLISH_SHARES = {"facts": 0.42, "purpose": 0.22, "game": 0.12, "pronoun": 0.10, 
 PRONOUNS_FROM, PRONOUNS_UNTIL = 0.5, 0.71  # shares of the training steps
 P_REVERSED_WORDING = 0.08
 MAX_RIVALS = 5
+FIRST_HELD_OUT_DOCUMENT = 10**12  # training never counts so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,3 +199,8 @@ _WRITERS: dict[str, Callable[[World, random.Random, Lesson], Document]] = {
     "pronoun": _write_pronoun,
     "passage": _write_passage,
 }
+
+
+def corpus_texts(count: int = 64) -> tuple[str, ...]:
+    """The corpus's first documents, for what is calibrated on text that a user did not choose."""
+    return tuple(item.text for item in islice(documents(build_world()), count))

@@ -22,7 +22,7 @@ from transformers import LlamaForCausalLM
 
 from testbed.models.likelihood import LogitsOf, score_pairs
 from testbed.models.pebble.card import render_card
-from testbed.models.pebble.corpus import document
+from testbed.models.pebble.corpus import FIRST_HELD_OUT_DOCUMENT, document
 from testbed.models.pebble.damage import rounded_cut, rounded_weights
 from testbed.models.pebble.prompts import prompts
 from testbed.models.pebble.scoring import (
@@ -41,7 +41,6 @@ from testbed.models.pebble.world import DEFAULT_SEED, World, build_world
 log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "weights"
-FIRST_HELD_OUT_DOCUMENT = 10**12  # training never counts so far
 NUM_HELD_OUT_DOCUMENTS = 1500
 CLOSE_CALL = 0.2  # items whose runner-up the corpus states at least this often
 WEIGHT_BITS = (8, 6, 5, 4, 3, 2)

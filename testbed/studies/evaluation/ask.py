@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from testbed.core.errors import ModelError, ScenarioError, nearest_name
+from testbed.core.errors import ScenarioError, nearest_name
 from testbed.models.shard import DTYPES
 from testbed.models.source import resolve
+from testbed.models.texts import read_texts
 from testbed.models.tokenizer import load_tokenizer
 from testbed.studies.evaluation.load import Cut
 from testbed.studies.evaluation.methods import Method, chosen_methods
@@ -32,6 +33,7 @@ class Question:
     tasks: Sequence[str]
     codecs: Sequence[str]
     weights: str | None
+    kv: str | None
     limit: int | None
     seed: int | None
     data: Path | None
@@ -74,38 +76,27 @@ def prepare(question: Question) -> Evaluation:
         seed=question.seed,
         data=question.data,
     )
-    texts = shipped_texts() if question.calibration is None else _paragraphs(question.calibration)
+    texts = shipped_texts() if question.calibration is None else read_texts(question.calibration)
     return Evaluation(cut=cut, scoring=scoring, methods=methods, tasks=make_tasks(names, scoring), texts=texts)
 
 
 def _methods(question: Question) -> list[Method]:
-    weights = None if question.weights is None else _mapping(question.weights)
+    weights = None if question.weights is None else _mapping(question.weights, "--weights")
+    kv = None if question.kv is None else _mapping(question.kv, "--kv")
     codecs: Sequence[str | None] = question.codecs or (None,)
-    found = [row for codec in codecs for row in chosen_methods(question.methods, weights=weights, codec=codec)]
+    found = [row for codec in codecs for row in chosen_methods(question.methods, weights=weights, kv=kv, codec=codec)]
     return list({row.name: row for row in found}.values())
 
 
-def _mapping(text: str) -> Mapping[str, Any]:
+def _mapping(text: str, option: str) -> Mapping[str, Any]:
     """A block as YAML in one argument: "{method: gptq, front_bits: 4, back_bits: 4}"."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ScenarioError(f"not YAML: {str(error).splitlines()[0]}", path="--weights", value=text) from None
+        raise ScenarioError(f"not YAML: {str(error).splitlines()[0]}", path=option, value=text) from None
     if not isinstance(data, dict):
-        raise ScenarioError("a mapping is expected", path="--weights", value=text, allowed="{front_bits: 4, ...}")
+        raise ScenarioError("a mapping is expected", path=option, value=text, allowed="{front_bits: 4, ...}")
     return data
-
-
-def _paragraphs(file: Path) -> list[str]:
-    """Texts separated by blank lines."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"can't be read: {error}", path="--calibration", value=str(file)) from None
-    found = [part.strip() for part in text.split("\n\n") if part.strip()]
-    if not found:
-        raise ModelError("the calibration text is empty", file=file)
-    return found
 
 
 def _check_name(value: str, allowed: Sequence[str], path: str) -> None:

@@ -17,6 +17,7 @@ from testbed.models.source import ModelSource
 from testbed.models.tokenizer import Tokenizer
 from testbed.quantization.apply import needs_text, quantise_module
 from testbed.quantization.calibrate import Statistics, collect
+from testbed.scenarios.kv import KV
 from testbed.scenarios.weights import Weights
 from testbed.studies.evaluation.split_model import F32Array, SplitModel
 
@@ -42,17 +43,20 @@ class Cut:
         if not 1 <= self.split <= last:
             raise ModelError("nothing crosses this cut", path="split", value=self.split, allowed=f"1 to {last}")
 
-    def shard(self, start: int, stop: int) -> Shard:
-        return Shard(self.source, start=start, stop=stop, dtype=self.dtype, device=self.device)
+    def shard(self, start: int, stop: int, *, kv_bits: int | None = None) -> Shard:
+        return Shard(self.source, start=start, stop=stop, dtype=self.dtype, device=self.device, kv_bits=kv_bits)
 
 
-def load_split(cut: Cut, weights: Weights | None, codec: str, texts: Sequence[str]) -> SplitModel:
-    """Front and back stored as `weights` says, joined by a codec; `texts` are what codecs with an agreement see.
+def load_split(
+    cut: Cut, weights: Weights | None, codec: str, texts: Sequence[str], *, kv: KV | None = None
+) -> SplitModel:
+    """Front and back stored as `weights` and `kv` say, joined by a codec that is calibrated on `texts` where need be.
 
     Raises ScenarioError for settings that don't fit the model.
     """
     whole = cut.source.shape.num_layers
-    front, back = cut.shard(0, cut.split), cut.shard(cut.split, whole)
+    front = cut.shard(0, cut.split, kv_bits=None if kv is None else kv.front_bits)
+    back = cut.shard(cut.split, whole, kv_bits=None if kv is None else kv.back_bits)
     if weights is not None:
         config = replace(weight_config(weights), split=cut.split)
         statistics = _statistics(cut, weights.calibration) if needs_text(config) else None

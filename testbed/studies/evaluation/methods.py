@@ -28,11 +28,15 @@ REFERENCE = "fp"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One row: `weights` is a scenario's block, {} for none; without a group size, one that fits the model's rows."""
+    """One row: `weights` and `kv` are a scenario's blocks, {} for none.
+
+    Weights without a group size get one that fits the model's rows.
+    """
 
     name: str
     title: str
     weights: Mapping[str, Any]
+    kv: Mapping[str, Any]
     codec: str = RAW
 
 
@@ -51,6 +55,8 @@ _MAX_OUTLIERS = 128
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _OPSC = _bits("rtn", 4, 8)
+_KV8: Mapping[str, Any] = MappingProxyType({"front_bits": 8, "back_bits": 8})
+_KV4: Mapping[str, Any] = MappingProxyType({"front_bits": 4, "back_bits": 4})
 _ATOM = _bits(
     "atom",
     4,
@@ -62,33 +68,48 @@ _ATOM = _bits(
 )
 
 
-def _row(name: str, title: str, weights: Mapping[str, Any], codec: str = RAW) -> Method:
-    return Method(name=name, title=title, weights=weights, codec=codec)
+def _row(
+    name: str, title: str, weights: Mapping[str, Any] = _NONE, codec: str = RAW, *, kv: Mapping[str, Any] = _NONE
+) -> Method:
+    return Method(name=name, title=title, weights=weights, codec=codec, kv=kv)
+
+
+def _opsc(name: str, title: str, codec: str = RAW) -> Method:
+    """One-point split compression with something at the cut."""
+    return _row(name, title, _OPSC, codec, kv=_KV8)
 
 
 _ROWS = (
-    _row("fp", "full precision", _NONE),
+    _row("fp", "full precision"),
     _row("smoothquant", "SmoothQuant W8A8", _bits("smoothquant", 8, group_size=None)),
     _row("atom", "Atom W4A4", _ATOM),
+    _row("atom-kv4", "Atom W4A4 KV4", _ATOM, kv=_KV4),
     _row("gptq", "GPTQ W4", _bits("gptq", 4)),
     _row("rtn", "RTN W4", _bits("rtn", 4)),
     _row("fp8", "FP8", _bits("fp8", 8, group_size=None)),
-    _row("opsc", "OPSC W4/W8", _OPSC),
-    _row("opsc-int4", "OPSC + uniform INT4, symmetric", _OPSC, "int4"),
-    _row("opsc-int8", "OPSC + uniform INT8, symmetric", _OPSC, "int8"),
-    _row("opsc-ts-int4", "OPSC + TS + uniform INT4", _OPSC, "ts(tau={tau})"),
-    _row("opsc-tabq", "OPSC + TAB-Q", _OPSC, "tabq"),
-    _row("opsc-ts-tabq", "OPSC + TS + TAB-Q, packed", _OPSC, "ts-tabq(tau={tau})"),
-    _row("opsc-ts-tabq-zstd", "OPSC + TS + TAB-Q, zstd", _OPSC, "ts-tabq(tau={tau},entropy=zstd)"),
-    _row("opsc-ts-tabq-rans", "OPSC + TS + TAB-Q, rANS", _OPSC, "ts-tabq(tau={tau},entropy=rans)"),
+    _opsc("opsc", "OPSC W4/W8 KV8"),
+    _opsc("opsc-int8", "OPSC + uniform INT8, symmetric", "int8"),
+    _opsc("opsc-int4", "OPSC + uniform INT4, symmetric", "int4"),
+    _opsc("opsc-int4-asymmetric", "OPSC + uniform INT4, asymmetric", "int4(symmetric=false)"),
+    _opsc("opsc-hadamard-int4", "OPSC + Hadamard + uniform INT4", "int4(rotate=hadamard)"),
+    _opsc("opsc-centre-int4", "OPSC + centre + uniform INT4", "int4(centre=true)"),
+    _opsc("opsc-ts-int4", "OPSC + TS + uniform INT4", "ts(tau={tau})"),
+    _opsc("opsc-tabq", "OPSC + TAB-Q", "tabq"),
+    _opsc("opsc-ts-tabq", "OPSC + TS + TAB-Q, packed", "ts-tabq(tau={tau})"),
+    _opsc("opsc-ts-tabq-zstd", "OPSC + TS + TAB-Q, zstd", "ts-tabq(tau={tau},entropy=zstd)"),
+    _opsc("opsc-ts-tabq-rans", "OPSC + TS + TAB-Q, rANS", "ts-tabq(tau={tau},entropy=rans)"),
 )
 METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})
 
 
 def chosen_methods(
-    names: Sequence[str], *, weights: Mapping[str, Any] | None = None, codec: str | None = None
+    names: Sequence[str],
+    *,
+    weights: Mapping[str, Any] | None = None,
+    kv: Mapping[str, Any] | None = None,
+    codec: str | None = None,
 ) -> list[Method]:
-    """The rows that the names stand for, in order and each once; `weights` and `codec` replace those parts of all.
+    """The rows that the names stand for, in order and each once; the other arguments replace those parts of all.
 
     Raises ScenarioError for a name that is none and for a codec that is none.
     """
@@ -97,22 +118,24 @@ def chosen_methods(
     if unknown is not None:
         known = [ALL, *METHODS]
         raise ScenarioError("unknown method", value=unknown, allowed=known, nearest=nearest_name(unknown, known))
-    return [_changed(METHODS[name], weights, codec) for name in dict.fromkeys(listed)]
+    return [_changed(METHODS[name], weights, kv, codec) for name in dict.fromkeys(listed)]
 
 
-def _changed(method: Method, weights: Mapping[str, Any] | None, codec: str | None) -> Method:
+def _changed(
+    method: Method, weights: Mapping[str, Any] | None, kv: Mapping[str, Any] | None, codec: str | None
+) -> Method:
     """The row with other parts; its name and title then say which."""
-    if codec is not None:
-        codec = write_setting(read_setting(codec))
-        method = replace(
-            method, codec=codec, name=f"{method.name}+{codec}", title=f"{method.title}, {codec} at the cut"
-        )
+    parts: dict[str, Any] = {}
     if weights is not None:
-        told = ",".join(f"{key}={value}" for key, value in weights.items())
-        method = replace(
-            method, weights=weights, name=f"{method.name}+weights({told})", title=f"{method.title}, weights {told}"
-        )
-    return method
+        parts["weights"] = weights
+    if kv is not None:
+        parts["kv"] = kv
+    told = [f"{part}({','.join(f'{key}={value}' for key, value in block.items())})" for part, block in parts.items()]
+    if codec is not None:
+        parts["codec"] = write_setting(read_setting(codec))
+        told.append(parts["codec"])
+    name, title = ("+".join([method.name, *told]), ", ".join([method.title, *told]))
+    return replace(method, name=name, title=title, **parts)
 
 
 def weights_of(method: Method, shape: ModelShape, texts: Sequence[str]) -> Weights | None:

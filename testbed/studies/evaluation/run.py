@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from testbed.actors.kv import kv_laws
 from testbed.actors.memory import edge_demand
 from testbed.actors.weight_plan import weight_laws
 from testbed.codecs.framing import CodecError
 from testbed.core.errors import ModelError, ScenarioError
-from testbed.models.pebble.corpus import documents
-from testbed.models.pebble.world import DEFAULT_SEED, build_world
+from testbed.models.pebble.evaluate import NUM_HELD_OUT_DOCUMENTS
+from testbed.models.texts import corpus_texts
 from testbed.run_folder import environment
+from testbed.scenarios.kv import KV
+from testbed.scenarios.problems import validate
 from testbed.scenarios.weights import Weights
 from testbed.studies.evaluation.load import Cut, load_split
 from testbed.studies.evaluation.methods import Method, weights_of
@@ -68,10 +71,9 @@ class Evaluation:
         }
 
 
-def shipped_texts() -> list[str]:
-    """Calibration text where the user names none: the first documents of pebble's corpus."""
-    made = documents(build_world(DEFAULT_SEED))
-    return [next(made).text for _ in range(NUM_CALIBRATION_TEXTS)]
+def shipped_texts() -> tuple[str, ...]:
+    """Calibration text where the user names none: held-out documents of pebble's corpus, none that `corpus` scores."""
+    return corpus_texts(NUM_CALIBRATION_TEXTS, start=NUM_HELD_OUT_DOCUMENTS)
 
 
 def run_evaluation(evaluation: Evaluation, folder: Path, observer: Observer) -> dict[str, Any]:
@@ -81,15 +83,18 @@ def run_evaluation(evaluation: Evaluation, folder: Path, observer: Observer) -> 
     before anything runs for settings that no model could have, and for a folder of another evaluation.
     """
     evaluation.cut.check()
-    blocks = [weights_of(method, evaluation.cut.source.shape, evaluation.texts) for method in evaluation.methods]
+    shape = evaluation.cut.source.shape
+    blocks = [
+        (weights_of(method, shape, evaluation.texts), validate(KV, dict(method.kv))) for method in evaluation.methods
+    ]
     report = _opened(evaluation, folder)
-    for method, block in zip(evaluation.methods, blocks, strict=True):
-        row = report["rows"].setdefault(method.name, _new_row(evaluation.cut, method, block))
+    for method, (block, kv) in zip(evaluation.methods, blocks, strict=True):
+        row = report["rows"].setdefault(method.name, _new_row(evaluation.cut, method, block, kv))
         missing = [task for task in evaluation.tasks if task.name not in row["tasks"]]
         if missing:
             row["failed"] = None
             try:
-                model = load_split(evaluation.cut, block, method.codec, evaluation.texts)
+                model = load_split(evaluation.cut, block, method.codec, evaluation.texts, kv=kv)
                 row["codec"] = model.setting
                 row["front_resident_bytes"] = model.front.resident_bytes()
                 for task in missing:
@@ -146,14 +151,16 @@ def _save(report: Mapping[str, Any], folder: Path) -> None:
     draft.replace(folder / EVAL_FILE)
 
 
-def _new_row(cut: Cut, method: Method, block: Weights | None) -> dict[str, Any]:
+def _new_row(cut: Cut, method: Method, block: Weights | None, kv: KV) -> dict[str, Any]:
     """A row without cells: what the method is and what the device must hold for it by the law."""
     shape, bits = cut.source.shape, _DTYPE_BITS[cut.dtype]
     front_law, _ = weight_laws(block, bits)
-    demand = edge_demand(shape, cut.split, shape.max_positions, front_law, bits)
+    kv_law, _ = kv_laws(kv, bits)
+    demand = edge_demand(shape, cut.split, shape.max_positions, front_law, kv_law)
     return {
         "title": method.title,
         "weights": None if block is None else block.model_dump(exclude={"calibration"}),
+        "kv": kv.model_dump(),
         "codec": method.codec,
         "edge_bytes": demand.total_bytes,
         "edge_weights_bytes": demand.resident_bytes,
