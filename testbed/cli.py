@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from testbed import __version__
+from testbed.cli_eval import eval_
 from testbed.cli_model import app as model_app
 from testbed.command import command_of, new_app
 from testbed.core.errors import ScenarioError
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from testbed.run import Prepared
 
 NUM_TEXTS = 3  # printed of a run's real answers; all are in its tables
-WIDEST_TABLE = 110  # columns of an evaluation's table, on whatever terminal
 
 app = new_app("testbed", "Simulate and emulate adaptive split computing of large language models.")
 app.add_typer(model_app)
 command = command_of(app)
+command(eval_)
 
 
 class ExecutorName(StrEnum):
@@ -169,89 +170,6 @@ def report(
 
 
 @command
-def eval_(
-    model: Annotated[str, typer.Option("--model", help="pebble, a model folder or a Hugging Face id.")],
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method", "--methods", metavar="NAME", help="A row, or all; repeatable, or with commas. [default: fp]"
-        ),
-    ] = None,
-    split: Annotated[int | None, typer.Option("--split", help="Layers before the cut. [default: half]")] = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option("--tasks", metavar="NAME", help="Tasks or groups: all, pebble, harness, plain. [default: all]"),
-    ] = None,
-    codec: Annotated[
-        list[str] | None, typer.Option("--codec", help="At the cut in place of the method's; repeatable.")
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option("--weights", metavar="YAML", help="A scenario's weights block in place of the method's."),
-    ] = None,
-    kv: Annotated[
-        str | None, typer.Option("--kv", metavar="YAML", help="A scenario's kv block in place of the method's.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Items of each task. [default: all]")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Draw these items. [default: the first]")] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Local evaluation data. [default: the Hugging Face hub]")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Results; an interrupted eval continues.")] = None,
-    tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="A tokenizer file or folder.")] = None,
-    calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="A text file. [default: pebble's corpus]")
-    ] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="What shards compute in.")] = "float32",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="1: bit for bit the unsplit model's.")] = 16,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
-    as_json: AsJson = False,
-) -> None:
-    """Measure what methods cost in quality: methods x tasks, every text through the cut."""
-    from testbed.report.evaluation import evaluation_figures, evaluation_table, write_evaluation
-    from testbed.report.progress import cell_progress
-    from testbed.studies.evaluation.ask import Question, prepare
-    from testbed.studies.evaluation.run import read_evaluation, run_evaluation
-
-    question = Question(
-        model=model,
-        methods=_listed(method or ["fp"]),
-        split=split,
-        tasks=_listed(tasks or ["all"]),
-        codecs=tuple(codec or ()),
-        weights=weights,
-        kv=kv,
-        limit=limit,
-        seed=seed,
-        data=data,
-        tokenizer=tokenizer,
-        calibration=calibration,
-        dtype=dtype,
-        batch_size=batch_size,
-        device=device,
-    )
-    evaluation = prepare(question)
-    folder = output or Path("results") / f"eval-{Path(model).name}-{evaluation.cut.split}"
-    try:
-        with cell_progress(quiet=as_json) as observer:
-            report = run_evaluation(evaluation, folder, observer)
-    except KeyboardInterrupt:
-        write_evaluation(read_evaluation(folder), folder)
-        print(f"incomplete: the rows so far are in {folder}; the same command continues", file=sys.stderr)
-        raise
-    files = write_evaluation(report, folder)
-    if as_json:
-        print(json.dumps({"folder": str(folder), "rows": evaluation_figures(report)}, indent=2))
-        return
-    from rich.console import Console
-
-    console = Console()
-    console.width = max(console.width, WIDEST_TABLE)  # rows that are cut off say less than rows that wrap
-    console.print(evaluation_table(report))
-    print(f"results: {folder}\ntable:   {files[0]}\nplot:    {files[-1]}")
-
-
-@command
 def schema() -> None:
     """Print the JSON Schema of a scenario file, for editors."""
     from testbed.scenarios.json_schema import scenario_json_schema
@@ -273,11 +191,6 @@ def _prepared(source: str, overrides: Sequence[str], seed: int | None) -> Prepar
         raise ScenarioError(
             inner, file=file, path=error.path, value=error.value, allowed=error.allowed, nearest=error.nearest
         ) from None
-
-
-def _listed(values: Sequence[str]) -> tuple[str, ...]:
-    """Names given one by one or with commas."""
-    return tuple(name for value in values for name in value.split(",") if name)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -31,7 +31,7 @@ from testbed.studies.evaluation.tasks import Cell, Scoring, Task
 
 EVAL_FILE = "eval.json"
 NUM_CALIBRATION_TEXTS = 128
-_PROMPT_TOKENS, _NEW_TOKENS = 32, 16
+_PROMPT_TOKENS, _NEW_TOKENS = 32, 8
 _DTYPE_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 _MUST_AGREE = ("model", "split", "dtype", "limit", "seed", "batch_size", "data")
 
