@@ -60,8 +60,8 @@ def score_pairs(
 
 
 def continuation_likelihood(logits_nV: npt.NDArray[np.float32], continuation: Sequence[int]) -> Likelihood:
-    """Of the tokens that the last positions of `logits_nV` predict."""
-    tokens_c = torch.tensor(list(continuation))
-    logprobs_cV = torch.from_numpy(logits_nV[-len(continuation) :]).log_softmax(-1)
+    """Of the tokens that the last positions of `logits_nV` predict; of a longer continuation its end."""
+    tokens_c = torch.tensor(list(continuation)[-len(logits_nV) :])
+    logprobs_cV = torch.from_numpy(logits_nV[-len(tokens_c) :]).log_softmax(-1)
     is_greedy = bool((logprobs_cV.argmax(-1) == tokens_c).all())
     return Likelihood(float(logprobs_cV.gather(-1, tokens_c[:, None])[:, 0].sum()), is_greedy)

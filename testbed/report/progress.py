@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from testbed.core.units import format_seconds, ns_to_seconds
 
@@ -85,3 +85,21 @@ def cell_progress(*, quiet: bool) -> Iterator[CellProgress]:
     # A file of its own: while the harness works, its own bars are kept off sys.stderr.
     with Progress(*columns, console=Console(file=sys.stderr), transient=True, expand=True) as bar:
         yield CellProgress(bar)
+
+
+@contextmanager
+def counted_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for work in stages, told what is being done, how much of it is done and of how much; or nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda doing, num_done, num_all: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        stages: dict[str, TaskID] = {}
+
+        def observe(doing: str, num_done: int, num_all: int) -> None:
+            if doing not in stages:
+                stages[doing] = bar.add_task(doing, total=num_all)
+            bar.update(stages[doing], completed=num_done)
+
+        yield observe

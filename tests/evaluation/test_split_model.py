@@ -83,6 +83,13 @@ def test_a_long_input_loses_its_beginning(raw, cut):
     assert whole == cut_off
 
 
+def test_a_continuation_longer_than_the_model_counts_with_its_end(raw, cut):
+    ids = cut.tokenizer.encode(TEXTS[2])
+    (whole,) = score_pairs(raw.logits, [Pair(ids[:1], ids[1:])], max_tokens=6, batch_size=1)
+    (end,) = score_pairs(raw.logits, [Pair(ids[-7:-6], ids[-6:])], max_tokens=6, batch_size=1)
+    assert whole == end
+
+
 def test_greedy_generation_is_the_unsplit_models(raw, unsplit, cut):
     ids = cut.tokenizer.encode(TEXTS[0])
     expected = unsplit.generate(
