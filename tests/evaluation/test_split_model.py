@@ -17,6 +17,7 @@ from testbed.scenarios.kv import KV
 from testbed.scenarios.weights import Weights
 from testbed.studies.evaluation.load import OFF, load_split, session_tau
 from testbed.studies.evaluation.split_model import Traffic
+from testbed.studies.quantise import prepare, quantise_model
 
 TEXTS = (
     "Mia plays a game: first",
@@ -144,6 +145,15 @@ def test_weights_are_packed_on_both_sides_of_the_cut(raw, cut):
     front_share = split.front.resident_bytes() / raw.front.resident_bytes()
     back_share = split.back.resident_bytes() / raw.back.resident_bytes()
     assert front_share < back_share < 1
+
+
+def test_a_folder_of_packed_weights_is_what_packing_gives(cut, tmp_path):
+    settings = {"front_bits": 4, "back_bits": 8, "group_size": 32}
+    quantise_model(prepare("pebble", settings, split=5), tmp_path / "packed")
+    ids = cut.tokenizer.encode(TEXTS[0])
+    (saved,) = load_split(cut, Weights(**settings, saved=str(tmp_path / "packed")), "raw-float32", []).logits([ids])
+    (packed,) = load_split(cut, Weights(**settings), "raw-float32", []).logits([ids])
+    assert np.array_equal(saved, packed)
 
 
 def test_packed_keys_and_values_reach_the_logits(raw, cut):

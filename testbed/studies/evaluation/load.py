@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from testbed.core.errors import ModelError
 from testbed.models.shard import Shard, ShardInput
 from testbed.models.source import ModelSource
 from testbed.models.tokenizer import Tokenizer
-from testbed.quantization.apply import needs_text, quantise_module
-from testbed.quantization.calibrate import Statistics, collect
+from testbed.quantization.apply import needs_blocks, needs_text, quantise_module
+from testbed.quantization.blocks import collect_blocks
+from testbed.quantization.calibrate import collect
+from testbed.quantization.saved import load_quantised
 from testbed.scenarios.kv import KV
 from testbed.scenarios.weights import Weights
 from testbed.studies.evaluation.split_model import F32Array, SplitModel
@@ -58,18 +61,25 @@ def load_split(
     front = cut.shard(0, cut.split, kv_bits=None if kv is None else kv.front_bits)
     back = cut.shard(cut.split, whole, kv_bits=None if kv is None else kv.back_bits)
     if weights is not None:
-        config = replace(weight_config(weights), split=cut.split)
-        statistics = _statistics(cut, weights.calibration) if needs_text(config) else None
-        quantise_module(front.module, config, first_layer=0, statistics=statistics)
-        quantise_module(back.module, config, first_layer=cut.split, statistics=statistics)
+        _pack(cut, (front, back), weights)
     codec, agreed = _calibrated(codec, lambda: np.concatenate(_read(front, _sequences(cut, texts))))
     return SplitModel(front, back, make_codec(codec, agreed), codec)
 
 
-def _statistics(cut: Cut, texts: Sequence[str]) -> Statistics:
-    """What the unsplit full-precision model's layers are fed when it reads the calibration texts."""
-    shard = cut.shard(0, cut.source.shape.num_layers)
-    return collect(shard.module, lambda: _read(shard, _sequences(cut, texts)))
+def _pack(cut: Cut, sides: Sequence[Shard], weights: Weights) -> None:
+    """Store weights as the block says, in place; methods that read text are fed by the unsplit model."""
+    if weights.saved is not None:
+        for shard in sides:
+            load_quantised(shard.module, Path(weights.saved), first_layer=shard.start)
+        return
+    config = replace(weight_config(weights), split=cut.split)
+    statistics, blocks = None, None
+    if weights.needs_text:
+        whole, sequences = cut.shard(0, cut.source.shape.num_layers), _sequences(cut, weights.calibration)
+        statistics = collect(whole.module, lambda: _read(whole, sequences)) if needs_text(config) else None
+        blocks = collect_blocks(whole.module, lambda: _read(whole, sequences)) if needs_blocks(config) else None
+    for shard in sides:
+        quantise_module(shard.module, config, first_layer=shard.start, statistics=statistics, blocks=blocks)
 
 
 def _calibrated(codec: str, sample: Callable[[], F32Array]) -> tuple[str, Agreed | None]:

@@ -14,7 +14,6 @@ from typing import Any
 from testbed.actors.weight_plan import check_weights
 from testbed.actors.weights import layer_matrices
 from testbed.core.errors import ScenarioError, nearest_name
-from testbed.core.registry import QUANTISERS
 from testbed.models.shape import ModelShape
 from testbed.quantization.formats import GROUP_SIZES
 from testbed.scenarios.codec_setting import read_setting, write_setting
@@ -57,6 +56,7 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 _OPSC = _bits("rtn", 4, 8)
 _KV8: Mapping[str, Any] = MappingProxyType({"front_bits": 8, "back_bits": 8})
 _KV4: Mapping[str, Any] = MappingProxyType({"front_bits": 4, "back_bits": 4})
+_OMNIQUANT = _bits("omniquant", 4, group_size=None, front_activation_bits=4, back_activation_bits=4)
 _ATOM = _bits(
     "atom",
     4,
@@ -82,6 +82,7 @@ def _opsc(name: str, title: str, codec: str = RAW) -> Method:
 _ROWS = (
     _row("fp", "full precision"),
     _row("smoothquant", "SmoothQuant W8A8", _bits("smoothquant", 8, group_size=None)),
+    _row("omniquant", "OmniQuant W4A4", _OMNIQUANT),
     _row("atom", "Atom W4A4", _ATOM),
     _row("atom-kv4", "Atom W4A4 KV4", _ATOM, kv=_KV4),
     _row("gptq", "GPTQ W4", _bits("gptq", 4)),
@@ -149,8 +150,7 @@ def weights_of(method: Method, shape: ModelShape, texts: Sequence[str]) -> Weigh
     fitting = {"group_size": group, "activation_group_size": group, "outlier_channels": fitting_outliers(shape)}
     given = {"group_size": FIT, **method.weights}
     data = {key: fitting[key] if value == FIT else value for key, value in given.items()}
-    quantiser = str(data.get("method", Weights.model_fields["method"].default))
-    if quantiser in QUANTISERS and QUANTISERS.load(quantiser).needs_text:
+    if validate(Weights, data).needs_text:
         data.setdefault("calibration", list(texts))
     block = validate(Weights, data)
     check_weights(block, shape)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from testbed.actors.kv import kv_laws
 from testbed.actors.memory import edge_demand
-from testbed.actors.weight_plan import weight_laws
+from testbed.actors.weight_plan import check_saved, weight_laws
 from testbed.codecs.framing import CodecError
 from testbed.core.errors import ModelError, ScenarioError
 from testbed.models.pebble.evaluate import NUM_HELD_OUT_DOCUMENTS
@@ -87,6 +87,9 @@ def run_evaluation(evaluation: Evaluation, folder: Path, observer: Observer) -> 
     blocks = [
         (weights_of(method, shape, evaluation.texts), validate(KV, dict(method.kv))) for method in evaluation.methods
     ]
+    for block, _ in blocks:
+        if block is not None:
+            check_saved(block, evaluation.cut.source, evaluation.cut.dtype, [evaluation.cut.split])
     report = _opened(evaluation, folder)
     for method, (block, kv) in zip(evaluation.methods, blocks, strict=True):
         row = report["rows"].setdefault(method.name, _new_row(evaluation.cut, method, block, kv))
