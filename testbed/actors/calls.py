@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from testbed.codecs.agreed import Agreed
@@ -34,6 +35,7 @@ class HostSpec:
     keep_logits: bool  # for AuditCall
     weights: WeightConfig | None = None  # its change point is each shard's own cut
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for methods that need text
+    saved: Path | None = None  # a folder of packed weights, in place of packing them here
     front_kv_bits: int | None = None  # keys and values of a front, packed; None: in `dtype`
     back_kv_bits: int | None = None
     use_gpu: bool = False  # cloud hosts, where one is at hand

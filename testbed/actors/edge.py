@@ -61,9 +61,10 @@ class EdgeDevice:
         """Run the front and encode. The ticket lasts as long as the layers; `Payload.encode_ns` comes after it."""
         duration_ns = self._forward_ns(step, session.split)
         raw_bytes = self._costs.shape.hidden_bytes(step.num_tokens, 32)
+        passes = session.codec.effort.encode_percent
         if self._port is None or step.tokens is None:
             size = session.codec.nbytes(step.num_tokens, self._costs.shape.hidden_size)
-            modelled = self._sealed(size, None, self._costs.codec_ns(raw_bytes, size))
+            modelled = self._sealed(size, None, self._costs.codec_ns(raw_bytes, size, passes))
             return Ticket(duration_ns, lambda: modelled)
         call = FrontCall(session=session.request, split=session.split, codec=session.codec_name, tokens=step.tokens)
         promise, measured = self._port.submit(call), self._port.measured
@@ -73,7 +74,7 @@ class EdgeDevice:
             size = len(done.value) - self.sealer.overhead_bytes
             if measured:
                 return self._sealed(size, done.value, done.codec_ns, done.seal_ns)
-            return self._sealed(size, done.value, self._costs.codec_ns(raw_bytes, size))
+            return self._sealed(size, done.value, self._costs.codec_ns(raw_bytes, size, passes))
 
         return Ticket(self._port.duration_ns(promise, duration_ns), payload)
 

@@ -40,6 +40,7 @@ from testbed.quantization.apply import needs_blocks, needs_text, quantise_module
 from testbed.quantization.blocks import Blocks, collect_blocks
 from testbed.quantization.calibrate import Statistics, collect
 from testbed.quantization.config import WeightConfig
+from testbed.quantization.saved import load_quantised
 from testbed.quantization.targets import find_blocks
 
 Side = Literal["front", "back", "reference"]  # whose precision a shard has; the reference is never quantised
@@ -275,6 +276,9 @@ class ShardHost:
         return self._spec.front_kv_bits if side == "front" else self._spec.back_kv_bits
 
     def _pack(self, shard: Shard, stored: WeightConfig) -> None:
+        if self._spec.saved is not None:
+            load_quantised(shard.module, self._spec.saved, first_layer=shard.start)
+            return
         seen = self._calibrated() if needs_text(stored) else None
         blocks = self._blocks(shard) if needs_blocks(stored) else None
         quantise_module(shard.module, stored, first_layer=shard.start, statistics=seen, blocks=blocks)
