@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from testbed.actors.calls import TOKEN_BYTES, FrontCall, WholeCall, pack_tokens
 from testbed.actors.costs import CostModel
 from testbed.actors.executor import HostPort
+from testbed.actors.payload_law import SizeOf
 from testbed.actors.sealing import Sealer
-from testbed.codecs.framing import Codec
 from testbed.core.work import Ticket, Work
 
 MODELLED_TOKEN = -1  # stands for a token id where no model runs
@@ -22,7 +22,7 @@ class Session:
     sampling_seed: int
     split: int
     codec_name: str
-    codec: Codec
+    size_of: SizeOf  # of its modelled messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class EdgeDevice:
         duration_ns = self._forward_ns(step, session.split)
         raw_bytes = self._costs.shape.hidden_bytes(step.num_tokens, 32)
         if self._port is None or step.tokens is None:
-            size = session.codec.nbytes(step.num_tokens, self._costs.shape.hidden_size)
+            size = session.size_of(step.num_tokens, step.past_tokens)
             modelled = self._sealed(size, None, self._costs.codec_ns(raw_bytes, size))
             return Ticket(duration_ns, lambda: modelled)
         call = FrontCall(session=session.request, split=session.split, codec=session.codec_name, tokens=step.tokens)

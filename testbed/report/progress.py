@@ -27,6 +27,22 @@ class Step(Protocol):
 
 
 @contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of things done and things to do; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def observe(done: int, total: int) -> None:
+            bar.update(task, total=total, completed=done)
+
+        yield observe
+
+
+@contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
     """A bar with virtual time, requests and the time left; None where stderr is no terminal or `quiet`."""
     if quiet or not sys.stderr.isatty():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from testbed.actors.calls import TOKEN_BYTES
 from testbed.actors.cloud import REFUSED, BackStep
 from testbed.actors.edge import Payload, Session, Step
-from testbed.codecs.framing import Codec
+from testbed.actors.payload_law import SizeOf
 from testbed.core.errors import TestbedError
 from testbed.core.events import Hop, Outcome
 from testbed.core.plan import MessageObservation
@@ -46,7 +46,7 @@ class Journey:
     server: Server | None
     trace: Trace
     adapt: Adapt | None  # asked before each message of hidden states
-    codec_of: Callable[[str], Codec]
+    size_of: Callable[[str], SizeOf]  # of a codec setting's messages
     tampering: Tampering | None
     kv_reserve_bytes: int  # of the server's KV cache, at full length
     stop_tokens: frozenset[int]
@@ -102,7 +102,7 @@ class Journey:
             return
         name = self.adapt(self._observe())
         if name != self.session.codec_name:
-            self.session = replace(self.session, codec_name=name, codec=self.codec_of(name))
+            self.session = replace(self.session, codec_name=name, size_of=self.size_of(name))
             self.trace.codec_changed(self.clock.now_ns, name)
 
     def _observe(self) -> MessageObservation:
