@@ -95,12 +95,17 @@ class CloudWorker:
         return sum(self.sealer.time_ns(payload.size_bytes - payload.seal_bytes) for payload in sealed)
 
     def _decode_ns(self, batch: Sequence[BackStep]) -> int:
-        """One elementwise pass over all messages that hold hidden states."""
+        """One launch for all messages that hold hidden states, each with its own codec's passes."""
         coded = [item for item in batch if item.session.split > 0]
         if not coded:
             return 0
-        raw_bytes = sum(self._costs.shape.hidden_bytes(item.step.num_tokens, 32) for item in coded)
-        return self._costs.codec_ns(raw_bytes, sum(item.payload.size_bytes - item.payload.seal_bytes for item in coded))
+        passes = [item.session.codec.effort.decode_percent for item in coded]
+        return self._costs.coding_ns(zip(map(self._moved_bytes, coded), passes, strict=True))
+
+    def _moved_bytes(self, item: BackStep) -> int:
+        """Hidden states and the message that they came in."""
+        encoded_bytes = item.payload.size_bytes - item.payload.seal_bytes
+        return self._costs.shape.hidden_bytes(item.step.num_tokens, 32) + encoded_bytes
 
 
 def _accepted(item: BackStep, answer: int | Refused) -> int:

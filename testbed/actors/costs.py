@@ -92,12 +92,14 @@ class CostModel:
         layers_ns = sum((stop - start) * self._layer_ns(load) for start, stop, load in _segments(loads))
         return self._overhead_ns + self._embedding_ns(num_embedded) + layers_ns + self._head_ns(num_heads_rows)
 
-    def codec_ns(self, raw_bytes: int, encoded_bytes: int) -> int:
-        """Encoding or decoding a message at the cut: one elementwise pass, bound by memory [our design].
+    def codec_ns(self, raw_bytes: int, encoded_bytes: int, passes_percent: int = 100) -> int:
+        """Encoding or decoding a message at the cut: so many passes over its values and bytes (codecs/effort.py)."""
+        return self.coding_ns([(raw_bytes + encoded_bytes, passes_percent)])
 
-        One launch, then the raw values and the encoded bytes each move once.
-        """
-        return self._overhead_ns + _ceil_ns(raw_bytes + encoded_bytes, self._bandwidth)
+    def coding_ns(self, moved: Iterable[tuple[int, int]]) -> int:
+        """One launch for messages of (raw and encoded bytes, passes in percent), bound by memory [our design]."""
+        work = sum(moved_bytes * percent for moved_bytes, percent in moved)
+        return self._overhead_ns + _ceil_ns(work, 100 * self._bandwidth)
 
     def _layer_ns(self, load: _Load) -> int:
         tokens, positions, pairs = load

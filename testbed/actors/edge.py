@@ -9,6 +9,7 @@ from testbed.actors.costs import CostModel
 from testbed.actors.executor import HostPort
 from testbed.actors.payload_law import SizeOf
 from testbed.actors.sealing import Sealer
+from testbed.codecs.framing import Codec
 from testbed.core.work import Ticket, Work
 
 MODELLED_TOKEN = -1  # stands for a token id where no model runs
@@ -22,6 +23,7 @@ class Session:
     sampling_seed: int
     split: int
     codec_name: str
+    codec: Codec
     size_of: SizeOf  # of its modelled messages
 
 
@@ -61,9 +63,10 @@ class EdgeDevice:
         """Run the front and encode. The ticket lasts as long as the layers; `Payload.encode_ns` comes after it."""
         duration_ns = self._forward_ns(step, session.split)
         raw_bytes = self._costs.shape.hidden_bytes(step.num_tokens, 32)
+        passes = session.codec.effort.encode_percent
         if self._port is None or step.tokens is None:
             size = session.size_of(step.num_tokens, step.past_tokens)
-            modelled = self._sealed(size, None, self._costs.codec_ns(raw_bytes, size))
+            modelled = self._sealed(size, None, self._costs.codec_ns(raw_bytes, size, passes))
             return Ticket(duration_ns, lambda: modelled)
         call = FrontCall(session=session.request, split=session.split, codec=session.codec_name, tokens=step.tokens)
         promise, measured = self._port.submit(call), self._port.measured
@@ -73,7 +76,7 @@ class EdgeDevice:
             size = len(done.value) - self.sealer.overhead_bytes
             if measured:
                 return self._sealed(size, done.value, done.codec_ns, done.seal_ns)
-            return self._sealed(size, done.value, self._costs.codec_ns(raw_bytes, size))
+            return self._sealed(size, done.value, self._costs.codec_ns(raw_bytes, size, passes))
 
         return Ticket(self._port.duration_ns(promise, duration_ns), payload)
 

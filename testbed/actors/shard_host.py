@@ -36,9 +36,11 @@ from testbed.codecs.seal import Seal, session_key
 from testbed.core.cast import Quality
 from testbed.models.sampling import Sampler
 from testbed.models.shard import Shard, ShardInput
-from testbed.quantization.apply import needs_text, quantise_module
+from testbed.quantization.apply import needs_blocks, needs_text, quantise_module
+from testbed.quantization.blocks import Blocks, collect_blocks
 from testbed.quantization.calibrate import Statistics, collect
 from testbed.quantization.config import WeightConfig
+from testbed.quantization.targets import find_blocks
 
 Side = Literal["front", "back", "reference"]  # whose precision a shard has; the reference is never quantised
 Key = tuple[int, int, WeightConfig | None, int | None]  # a shard: layers [start, stop), how weights and KV are stored
@@ -274,21 +276,27 @@ class ShardHost:
 
     def _pack(self, shard: Shard, stored: WeightConfig) -> None:
         seen = self._calibrated() if needs_text(stored) else None
-        quantise_module(shard.module, stored, first_layer=shard.start, statistics=seen)
+        blocks = self._blocks(shard) if needs_blocks(stored) else None
+        quantise_module(shard.module, stored, first_layer=shard.start, statistics=seen, blocks=blocks)
 
     def _calibrated(self) -> Statistics:
-        """What the unsplit model's layers are fed when it reads the calibration text."""
+        """What the unsplit model's linear layers are fed when it reads the calibration text."""
         if self._statistics is None:
             shard = self._layers.shard(0, self._num_layers, None, None)
-
-            def read() -> None:
-                for session, tokens in enumerate(self._spec.calibration):
-                    shard.open(session)
-                    shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
-                    shard.close(session)
-
-            self._statistics = collect(shard.module, read)
+            self._statistics = collect(shard.module, lambda: self._read_text(shard))
         return self._statistics
+
+    def _blocks(self, shard: Shard) -> Blocks:
+        """What enters the layers to be packed in the unsplit model; not kept, since it is all their hidden states."""
+        layers = {block.layer for block in find_blocks(shard.module, shard.start)}
+        whole = self._layers.shard(0, self._num_layers, None, None)
+        return collect_blocks(whole.module, lambda: self._read_text(whole), layers=layers) if layers else {}
+
+    def _read_text(self, shard: Shard) -> None:
+        for session, tokens in enumerate(self._spec.calibration):
+            shard.open(session)
+            shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
+            shard.close(session)
 
     def _codec(self, name: str, split: int) -> Codec:
         """Raises CodecError for a codec that no session agreed on, at this cut."""

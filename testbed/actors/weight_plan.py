@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from testbed.actors.weights import WeightLaw, layer_matrices
 from testbed.core.errors import ModelError, ScenarioError
 from testbed.models.shape import ModelShape
-from testbed.quantization.config import LEAST_TOKENS, WeightConfig
+from testbed.quantization.config import LEAST_TOKENS, Learning, WeightConfig
 from testbed.quantization.formats import ActivationFormat, WeightFormat, format_of, input_format_of
+from testbed.scenarios import weights as scenarios
 from testbed.scenarios.weights import Weights
 
 
 def weight_config(weights: Weights) -> WeightConfig:
     """How the weights are stored; the change point is set per shard, with the cut that it is made for."""
+    learning = weights.learning or scenarios.Learning()
     return WeightConfig(
         method=weights.method,
         split=0,
@@ -25,6 +27,12 @@ def weight_config(weights: Weights) -> WeightConfig:
         head=_table_format(weights, weights.head_bits),
         act_order=weights.act_order,
         alpha=weights.alpha,
+        learning=Learning(
+            epochs=learning.epochs,
+            num_samples=learning.num_samples,
+            clip_rate=learning.clip_rate,
+            transform_rate=learning.transform_rate,
+        ),
     )
 
 
@@ -88,6 +96,7 @@ def _layer_format(weights: Weights, bits: int | None) -> WeightFormat | None:
         symmetric=weights.symmetric,
         outliers=weights.outlier_channels,
         clip=weights.weight_clip,
+        transform=weights.learning is None or weights.learning.transform,
     )
 
 

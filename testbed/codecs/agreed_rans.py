@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.codecs.compiling import kernels
+from testbed.codecs.effort import RANS_CODING
 from testbed.codecs.entropy import NONE, RANS_AGREED, Plain, Sections, coded_symbols
 from testbed.codecs.framing import CodecError, F32Array, U8Array, U32Array
 from testbed.codecs.reference import I64Array, U16Array
@@ -22,6 +23,7 @@ class AgreedRans:
     """
 
     coder = RANS_AGREED
+    effort = RANS_CODING
 
     def __init__(self, tables: Tables | None) -> None:
         self._agreed = tables
@@ -115,6 +117,7 @@ class TableCounter:
     """In an entropy coder's place: counts symbols for tables, and leaves them packed."""
 
     coder = NONE
+    effort = RANS_CODING
 
     def __init__(self, num_groups: int) -> None:
         self._num_groups = num_groups

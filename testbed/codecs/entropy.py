@@ -10,6 +10,7 @@ import numpy as np
 import zstandard
 
 from testbed.codecs.compiling import kernels
+from testbed.codecs.effort import NOTHING, RANS_CODING, ZSTD_CODING, Effort
 from testbed.codecs.framing import CodecError, F32Array, U8Array, U32Array
 from testbed.codecs.reference import RANS_BITS, I64Array, U16Array
 from testbed.codecs.stages import Side, Stage
@@ -30,6 +31,7 @@ class Sections(NamedTuple):
 
 class EntropyCoder(Protocol):
     coder: int
+    effort: Effort  # on top of the stage's
 
     def encode(self, stage: Stage, hidden_ND: F32Array, tau_bits: int) -> Sections: ...
 
@@ -40,6 +42,7 @@ class Plain:
     """The packed payload."""
 
     coder = NONE
+    effort = NOTHING
 
     def encode(self, stage: Stage, hidden_ND: F32Array, tau_bits: int) -> Sections:
         side, payload, num_above = stage.encode(hidden_ND, tau_bits)
@@ -56,6 +59,7 @@ class Zstd:
     """Zstandard, level 1, over the packed payload. Its bytes may differ between versions of the library."""
 
     coder = ZSTD
+    effort = ZSTD_CODING
 
     def encode(self, stage: Stage, hidden_ND: F32Array, tau_bits: int) -> Sections:
         side, payload, num_above = stage.encode(hidden_ND, tau_bits)
@@ -85,6 +89,7 @@ class Rans:
     """
 
     coder = RANS
+    effort = RANS_CODING
 
     def encode(self, stage: Stage, hidden_ND: F32Array, tau_bits: int) -> Sections:
         side, symbols, blocks, rest, num_above, packed_nbytes = stage.streams(hidden_ND, tau_bits)

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from testbed.codecs.effort import Effort
 from testbed.core.errors import TestbedError
 
 F32Array = npt.NDArray[np.float32]
@@ -61,6 +62,7 @@ class Codec(Protocol):
     """
 
     is_fixed_size: bool
+    effort: Effort
 
     def encode(self, hidden_ND: F32Array, envelope: Envelope = NOBODY) -> bytes: ...
 

@@ -15,6 +15,7 @@ from testbed.codecs.agreed import NOTHING, Agreed
 from testbed.codecs.agreed_rans import TableCounter
 from testbed.codecs.centring import Centring
 from testbed.codecs.compiling import kernels, torch_kernels
+from testbed.codecs.effort import CENTRE, ONE_PASS, ROTATION, THRESHOLD, Effort
 from testbed.codecs.entropy import CODERS, NONE, EntropyCoder, Sections
 from testbed.codecs.framing import (
     CRC_BYTES,
@@ -64,6 +65,7 @@ class Pipeline:
         modelled_above: float | None = None,
     ) -> None:
         self.is_fixed_size = stage.is_fixed_size and threshold is None and entropy.coder == NONE
+        self.effort = _effort(stage, entropy, threshold=threshold, centre=centre, rotation=rotation)
         self._stage = stage
         self._entropy = entropy
         self._threshold = threshold
@@ -193,6 +195,17 @@ class Pipeline:
             sparse.put(hidden_ND, sparse.tau_bits)
         else:
             self._centring.put(sparse, hidden_ND)
+
+
+def _effort(
+    stage: Stage, entropy: EntropyCoder, *, threshold: Threshold | None, centre: bool, rotation: Rotation | None
+) -> Effort:
+    total = stage.effort + entropy.effort
+    if threshold is not None and stage.effort == ONE_PASS:
+        total += THRESHOLD
+    if centre:
+        total += CENTRE
+    return total if rotation is None else total + ROTATION
 
 
 def _sealed(parts: list[bytes | U8Array], crc_start: int) -> bytes:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from testbed.codecs.effort import ONE_PASS, Effort
 from testbed.codecs.framing import CodecError, F32Array, U8Array
 
 SCALE_BYTES = 4
@@ -67,6 +68,7 @@ class Stage(Protocol):
 
     stage_id: int
     is_fixed_size: bool
+    effort: Effort
     takes_tensors: bool  # whether `encode` and `streams` take a tensor as well
     keys: tuple[int, ...]  # of all alphabets that its symbols may have
 
@@ -96,6 +98,7 @@ class FixedStage(ABC):
 
     stage_id: int
     is_fixed_size = True
+    effort = ONE_PASS
     takes_tensors = False
     keys: tuple[int, ...] = (0,)
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.codecs.compiling import announce, kernels, kernels_for
+from testbed.codecs.effort import ASYMMETRIC_TABQ, TABQ
 from testbed.codecs.framing import CodecError, F32Array, U8Array
 from testbed.codecs.reference import FULL_WIDTH, TabqSetting, stripe_bytes
 from testbed.codecs.stages import (
@@ -33,6 +34,7 @@ class TabqStage:
     """
 
     is_fixed_size = False
+    effort = TABQ
     takes_tensors = True
 
     def __init__(self, setting: TabqSetting) -> None:
@@ -95,6 +97,7 @@ class AsymmetricTabqStage:
     """
 
     is_fixed_size = False
+    effort = ASYMMETRIC_TABQ
     takes_tensors = False
 
     def __init__(self, setting: TabqSetting) -> None:

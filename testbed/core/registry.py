@@ -72,6 +72,7 @@ QUANTISERS = Registry(
         "fp8": "testbed.quantization.fp8:Fp8",
         "atom": "testbed.quantization.atom:Atom",
         "smoothquant": "testbed.quantization.smoothquant:SmoothQuant",
+        "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
 SEAMS = (POLICIES, CODECS, LINKS, SCHEDULERS, ROUTERS, QUANTISERS)

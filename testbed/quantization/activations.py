@@ -14,20 +14,20 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from testbed.quantization.affine import nearest
+from testbed.quantization.affine import Rounding, nearest
 from testbed.quantization.formats import OUTLIER_INPUTS, ActivationFormat
 
 LEAST_SCALE = torch.finfo(torch.float32).tiny  # its reciprocal is still finite
 
 
-def round_inputs(x: torch.Tensor, fmt: ActivationFormat) -> torch.Tensor:
+def round_inputs(x: torch.Tensor, fmt: ActivationFormat, rounding: Rounding = torch.round) -> torch.Tensor:
     """Inputs [..., C] with every token, or every group of its channels, rounded to 2^Q values; in their own dtype."""
     columns = x.shape[-1]
     width = fmt.group_size or columns
     rows_NC = functional.pad(x.reshape(-1, columns).float(), (0, -columns % width))
     groups_NGg = rows_NC.view(rows_NC.shape[0], -1, width)  # zeros that fill the last group change no grid
-    scale, zero = _grid(groups_NGg, fmt)
-    rounded_NGg = (nearest(groups_NGg, scale, zero, fmt.bits) - zero) * scale
+    scale, zero = _grid(groups_NGg, fmt, rounding)
+    rounded_NGg = (nearest(groups_NGg, scale, zero, fmt.bits, rounding) - zero) * scale
     return rounded_NGg.view(rows_NC.shape)[:, :columns].reshape(x.shape).to(x.dtype)
 
 
@@ -39,7 +39,7 @@ def round_mixed(x: torch.Tensor, fmt: ActivationFormat, num_outliers: int) -> to
     return torch.cat([round_inputs(body, fmt), round_inputs(outliers, OUTLIER_INPUTS)], dim=-1)
 
 
-def _grid(groups_NGg: torch.Tensor, fmt: ActivationFormat) -> tuple[torch.Tensor, torch.Tensor]:
+def _grid(groups_NGg: torch.Tensor, fmt: ActivationFormat, rounding: Rounding) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero point [N, G, 1] of every group."""
     low = groups_NGg.amin(-1, keepdim=True).clamp(max=0) * fmt.clip
     high = groups_NGg.amax(-1, keepdim=True).clamp(min=0) * fmt.clip
@@ -48,4 +48,4 @@ def _grid(groups_NGg: torch.Tensor, fmt: ActivationFormat) -> tuple[torch.Tensor
         return scale.clamp(min=LEAST_SCALE), torch.full_like(scale, 2 ** (fmt.bits - 1))
     largest = float(2**fmt.bits - 1)
     scale = ((high - low) / largest).clamp(min=LEAST_SCALE)
-    return scale, (-torch.round(low / scale)).clamp(0, largest)
+    return scale, (-rounding(low / scale)).clamp(0, largest)

@@ -11,6 +11,7 @@ Shapes: R rows, C columns, G groups a row, g columns a group.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from testbed.core.errors import ModelError
 from testbed.quantization.formats import WeightFormat
 
 LEAST_SCALE = 2.0**-24  # the smallest positive number in half precision
+Rounding = Callable[[torch.Tensor], torch.Tensor]  # torch.round, or one that lets gradients pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +42,35 @@ class Quantised:
 
 def choose_grid(weight_RC: torch.Tensor, fmt: WeightFormat) -> Grid:
     """Each group's grid from its smallest and largest weight; ModelError where a scale overflows half precision."""
+    return grid_between(*group_ends(weight_RC, fmt), fmt)
+
+
+def group_ends(weight_RC: torch.Tensor, fmt: WeightFormat) -> tuple[torch.Tensor, torch.Tensor]:
+    """The smallest and the largest weight of each group [R, G], zero at most and at least; less what is clipped."""
     groups_RGg = _grouped(weight_RC.float(), fmt)
-    low, high = groups_RGg.amin(-1).clamp(max=0) * fmt.clip, groups_RGg.amax(-1).clamp(min=0) * fmt.clip
-    largest = float(2**fmt.bits - 1)
-    if fmt.symmetric:
-        exact = torch.maximum(-low, high) / (largest / 2)
-        zeros = torch.full_like(exact, 2 ** (fmt.bits - 1))
-        scales = exact.clamp(min=LEAST_SCALE)
-    else:
-        scales = ((high - low) / largest).clamp(min=LEAST_SCALE)
-        zeros = (-torch.round(low / scales)).clamp(0, largest)
+    return groups_RGg.amin(-1).clamp(max=0) * fmt.clip, groups_RGg.amax(-1).clamp(min=0) * fmt.clip
+
+
+def grid_between(low_RG: torch.Tensor, high_RG: torch.Tensor, fmt: WeightFormat) -> Grid:
+    """The grid of groups that span [low, high]; ModelError where a scale overflows half precision."""
+    scales, zeros = grid_numbers(low_RG, high_RG, fmt)
     halves = scales.half()
     if not torch.isfinite(halves).all():
-        raise ModelError("weights too large for a half-precision scale", value=float(weight_RC.abs().max()))
+        value = float(torch.maximum(-low_RG, high_RG).max())
+        raise ModelError("weights too large for a half-precision scale", value=value)
     return Grid(scales=halves, zeros=zeros.to(torch.uint8))
+
+
+def grid_numbers(
+    low_RG: torch.Tensor, high_RG: torch.Tensor, fmt: WeightFormat, rounding: Rounding = torch.round
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales before they are stored in half precision, and whole zero points; float32 both."""
+    largest = float(2**fmt.bits - 1)
+    if fmt.symmetric:
+        scales = (torch.maximum(-low_RG, high_RG) / (largest / 2)).clamp(min=LEAST_SCALE)
+        return scales, torch.full_like(scales, 2 ** (fmt.bits - 1))
+    scales = ((high_RG - low_RG) / largest).clamp(min=LEAST_SCALE)
+    return scales, (-rounding(low_RG / scales)).clamp(0, largest)
 
 
 def quantise(weight_RC: torch.Tensor, grid: Grid, fmt: WeightFormat) -> Quantised:
@@ -62,9 +79,11 @@ def quantise(weight_RC: torch.Tensor, grid: Grid, fmt: WeightFormat) -> Quantise
     return Quantised(codes=nearest(weight_RC, scale, zero, fmt.bits).to(torch.uint8), grid=grid)
 
 
-def nearest(weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int) -> torch.Tensor:
+def nearest(
+    weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int, rounding: Rounding = torch.round
+) -> torch.Tensor:
     """Codes, as float32, of weights with a scale and a zero point each."""
-    return (torch.round(weight.float() * (1.0 / scale.float())) + zero.float()).clamp(0, 2**bits - 1)
+    return (rounding(weight.float() * (1.0 / scale.float())) + zero.float()).clamp(0, 2**bits - 1)
 
 
 def dequantise(

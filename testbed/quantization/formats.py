@@ -143,9 +143,11 @@ def format_of(
     symmetric: bool,
     outliers: int | None = None,
     clip: float | None = None,
+    transform: bool = True,
 ) -> WeightFormat:
     """The format that a method gives a decoder layer's matrices; None stands for what it was published with.
 
+    `transform` is whether OmniQuant's keep factors.
     FP8 and SmoothQuant have one format each and take neither groups nor other widths, and only Atom keeps outlier
     channels: ModelError.
     """
@@ -155,7 +157,7 @@ def format_of(
         own = _OWN.get(method, WeightFormat(bits=bits))
         kept, share = own.outliers if outliers is None else outliers, own.clip if clip is None else clip
         fmt = WeightFormat(bits=bits, group_size=group_size, symmetric=symmetric, clip=share, outliers=kept)
-        return fmt.check()
+        return replace(fmt, smooth=method == "omniquant" and transform).check()
     if bits != WHOLE_BITS or group_size is not None:
         problem = f"{method} has one format: 8 bits with one scale a row"
         raise ModelError(problem, value=f"{bits} bits, group size {group_size}", allowed="8 bits, group size null")

@@ -15,7 +15,7 @@ from torch import nn
 
 from testbed.core.errors import ModelError
 from testbed.quantization.apply import inputs_for, round_before
-from testbed.quantization.config import WeightConfig
+from testbed.quantization.config import Learning, WeightConfig
 from testbed.quantization.formats import ActivationFormat, WeightFormat
 from testbed.quantization.packed import PackedEmbedding, PackedLinear
 from testbed.quantization.stores import empty_store
@@ -112,4 +112,4 @@ def _config(data: dict[str, Any]) -> WeightConfig:
     weights = ("front", "back", "embedding", "head")
     read: dict[str, Any] = {key: data[key] and WeightFormat(**data[key]) for key in weights}
     read |= {key: data[key] and ActivationFormat(**data[key]) for key in ("front_inputs", "back_inputs")}
-    return WeightConfig(**(data | read))
+    return WeightConfig(**(data | read | {"learning": Learning(**data["learning"])}))

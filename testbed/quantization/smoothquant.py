@@ -19,6 +19,7 @@ from testbed.quantization.formats import WeightFormat
 from testbed.quantization.packed import PackedLinear
 from testbed.quantization.stores import AffineStore
 
+ALPHA = 0.85
 _LEAST = 1e-5  # of a channel's largest value: a channel that is always zero keeps a finite factor
 
 
@@ -26,7 +27,7 @@ class SmoothQuant:
     needs_text = True
 
     def __init__(self, config: WeightConfig) -> None:
-        self._alpha = config.alpha
+        self._alpha = ALPHA if config.alpha is None else config.alpha
 
     def pack(
         self, weight_RC: torch.Tensor, bias: torch.Tensor | None, fmt: WeightFormat, seen: InputStatistics | None

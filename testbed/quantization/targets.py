@@ -39,6 +39,15 @@ class Target:
         return bias if isinstance(bias, torch.Tensor) else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A decoder layer: its number in the whole model and its place in the module."""
+
+    layer: int
+    path: str
+    module: nn.Module
+
+
 def find_targets(module: nn.Module, first_layer: int = 0) -> Iterator[Target]:
     """Every linear layer inside a numbered block, the LM head and the token table, in the module's order.
 
@@ -55,6 +64,18 @@ def find_targets(module: nn.Module, first_layer: int = 0) -> Iterator[Target]:
             yield Target(key=HEAD, path=path, layer=None, module=part)
         elif isinstance(part, nn.Embedding) and name in _TABLES:
             yield Target(key=EMBEDDING, path=path, layer=None, module=part)
+
+
+def find_blocks(module: nn.Module, first_layer: int = 0) -> Iterator[Block]:
+    """Every numbered block that holds a linear layer, in the module's order."""
+    found: dict[str, int] = {}
+    for target in find_targets(module, first_layer):
+        if target.layer is not None:
+            parts = target.path.split(".")
+            end = next(index for index, part in enumerate(parts) if part.isdigit())
+            found[".".join(parts[: end + 1])] = target.layer
+    for path, layer in found.items():
+        yield Block(layer=layer, path=path, module=module.get_submodule(path))
 
 
 def key_of(path: str, first_layer: int = 0) -> str:

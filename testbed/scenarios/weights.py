@@ -13,7 +13,20 @@ from testbed.scenarios.base import Block, as_pydantic, registered
 
 Bits = Literal[2, 3, 4, 5, 6, 8]
 _METHODS_OF_ONE_FORMAT = ("fp8", "smoothquant")  # 8 bits, one scale a row
-_METHODS_WITH_TEXT = ("gptq", "smoothquant", "atom")
+_METHODS_WITH_TEXT = ("gptq", "smoothquant", "omniquant", "atom")
+
+
+class Learning(Block):
+    """How omniquant learns: passes over the first calibration sequences, and the two rates of AdamW.
+
+    Without `transform` it learns the clipping alone, and matrices keep no factor per input channel.
+    """
+
+    epochs: int = Field(default=20, ge=1)
+    num_samples: int = Field(default=128, ge=1)
+    clip_rate: float = Field(default=1e-2, gt=0)
+    transform_rate: float = Field(default=1e-3, gt=0)
+    transform: bool = True
 
 
 class Weights(Block):
@@ -39,7 +52,8 @@ class Weights(Block):
     weight_clip: float | None = Field(default=None, gt=0, le=1)  # of atom; null: 0.85
     outlier_channels: int | None = Field(default=None, ge=1)  # of atom, at 8 bits; null: 128
     act_order: bool = False  # of gptq
-    alpha: float = Field(default=0.85, ge=0, le=1)  # of smoothquant
+    alpha: float | None = Field(default=None, ge=0, le=1)  # of smoothquant and omniquant, null: theirs
+    learning: Learning | None = None  # of omniquant
     calibration: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -50,6 +64,8 @@ class Weights(Block):
                     raise _at(key, f"{self.method} has one width", getattr(self, key), "8 or null")
             if self.group_size is not None:
                 raise _at("group_size", f"{self.method} has one scale a row", self.group_size, "null")
+        if self.learning is not None and self.method != "omniquant":
+            raise _at("learning", f"{self.method} learns nothing", "set", "null, or method omniquant")
         self._check_activations()
         self._check_atom()
         if self.method in _METHODS_WITH_TEXT and self.changes_layers and not self.calibration:

@@ -121,7 +121,8 @@ class World:
         device.take(request, decision)
         number = -1 if server is None else server.server
         trace.admitted(self.clock.now_ns, split=decision.split, codec=decision.codec, server=number)
-        size_of = partial(self._size_of, request, decision.split)
+        codec_of = partial(self._codec, request, decision.split)
+        codec, size_of = codec_of(decision.codec)
         return Journey(
             clock=self.clock,
             request=request,
@@ -130,10 +131,11 @@ class World:
                 sampling_seed=request.sampling_seed,
                 split=decision.split,
                 codec_name=decision.codec,
-                size_of=size_of(decision.codec),
+                codec=codec,
+                size_of=size_of,
             ),
             adapt=self._chooser.adaptation(request),
-            size_of=size_of,
+            codec_of=codec_of,
             device=device,
             server=server,
             trace=trace,
@@ -208,8 +210,8 @@ class World:
     def _sealer(self, profile: ProcessorProfile) -> Sealer:
         return Sealer(self.scenario.seal, profile, seal_secret(self.scenario))
 
-    def _size_of(self, request: Request, split: int, name: str) -> SizeOf:
-        """A codec's message sizes: its own law, or the one fitted to real messages where content decides."""
+    def _codec(self, request: Request, split: int, name: str) -> tuple[Codec, SizeOf]:
+        """A codec and its messages' sizes: by its own law, or one fitted to real messages where content decides."""
         if name not in self._codecs:
             self._codecs[name] = size_law(name)
         codec, hidden_size = self._codecs[name], self._shape.hidden_size
@@ -218,9 +220,9 @@ class World:
             if fitted is not None:
                 self.fitted_sizes[name, split] = fitted
                 bound = partial(codec.nbytes_bound, hidden_size=hidden_size)
-                return fitted.drawn(self._payload_sizes, request.sampling_seed, bound)
+                return codec, fitted.drawn(self._payload_sizes, request.sampling_seed, bound)
             self.assumed_sizes.add(name)
-        return lambda num_tokens, _past_tokens: codec.nbytes(num_tokens, hidden_size)
+        return codec, lambda num_tokens, _past_tokens: codec.nbytes(num_tokens, hidden_size)
 
     def _port(self, host: HostRef) -> HostPort | None:
         if self._executor is None:

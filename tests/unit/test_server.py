@@ -65,6 +65,7 @@ def step(request, new, past):
         sampling_seed=0,
         split=1,
         codec_name="raw-float32",
+        codec=RawFloat32(),
         size_of=lambda num_tokens, _past: RawFloat32().nbytes(num_tokens, 64),
     )
     payload = Payload(size_bytes=4, message=None, encode_ns=0)

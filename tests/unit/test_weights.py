@@ -19,7 +19,9 @@ from testbed.core.work import Work
 from testbed.models.families import shape_of
 from testbed.models.known_shapes import KNOWN_CONFIGS
 from testbed.models.source import resolve
+from testbed.quantization.config import Learning
 from testbed.quantization.formats import ActivationFormat, WeightFormat
+from testbed.scenarios import weights as scenarios
 from testbed.scenarios.fingerprint import fingerprint
 from testbed.scenarios.load import load_profile, load_scenario
 from testbed.scenarios.schema import Scenario
@@ -112,6 +114,13 @@ def test_the_scenarios_key_is_what_hosts_are_told() -> None:
     assert config.back is None
     assert config.embedding is None
     assert config.head == WeightFormat(bits=6, group_size=64, symmetric=True)
+    learning = scenarios.Learning(epochs=3, num_samples=7, clip_rate=0.02, transform_rate=0.003)
+    learned = weight_config(Weights(method="omniquant", front_bits=4, calibration=["a"], learning=learning))
+    assert learned.learning == Learning(epochs=3, num_samples=7, clip_rate=0.02, transform_rate=0.003)
+    assert learned.front == WeightFormat(bits=4, smooth=True)
+    clipping = scenarios.Learning(transform=False)
+    plain = weight_config(Weights(method="omniquant", front_bits=4, calibration=["a"], learning=clipping))
+    assert plain.front == WeightFormat(bits=4)
     smooth = weight_config(Weights(method="smoothquant", front_bits=8, calibration=["a"]))
     assert smooth.inputs_of_layer(-1) == ActivationFormat(bits=8)
     assert smooth.inputs_of_layer(0) is None
@@ -170,11 +179,15 @@ def _refusal(tmp_path: Path, weights: Any) -> str:
         ({"front_bits": 4, "group_size": 48}, "weights.group_size: not one of the choices (got 48)"),
         (
             {"method": "gpqt"},
-            "weights.method: unknown quantiser (got 'gpqt'); allowed: atom, fp8, gptq, rtn, smoothquant",
+            "weights.method: unknown quantiser (got 'gpqt'); allowed: atom, fp8, gptq, omniquant, rtn,",
         ),
         ({"method": "fp8", "front_bits": 4}, "weights.front_bits: fp8 has one width (got 4); allowed: 8 or null"),
         ({"method": "fp8", "front_bits": 8, "group_size": 64}, "weights.group_size: fp8 has one scale a row (got 64)"),
         ({"method": "gptq", "back_bits": 4}, "weights.calibration: gptq needs calibration text"),
+        ({"method": "omniquant", "back_bits": 4}, "weights.calibration: omniquant needs calibration text"),
+        ({"front_bits": 4, "learning": {"epochs": 2}}, "weights.learning: rtn learns nothing"),
+        ({"method": "omniquant", "learning": {"epochs": 0}}, "weights.learning.epochs: "),
+        ({"method": "omniquant", "learning": {"epoch": 3}}, "weights.learning.epoch: unknown key"),
         ({"frontbits": 4}, "weights.frontbits: unknown key"),
         ({"alpha": 2}, "weights.alpha: "),
         ({"back_activation_bits": 7}, "weights.back_activation_bits: not one of the choices (got 7)"),
@@ -236,7 +249,7 @@ def test_a_scenario_without_the_key_keeps_its_name(tmp_path: Path) -> None:
 def _name_before_there_was_the_key(scenario: Scenario) -> str:
     data = scenario.as_data()
     costs = data["execution"]["costs"]
-    later = {"execution", "record", "weights", "kv", "security"}
+    later = {"execution", "record", "weights", "kv", "security", "calibration"}
     meaning = {key: item for key, item in data.items() if key not in later}
     text = json.dumps(_without_texts(meaning | {"costs": costs}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
