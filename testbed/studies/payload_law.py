@@ -25,14 +25,16 @@ from testbed.scenarios.codec_setting import read_setting, write_setting
 CODECS = (
     "int4(entropy=rans)",
     "tabq",
+    "tabq(delta=0.2)",
+    "tabq(entropy=rans)",
+    "tabq(entropy=rans,tables=agreed)",
+    "tabq(entropy=rans,tables=channel)",
     "ts-tabq",
     "ts-tabq(delta=0.2)",
-    "ts-tabq(entropy=zstd)",
+    "ts-tabq(per_row=2)",
     "ts-tabq(entropy=rans)",
-    "ts-tabq(delta=0.2,entropy=rans)",
-    "ts-tabq(entropy=rans,tables=agreed)",
-    "ts-tabq(entropy=rans,tables=channel)",
-    "ts-tabq(delta=0.2,entropy=rans,tables=channel)",
+    "ts-tabq(entropy=rans,per_row=2)",
+    "ts-tabq(entropy=zstd)",
 )
 NUM_SEQUENCES = 32
 MAX_TOKENS = 128  # of a sequence; longer prefills are extrapolated

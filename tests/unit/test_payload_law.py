@@ -123,7 +123,7 @@ def test_pebbles_own_law_holds_for_text_that_nobody_fitted_it_to():
     assert {split for _, split in law.by_cut()} == set(range(1, source.shape.num_layers))
     split = 6
     shard, tokenizer = Shard(source, start=0, stop=split), load_tokenizer(source)
-    for name in ("ts-tabq", "ts-tabq(delta=0.2,entropy=rans)"):
+    for name in ("ts-tabq", "tabq(entropy=rans)"):
         codec, fitted = make_codec(name), law.by_cut()[name, split]
         real, drawn = np.zeros(2), np.zeros(2)
         for number, text in enumerate(prompts(11, 60)):
