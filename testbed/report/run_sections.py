@@ -42,6 +42,7 @@ def provenance(run: Run) -> Markup:
         ("Modelled", _told(run, "times and bytes from cost and payload laws; no shard ran", real=False)),
         *_fitted(run.summary),
         *_assumed(run.summary),
+        *_calibrated(run.summary),
         ("Links", "modelled for every group: rate, delay, jitter, loss and queue in virtual time"),
         ("Times", _times(run.summary)),
         ("Energy", "modelled from the profiles' powers and the busy times"),
@@ -60,6 +61,11 @@ def _assumed(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         return []
     told = f"sizes of modelled messages by {words.assumed_codecs(summary)}: from the codec's settings, not from content"
     return [("Assumed", told)]
+
+
+def _calibrated(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
+    found = summary["calibration"]
+    return [] if found is None else [("Calibrated", f"on {words.calibration(found)}")]
 
 
 def _told(run: Run, meaning: str, *, real: bool) -> str:

@@ -64,6 +64,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
         },
         "encryption": encryption(end),
         "breakdown_s": breakdown(completed),
+        "calibration": None if end.calibration is None else asdict(end.calibration),
         "assumed_sizes": list(end.assumed_sizes),
         "fitted_sizes": [asdict(fitted) for fitted in end.fitted_sizes],
         "quality": quality(requests),

@@ -43,7 +43,7 @@ _HELD_OUT_DOCUMENT = 10_000_000  # of pebble's corpus; its training stayed far b
 _DECODE_STRIDE = 4  # neighbouring tokens are alike
 
 Sizes = npt.NDArray[np.float64]
-Observer = Callable[[int, int], None]  # (laws made, laws to make)
+Observer = Callable[[str, int, int], None]  # (what is done, laws made, laws to make)
 
 
 def fit(
@@ -54,7 +54,7 @@ def fit(
     splits: Sequence[int],
     text: Path | None = None,
     num_sequences: int = NUM_SEQUENCES,
-    observe: Observer = lambda _made, _all: None,
+    observe: Observer = lambda _doing, _made, _all: None,
 ) -> PayloadLaw:
     """The law of every codec at every cut, on pebble's corpus or a text file of non-empty lines.
 
@@ -73,7 +73,7 @@ def fit(
         for setting in settings:
             codec = make_codec(setting, agree(setting, np.concatenate(agreement)))
             laws.append(_law(codec, setting, split, fitted, held_out))
-            observe(len(laws), len(splits) * len(settings))
+            observe("fitting", len(laws), len(splits) * len(settings))
     return PayloadLaw(
         model=source.name,
         hidden_size=source.shape.hidden_size,

@@ -42,6 +42,7 @@ KEYS = {
         "reason",
         "assumed_sizes",
         "fitted_sizes",
+        "calibration",
         "completed",
         "oom",
         "failed",
