@@ -69,6 +69,12 @@ def _check_split(scenario: Scenario, shape: ModelShape, index: int, split: int) 
         raise ScenarioError(
             f"the model has {shape.num_layers} layers", path=path, value=split, allowed=f"0 to {shape.num_layers}"
         )
+    mode = getattr(scenario.policy_of(scenario.fleet[index]), "mode", "stateful")
+    if mode != "stateful" and not 0 < split < shape.num_layers:
+        raise ScenarioError(
+            f"with split {split} the whole model is on one side and no mode applies",
+            path=path.removesuffix("split") + "mode", value=mode, allowed="stateful",
+        )  # fmt: skip
     if split < shape.num_layers and not scenario.servers:
         raise ScenarioError(
             "layers behind the cut need a server, and there is none", path=path, value=split,
