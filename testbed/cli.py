@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from testbed import __version__
+from testbed.cli_eval import eval_
 from testbed.cli_model import app as model_app
 from testbed.cli_study import app as study_app
 from testbed.command import command_of, new_app
@@ -26,6 +27,7 @@ app = new_app("testbed", "Simulate and emulate adaptive split computing of large
 app.add_typer(model_app)
 app.add_typer(study_app)
 command = command_of(app)
+command(eval_)
 
 
 class ExecutorName(StrEnum):
