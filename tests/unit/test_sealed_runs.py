@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 from scipy import stats
 
-from testbed.actors.calls import BackCall, BackItem, FrontCall, HostSpec, Refused
+from testbed.actors.calls import BackCall, BackItem, CloseCall, FrontCall, HostSpec, Refused
+from testbed.actors.host_queue import CallLog
 from testbed.actors.shard_host import ShardHost
 from testbed.codecs.framing import CodecError
 from testbed.codecs.seal import SealError, run_secret
@@ -207,3 +208,23 @@ def test_a_refused_message_costs_its_own_request_only(source, suite):
     assert [token] == back(alone, good)
     with pytest.raises(CodecError):
         back(host(source, seal=suite), bad)
+
+
+def test_a_fresh_host_takes_over_where_sealed_and_refused_messages_were(source):
+    """What a lost host had run runs again on its successor, which then answers as if it had been there all along."""
+    edge, lost, other = host(source), host(source, refuses=True), host(source, refuses=True)
+    log = CallLog()
+    first, second = front(edge, 1, 2, 3), front(edge, 7, 8, session=6)
+    step = front(edge, 5, session=6)
+    altered = replace(step, message=step.message[:-1] + bytes([step.message[-1] ^ 1]))
+    for items in ((first, second), (front(edge, 4), altered)):
+        call = BackCall(items=items)
+        (done,) = lost.execute([call])
+        log.record(call, done)
+    assert isinstance(done.value[1], Refused)
+    assert done.spans == ((3, 4), (2, 2)), "what was refused is not among the tokens held"
+    closed = CloseCall(session=6)
+    log.record(closed, lost.execute([closed])[0])
+    other.execute(log.recovery())
+    following = front(edge, 9)
+    assert back(other, following) == back(lost, following)
