@@ -87,3 +87,46 @@ def _print_made(made: Made) -> None:
         )
     Console().print(table)
     print(f"results: {made.variant.folder}")
+
+
+@command
+def quantise(
+    model: Model,
+    split: Annotated[int, typer.Option("--split", min=0, help="Layers before the change point, with front bits.")],
+    output: Output,
+    method: Annotated[str, typer.Option("--method", help="As weights.method of a scenario.")] = "rtn",
+    front_bits: Annotated[int | None, typer.Option("--front-bits", help="[default: as they are]")] = None,
+    back_bits: Annotated[int | None, typer.Option("--back-bits", help="[default: as they are]")] = None,
+    group_size: Annotated[int | None, typer.Option("--group-size", help="[default: one group a row]")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--override", metavar="KEY=VALUE", help="Any other key of weights. Repeatable."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", metavar="FILE", help="Texts to read. [default: pebble's corpus]")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option("--tokenizer", help="Where the model's folder has none.")] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="What the weights are read in; as the scenario's.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Pack a model's weights into a folder that scenarios load under `weights.saved`."""
+    from testbed.report.progress import counted_progress
+    from testbed.scenarios.overrides import apply_overrides
+    from testbed.studies.quantise import prepare, quantise_model
+
+    asked = {"method": method, "front_bits": front_bits, "back_bits": back_bits, "group_size": group_size}
+    packing = prepare(
+        model,
+        apply_overrides(asked, setting or []),
+        split=split,
+        calibration=calibration,
+        dtype=dtype,
+        tokenizer=None if tokenizer is None else str(tokenizer),
+    )
+    with counted_progress(quiet=as_json) as observe:
+        packed = quantise_model(packing, output, observe=observe)
+    if as_json:
+        print(json.dumps(packed.as_dict(), indent=2))
+        return
+    for line in packed.told():
+        print(line)

@@ -20,13 +20,19 @@ from testbed.actors.calls import HostSpec
 from testbed.actors.executor import Executor
 from testbed.actors.local import LocalExecutor
 from testbed.actors.sealing import seal_secret
-from testbed.actors.weight_plan import calibration_sequences, weight_config
+from testbed.actors.weight_plan import (
+    AGREEMENT_TEXTS,
+    CORPUS,
+    CORPUS_TEXTS,
+    calibration_sequences,
+    calibration_tokens,
+    weight_config,
+)
 from testbed.codecs.agreed import needs_agreement
 from testbed.codecs.framing import SEAL_OVERHEAD_BYTES
-from testbed.core.cast import Quality, RunEnd, Sealing
+from testbed.core.cast import Calibration, Quality, RunEnd, Sealing
 from testbed.core.errors import ModelError
 from testbed.core.events import Event, EventSink, RequestEnded
-from testbed.models.pebble.corpus import corpus_texts
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource, resolve
 from testbed.models.tokenizer import load_tokenizer
@@ -162,6 +168,7 @@ class _Running:
             servers=world.server_ends(world.clock.now_ns),
             links=[end for device in world.devices for end in device.link_ends()],
             assumed_sizes=sorted(world.assumed_sizes),
+            calibration=_calibrated(self.prepared),
             quality=quality,
             texts=_texts(self.prepared, world.answers),
             sealing=_sealing(scenario.seal),
@@ -194,17 +201,29 @@ class _ProgressSink:
 def _calibration(scenario: Scenario, source: ModelSource) -> tuple[tuple[int, ...], ...]:
     """The calibration texts as token ids: the weights' own, the scenario's, or the shipped corpus; none if not needed.
 
-    Needed by methods of quantising that have texts, and by codecs whose sessions agree on something first.
+    Needed by methods of quantising that read text, and by codecs whose sessions agree on something first.
     """
-    choices = codecs_at_cuts(scenario, source.shape.num_layers)
-    own = [] if scenario.weights is None else scenario.weights.calibration
-    is_real = any(group.compute == "real" for group in scenario.fleet)
-    if not is_real or not (own or any(needs_agreement(setting) for setting, _ in choices)):
+    packs = scenario.weights is not None and scenario.weights.needs_text
+    agrees = any(needs_agreement(setting) for setting, _ in codecs_at_cuts(scenario, source.shape.num_layers))
+    if not (packs or agrees) or not any(group.compute == "real" for group in scenario.fleet):
         return ()
-    texts = own or scenario.calibration or corpus_texts()
     tokenizer = load_tokenizer(source, scenario.tokenizer)
-    path = "weights.calibration" if own else "calibration"
-    return calibration_sequences([tokenizer.encode(text) for text in texts], source.shape.max_positions, path=path)
+    num_shipped = CORPUS_TEXTS if packs else AGREEMENT_TEXTS
+    tokens = calibration_tokens(_own_texts(scenario), tokenizer, num_shipped=num_shipped)
+    path = "weights.calibration" if scenario.weights is not None and scenario.weights.calibration else "calibration"
+    return calibration_sequences(tokens, source.shape.max_positions, path=path)
+
+
+def _own_texts(scenario: Scenario) -> Sequence[str]:
+    return (scenario.weights.calibration if scenario.weights is not None else ()) or scenario.calibration or ()
+
+
+def _calibrated(prepared: Prepared) -> Calibration | None:
+    """What a run says of the text that its shards read."""
+    if not prepared.calibration:
+        return None
+    text = "the scenario's texts" if _own_texts(prepared.scenario) else CORPUS
+    return Calibration(text=text, num_tokens=sum(map(len, prepared.calibration)))
 
 
 def _executor(prepared: Prepared, address: str | None) -> Executor:
@@ -221,6 +240,7 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
         keep_logits=prepared.scenario.record.quality,
         weights=None if prepared.scenario.weights is None else weight_config(prepared.scenario.weights),
         calibration=prepared.calibration,
+        saved=_saved(prepared.scenario),
         front_kv_bits=None if prepared.scenario.kv is None else prepared.scenario.kv.front_bits,
         back_kv_bits=None if prepared.scenario.kv is None else prepared.scenario.kv.back_bits,
         seal=prepared.scenario.seal,
@@ -243,6 +263,12 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
 
 def _sealing(suite: str) -> Sealing | None:
     return None if suite == "none" else Sealing(suite=suite, overhead_bytes=SEAL_OVERHEAD_BYTES)
+
+
+def _saved(scenario: Scenario) -> Path | None:
+    """The folder of packed weights, as any process of this machine can name it."""
+    weights = scenario.weights
+    return None if weights is None or weights.saved is None else Path(weights.saved).absolute()
 
 
 def _texts(prepared: Prepared, answers: Mapping[int, Answer]) -> dict[int, str]:

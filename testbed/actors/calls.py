@@ -5,9 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from testbed.codecs.agreed import Agreed
+from testbed.core.plan import Mode
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource
 from testbed.quantization.config import WeightConfig
@@ -34,6 +36,7 @@ class HostSpec:
     keep_logits: bool  # for AuditCall
     weights: WeightConfig | None = None  # its change point is each shard's own cut
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for methods that need text
+    saved: Path | None = None  # a folder of packed weights, in place of packing them here
     front_kv_bits: int | None = None  # keys and values of a front, packed; None: in `dtype`
     back_kv_bits: int | None = None
     use_gpu: bool = False  # cloud hosts, where one is at hand
@@ -46,12 +49,17 @@ class HostSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontCall:
-    """Run `tokens` through layers [0, split) of a session and encode the hidden states: the message to send."""
+    """Run `tokens` through layers [0, split) of a session and encode the hidden states: the message to send.
+
+    `kv` is what came down for the device to keep in mode ship-kv, a message a pass.
+    """
 
     session: int
     split: int
     codec: str
     tokens: tuple[int, ...]
+    mode: Mode = "stateful"
+    kv: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,7 @@ class BackItem:
     split: int
     codec: str
     message: bytes
+    mode: Mode = "stateful"
     is_sealed: bool = False  # no token that the server goes on with by itself is
 
 
@@ -129,4 +138,5 @@ class Done:
     compute_ns: int = 0
     codec_ns: int = 0
     seal_ns: int = 0
+    kv: tuple[bytes, ...] = ()  # of a batch's items: keys and values that go down, in mode ship-kv
     spans: tuple[tuple[int, int], ...] = ()  # of a batch's items: the session's tokens before and after it

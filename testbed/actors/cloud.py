@@ -26,6 +26,16 @@ class BackStep:
     payload: Payload
     real: bool
 
+    @property
+    def kv_bytes(self) -> int:
+        """Keys and values of earlier tokens that came with it."""
+        return self.session.crossing.kv_up_bytes(self.step.past_tokens)
+
+    @property
+    def answer_bytes(self) -> int:
+        """What goes down for it, in the clear: a token id, and keys and values where they travel."""
+        return TOKEN_BYTES + self.session.crossing.kv_down_bytes(self.step.num_tokens)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Iteration:
@@ -60,7 +70,7 @@ class CloudWorker:
         good = [item for item in batch if not item.payload.is_altered]
         open_ns, decode_ns = self._open_ns(batch), self._decode_ns(batch)
         back_ns = self._costs.forward_ns([self._work(item) for item in good])
-        seal_ns = self.sealer.spend(len(good) * self.sealer.time_ns(TOKEN_BYTES))
+        seal_ns = self.sealer.spend(sum(self.sealer.time_ns(item.answer_bytes) for item in good))
         chosen = [REFUSED if item.payload.is_altered else MODELLED_TOKEN for item in batch]
         real = [place for place, item in enumerate(batch) if item.real]
         if not real:
@@ -71,8 +81,11 @@ class CloudWorker:
         promise = self._port.submit(BackCall(items=tuple(_item(batch[place]) for place in real)))
 
         def tokens() -> list[int]:
-            for place, token in zip(real, promise().value, strict=True):
+            done = promise()
+            for place, token, kv in zip(real, done.value, done.kv, strict=True):
                 chosen[place] = _accepted(batch[place], token)
+                if kv:
+                    batch[place].session.shipped.append(kv)
             return chosen
 
         if self._port.measured:
@@ -99,12 +112,13 @@ class CloudWorker:
         coded = [item for item in batch if item.session.split > 0]
         if not coded:
             return 0
-        passes = [item.session.codec.effort.decode_percent for item in coded]
-        return self._costs.coding_ns(zip(map(self._moved_bytes, coded), passes, strict=True))
+        codecs = [(self._moved_bytes(item), item.session.codec.effort.decode_percent) for item in coded]
+        shipped = [(2 * item.kv_bytes, 100) for item in coded]  # read once, written once
+        return self._costs.coding_ns([*codecs, *shipped])
 
     def _moved_bytes(self, item: BackStep) -> int:
         """Hidden states and the message that they came in."""
-        encoded_bytes = item.payload.size_bytes - item.payload.seal_bytes
+        encoded_bytes = item.payload.size_bytes - item.payload.seal_bytes - item.kv_bytes
         return self._costs.shape.hidden_bytes(item.step.num_tokens, 32) + encoded_bytes
 
 
@@ -126,5 +140,6 @@ def _item(item: BackStep) -> BackItem:
         split=session.split,
         codec=session.codec_name,
         message=item.payload.message,
+        mode=session.crossing.mode,
         is_sealed=item.payload.seal_bytes > 0,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from testbed.actors.calls import TOKEN_BYTES, FrontCall, WholeCall, pack_tokens
 from testbed.actors.costs import CostModel
 from testbed.actors.executor import HostPort
+from testbed.actors.modes import STATEFUL, Crossing
 from testbed.actors.sealing import Sealer
 from testbed.codecs.framing import Codec
 from testbed.core.work import Ticket, Work
@@ -23,6 +24,8 @@ class Session:
     split: int
     codec_name: str
     codec: Codec
+    crossing: Crossing = STATEFUL
+    shipped: list[bytes] = field(default_factory=list)  # keys and values that came down, a message a pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +63,21 @@ class EdgeDevice:
     def start_front(self, session: Session, step: Step) -> Ticket[Payload]:
         """Run the front and encode. The ticket lasts as long as the layers; `Payload.encode_ns` comes after it."""
         duration_ns = self._forward_ns(step, session.split)
-        raw_bytes = self._costs.shape.hidden_bytes(step.num_tokens, 32)
-        passes = session.codec.effort.encode_percent
+        crossing = session.crossing
+        num_sent = step.num_tokens + crossing.rerun_tokens(step.past_tokens)
+        kv_bytes = crossing.kv_up_bytes(step.past_tokens)
         if self._port is None or step.tokens is None:
-            size = session.codec.nbytes(step.num_tokens, self._costs.shape.hidden_size)
-            modelled = self._sealed(size, None, self._costs.codec_ns(raw_bytes, size, passes))
+            size = session.codec.nbytes(num_sent, self._costs.shape.hidden_size) + kv_bytes
+            modelled = self._sealed(size, None, self._encode_ns(session, num_sent, size, kv_bytes))
             return Ticket(duration_ns, lambda: modelled)
-        call = FrontCall(session=session.request, split=session.split, codec=session.codec_name, tokens=step.tokens)
+        call = FrontCall(
+            session=session.request,
+            split=session.split,
+            codec=session.codec_name,
+            tokens=step.tokens,
+            mode=crossing.mode,
+            kv=tuple(session.shipped),
+        )
         promise, measured = self._port.submit(call), self._port.measured
 
         def payload() -> Payload:
@@ -74,9 +85,14 @@ class EdgeDevice:
             size = len(done.value) - self.sealer.overhead_bytes
             if measured:
                 return self._sealed(size, done.value, done.codec_ns, done.seal_ns)
-            return self._sealed(size, done.value, self._costs.codec_ns(raw_bytes, size, passes))
+            return self._sealed(size, done.value, self._encode_ns(session, num_sent, size, kv_bytes))
 
         return Ticket(self._port.duration_ns(promise, duration_ns), payload)
+
+    def _encode_ns(self, session: Session, num_tokens: int, size_bytes: int, kv_bytes: int) -> int:
+        """The codec's passes over hidden states and their message; keys and values in it are read and written once."""
+        moved_bytes = self._costs.shape.hidden_bytes(num_tokens, 32) + size_bytes - kv_bytes
+        return self._costs.coding_ns([(moved_bytes, session.codec.effort.encode_percent), (2 * kv_bytes, 100)])
 
     def tokens(self, session: Session, step: Step) -> Payload:
         """Token ids as they go up where nothing runs on the device, sealed where messages are."""

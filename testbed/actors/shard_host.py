@@ -30,7 +30,8 @@ from testbed.actors.calls import (
     unpack_tokens,
 )
 from testbed.actors.layer_store import LayerStore
-from testbed.codecs.framing import Codec, CodecError, Envelope
+from testbed.actors.stateless import StatelessMessages
+from testbed.codecs.framing import Codec, CodecError
 from testbed.codecs.named import make_codec
 from testbed.codecs.seal import Seal, session_key
 from testbed.core.cast import Quality
@@ -40,6 +41,7 @@ from testbed.quantization.apply import needs_blocks, needs_text, quantise_module
 from testbed.quantization.blocks import Blocks, collect_blocks
 from testbed.quantization.calibrate import Statistics, collect
 from testbed.quantization.config import WeightConfig
+from testbed.quantization.saved import load_quantised
 from testbed.quantization.targets import find_blocks
 
 Side = Literal["front", "back", "reference"]  # whose precision a shard has; the reference is never quantised
@@ -64,6 +66,7 @@ class ShardHost:
         self._device = "cuda" if spec.use_gpu and torch.cuda.is_available() else "cpu"
         self._shards: dict[Key, Shard] = {}
         self._layers = LayerStore(spec.source, dtype=spec.dtype, device=self._device, pack=self._pack)
+        self._messages = StatelessMessages(spec)
         self._statistics: Statistics | None = None
         self._codecs: dict[tuple[str, int], Codec] = {}
         self._seals: dict[tuple[Side, int], Seal] = {}  # of open sessions, by who holds it
@@ -115,8 +118,9 @@ class ShardHost:
         (hidden_ND,) = shard.forward([ShardInput(session=call.session, tokens=call.tokens)], batched=False)
         computed_ns = time.perf_counter_ns()
         position = shard.length(call.session) - len(call.tokens)
-        envelope = Envelope(session=call.session, position=position, split=call.split)
+        hidden_ND, envelope = self._messages.outgoing(call, hidden_ND, position)
         message = self._codec(call.codec, call.split).encode(hidden_ND, envelope)
+        message = self._messages.with_kv(message, call, envelope)
         encoded_ns = time.perf_counter_ns()
         if (seal := self._seal("front", call.session, call.split)) is not None:
             message = seal.seal(message, position + len(call.tokens))
@@ -142,6 +146,7 @@ class ShardHost:
         decoded_ns = time.perf_counter_ns()
         tokens: list[int | Refused] = [given if isinstance(given, Refused) else 0 for given in inputs]
         spans = [(past, past) for past in map(self._length, call.items)]
+        kv = [b""] * len(inputs)
         good = {place: given for place, given in enumerate(inputs) if isinstance(given, ShardInput)}
         for split in sorted({call.items[place].split for place in good}):
             places = [place for place in good if call.items[place].split == split]
@@ -152,13 +157,23 @@ class ShardHost:
                 item = call.items[place]
                 tokens[place] = self._choose(item, logits_V)
                 spans[place] = (past, shard.length(item.session))
+            for place, past in zip(places, past_tokens, strict=True):
+                if (item := call.items[place]).mode != "stateful":
+                    kv[place], spans[place] = self._sent_away(shard, item, past), (0, 0)
         return Done(
             value=tokens,
             compute_ns=time.perf_counter_ns() - decoded_ns,
             codec_ns=decoded_ns - opened_ns,
             seal_ns=opened_ns - started_ns,
+            kv=tuple(kv),
             spans=tuple(spans),
         )
+
+    def _sent_away(self, shard: Shard, item: BackItem, past: int) -> bytes:
+        """A stateless server forgets the session; the keys and values of its pass, where they go down."""
+        records_LNB = shard.export_kv(item.session, past) if item.mode == "ship-kv" else None
+        shard.truncate(item.session, 0)
+        return b"" if records_LNB is None else self._messages.answer(item, records_LNB, past)
 
     def _length(self, item: BackItem) -> int:
         """Tokens that the session's back holds."""
@@ -178,12 +193,14 @@ class ShardHost:
             return message
         if item.split == 0:
             return ShardInput(session=item.session, tokens=unpack_tokens(message))
-        position = self._shard("back", item.split, self._num_layers, item.session).length(item.session)
-        envelope = Envelope(session=item.session, position=position, split=item.split)
+        shard = self._shard("back", item.split, self._num_layers, item.session)
         try:
-            hidden_ND = self._codec(item.codec, item.split).decode(message, envelope)
+            arrived = self._messages.arrived(item, message, shard.length(item.session))
+            hidden_ND = self._codec(item.codec, item.split).decode(arrived.hidden, arrived.envelope)
         except CodecError as error:
             return self._refused(error)
+        if arrived.records is not None:
+            shard.restore_kv(item.session, arrived.records)
         return ShardInput(session=item.session, hidden=hidden_ND)
 
     def _refused(self, error: CodecError) -> Refused:
@@ -204,6 +221,7 @@ class ShardHost:
         for shard in self._shards.values():
             if call.session in shard.sessions:
                 shard.close(call.session)
+        self._messages.forget(call.session)
         self._samplers.pop(call.session, None)
         self._logits.pop(call.session, None)
         for side in ("front", "back"):
@@ -275,6 +293,9 @@ class ShardHost:
         return self._spec.front_kv_bits if side == "front" else self._spec.back_kv_bits
 
     def _pack(self, shard: Shard, stored: WeightConfig) -> None:
+        if self._spec.saved is not None:
+            load_quantised(shard.module, self._spec.saved, first_layer=shard.start)
+            return
         seen = self._calibrated() if needs_text(stored) else None
         blocks = self._blocks(shard) if needs_blocks(stored) else None
         quantise_module(shard.module, stored, first_layer=shard.start, statistics=seen, blocks=blocks)

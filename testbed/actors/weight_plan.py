@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from testbed.actors.weights import WeightLaw, layer_matrices
 from testbed.core.errors import ModelError, ScenarioError
+from testbed.models.fingerprint import weights_fingerprint
+from testbed.models.pebble.corpus import corpus_texts
 from testbed.models.shape import ModelShape
+from testbed.models.source import ModelSource
+from testbed.models.tokenizer import Tokenizer
 from testbed.quantization.config import LEAST_TOKENS, Learning, WeightConfig
 from testbed.quantization.formats import ActivationFormat, WeightFormat, format_of, input_format_of
+from testbed.quantization.settings import first_difference, read_settings
 from testbed.scenarios import weights as scenarios
 from testbed.scenarios.weights import Weights
+
+CORPUS = "pebble's training corpus"
+CORPUS_TEXTS = 256  # of it, where weights are packed
+AGREEMENT_TEXTS = 64  # where codecs agree
 
 
 def weight_config(weights: Weights) -> WeightConfig:
@@ -69,6 +79,56 @@ def _check_format(fmt: WeightFormat | ActivationFormat | None, columns: Sequence
     except ModelError as error:
         problem, value, allowed = error.problem, error.value, error.allowed
         raise ScenarioError(problem, path=f"weights.{error.path or key}", value=value, allowed=allowed) from None
+
+
+def check_saved(weights: Weights, source: ModelSource, dtype: str, splits: Iterable[int]) -> None:
+    """Raise ScenarioError unless the saved folder holds this model's weights, packed as the scenario says.
+
+    `splits` are the cuts of all real shards: where front and back differ, the folder fits one of them only.
+    """
+    if weights.saved is None:
+        return
+    try:
+        saved = read_settings(Path(weights.saved))
+        if saved.origin is None or saved.origin.fingerprint != weights_fingerprint(source):
+            told = "an unnamed model" if saved.origin is None else saved.origin.model
+            raise ModelError("the saved weights are another model's", value=told, allowed=source.name)
+        if saved.origin.dtype != dtype:
+            raise ModelError("the saved weights were read in another dtype", value=saved.origin.dtype, allowed=dtype)
+        config = saved.config
+        difference = first_difference(config, weight_config(weights))
+        if difference is not None:
+            key, *values = difference
+            value, wanted = ("null" if item is None else item for item in values)
+            raise ModelError(f"the saved weights were made with another {key}", value=value, allowed=str(wanted))
+        differs = (config.front, config.front_inputs) != (config.back, config.back_inputs)
+        other = next((split for split in splits if differs and split != config.split), None)
+        if other is not None:
+            problem = f"the saved weights change from front to back at layer {config.split}"
+            raise ModelError(problem, value=f"a cut at {other}", allowed=f"{config.split}")
+    except ModelError as error:
+        raise error.located(path="weights.saved") from None
+
+
+def calibration_tokens(own: Sequence[str], tokenizer: Tokenizer, *, num_shipped: int) -> list[list[int]]:
+    """Texts that shards read before they start, as token ids: the user's own, else so many of the shipped ones.
+
+    Raises ScenarioError where the tokenizer can't write the shipped ones.
+    """
+    if own:
+        return [tokenizer.encode(text) for text in own]
+    found = []
+    for text in corpus_texts(num_shipped):
+        found.append(tokenizer.encode(text))
+        if _letters(tokenizer.decode(found[-1])) != _letters(text):
+            problem = f"the model's tokenizer can't write {CORPUS}, which is the default"
+            raise ScenarioError(problem, path="calibration", value=text, allowed="texts of your own")
+    return found
+
+
+def _letters(text: str) -> str:
+    """What tokenizers must keep; many change white space."""
+    return "".join(text.split())
 
 
 def calibration_sequences(

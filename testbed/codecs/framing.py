@@ -6,7 +6,7 @@ CRC-32C over everything before it. 24 bytes in all, whatever the codec, so that 
     magic u8 | version, mode, flags u8 | kinds u8 | split u8 | d u16 | n u24 | position u24
     | session u32 | tau f32 | sections | crc u32
 
-Bits, lowest first: version byte: rotated, sparse values as bfloat16, mode (2; 0: stateful server), version (4); kinds:
+Bits, lowest first: version byte: rotated, sparse values as bfloat16, mode (2), version (4); kinds:
 stage (4), entropy coder (2), fifth bit of the stage, sparse values follow.
 """
 
@@ -26,6 +26,7 @@ U32Array = npt.NDArray[np.uint32]
 U8Array = npt.NDArray[np.uint8]
 
 MAGIC, VERSION = 0xC7, 2
+MAX_MODE = 2
 MAX_VALUES = 2**26  # n d of one message: what a decoder may have to allocate floats for
 MAX_HIDDEN_SIZE = 2**16 - 1
 _MAX_U24, _MAX_U32, _MAX_U8 = 2**24 - 1, 2**32 - 1, 2**8 - 1
@@ -42,11 +43,12 @@ class CodecError(TestbedError):
 
 
 class Envelope(NamedTuple):
-    """Whose hidden states they are: the session, its tokens before these, and the cut they crossed."""
+    """Whose hidden states they are: the session, its tokens before these, the cut they crossed, and in what mode."""
 
     session: int = 0
     position: int = 0
     split: int = 0
+    mode: int = 0  # 0: stateful server, 1: KV travels, 2: all positions travel
 
 
 NOBODY = Envelope()
@@ -94,11 +96,12 @@ class Header(NamedTuple):
             and 0 <= place.position <= _MAX_U24
             and 0 <= place.session <= _MAX_U32
             and 0 <= place.split <= _MAX_U8
+            and 0 <= place.mode <= MAX_MODE
         ):
             raise CodecError(f"a message's header has no room for {self.num_tokens} tokens of {place}")
         return _HEADER.pack(
             MAGIC,
-            VERSION << 4 | self.half_sparse << 1 | self.is_rotated,
+            VERSION << 4 | place.mode << 2 | self.half_sparse << 1 | self.is_rotated,
             self.stage & 0x0F | self.entropy << 4 | (self.stage & 0x10) << 2 | self.has_sparse << 7,
             place.split,
             self.hidden_size,
@@ -114,7 +117,7 @@ def unpack_header(message: bytes) -> Header:
     if len(message) < OVERHEAD_BYTES:
         raise CodecError(f"a message of {len(message)} bytes is shorter than its header")
     magic, version, kinds, split, hidden_size, low, high, session, tau = _HEADER.unpack_from(message)
-    if magic != MAGIC or version >> 2 != VERSION << 2:
+    if magic != MAGIC or version >> 4 != VERSION or version >> 2 & 3 > MAX_MODE:
         raise CodecError(f"no message of version {VERSION}: it begins with {message[:2].hex()}")
     counts = low | high << 32
     num_tokens = counts & _MAX_U24
@@ -123,7 +126,7 @@ def unpack_header(message: bytes) -> Header:
     if not tau >= 0:
         raise CodecError("a threshold that is no magnitude")
     return Header(
-        envelope=Envelope(session, counts >> 24, split),
+        envelope=Envelope(session, counts >> 24, split, version >> 2 & 3),
         num_tokens=num_tokens,
         hidden_size=hidden_size,
         stage=kinds & 0x0F | kinds >> 2 & 0x10,

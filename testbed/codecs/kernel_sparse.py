@@ -6,8 +6,12 @@ import numpy as np
 
 from testbed.codecs.framing import U8Array, U32Array
 from testbed.codecs.kernel_compile import compiled
+from testbed.codecs.reference import I64Array
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
+_INFINITY = np.uint32(0x7F800000)
+_HALF_BITS = 16
+_HALF = 1 << _HALF_BITS
 _BLOCK = 64  # values looked at together: most blocks have nothing above the threshold
 _EXPECTED_PER_ROW = 16
 
@@ -42,6 +46,42 @@ def gather(bits_ND: U32Array, tau_bits: int) -> tuple[U32Array, U32Array, U32Arr
         if total <= room:
             return counts_N, columns_M[:total], values_M[:total]
         room = total
+
+
+@compiled
+def _rank(counts: I64Array, rank: int) -> tuple[int, int]:
+    """(place where the counts add up to more than `rank`, how much of it is left there)."""
+    place = 0
+    while rank >= counts[place]:
+        rank -= counts[place]
+        place += 1
+    return place, rank
+
+
+@compiled
+def _ranked(bits: U32Array, quantile: float) -> int:
+    """Counts the upper halves of finite magnitudes, then the lower halves of those with the upper half that is it."""
+    counts, num_finite = np.zeros(_HALF, np.int64), 0
+    for word in bits:
+        magnitude = np.uint32(word & _MAGNITUDE)
+        if magnitude < _INFINITY:
+            counts[magnitude >> np.uint32(_HALF_BITS)] += 1
+            num_finite += 1
+    rank = int(np.ceil(quantile * num_finite))
+    if rank >= num_finite:
+        return int(_INFINITY)
+    upper, rank = _rank(counts, rank)
+    counts[:] = 0
+    for word in bits:
+        magnitude = np.uint32(word & _MAGNITUDE)
+        if magnitude >> np.uint32(_HALF_BITS) == upper:
+            counts[magnitude & np.uint32(_HALF - 1)] += 1
+    lower, rank = _rank(counts, rank)
+    return upper << _HALF_BITS | lower
+
+
+def ranked_magnitude(bits_ND: U32Array, quantile: float) -> int:
+    return _ranked(bits_ND.reshape(-1), quantile)
 
 
 @compiled

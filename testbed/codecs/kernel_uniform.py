@@ -17,7 +17,7 @@ _ROUNDER = np.float32(1.5 * 2**23)  # added and taken away, it rounds |x| < 2^22
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _LARGEST = np.float32(448)
 _SMALLEST_NORMAL = np.float32(2.0**-6)
-_BYTE = 8
+_BYTE, _HALF_BYTE = 8, 4
 
 
 @compiled
@@ -153,6 +153,25 @@ def fp8_values(scales_N: F32Array, codes_ND: U8Array) -> F32Array:
 
 
 @compiled
+def _pack_pairs(codes_D: U8Array, packed: U8Array) -> None:
+    pairs = codes_D.size // 2
+    for at in range(pairs):
+        packed[at] = np.uint8(codes_D[2 * at] | np.uint8(codes_D[2 * at + 1] << np.uint8(4)))
+    if codes_D.size % 2:
+        packed[pairs] = codes_D[codes_D.size - 1]
+
+
+@compiled
+def _unpack_pairs(packed: U8Array, codes_D: U8Array) -> None:
+    pairs = codes_D.size // 2
+    for at in range(pairs):
+        codes_D[2 * at] = packed[at] & np.uint8(0x0F)
+        codes_D[2 * at + 1] = packed[at] >> np.uint8(4)
+    if codes_D.size % 2:
+        codes_D[codes_D.size - 1] = packed[pairs] & np.uint8(0x0F)
+
+
+@compiled
 def _pack_rows(codes_ND: U8Array, widths_N: U8Array, packed: U8Array) -> None:
     at, hidden_size = 0, codes_ND.shape[1]
     for row in range(codes_ND.shape[0]):
@@ -162,6 +181,10 @@ def _pack_rows(codes_ND: U8Array, widths_N: U8Array, packed: U8Array) -> None:
             at += hidden_size
             continue
         stop = at + (hidden_size * width + 7) // 8
+        if width == _HALF_BYTE:
+            _pack_pairs(codes_D, packed[at:stop])
+            at = stop
+            continue
         for start in range(0, hidden_size, 8):
             word = np.uint64(0)
             for place in range(min(8, hidden_size - start)):
@@ -191,6 +214,10 @@ def _unpack_rows(packed: U8Array, widths_N: U8Array, codes_ND: U8Array) -> None:
             at += hidden_size
             continue
         stop, mask = at + (hidden_size * width + 7) // 8, np.uint64((1 << width) - 1)
+        if width == _HALF_BYTE:
+            _unpack_pairs(packed[at:stop], codes_D)
+            at = stop
+            continue
         for start in range(0, hidden_size, 8):
             word = np.uint64(0)
             for place in range(min(width, stop - at)):

@@ -9,7 +9,7 @@ from testbed.codecs.kernel_decode import tabq_unpack, tabq_values
 from testbed.codecs.kernel_encode import tabq_pack, tabq_symbols
 from testbed.codecs.kernel_rans import rans_decode, rans_encode, rans_slots
 from testbed.codecs.kernel_rotation import hadamard
-from testbed.codecs.kernel_sparse import gather, pack_bits, scatter, unpack_bits
+from testbed.codecs.kernel_sparse import gather, pack_bits, ranked_magnitude, scatter, unpack_bits
 from testbed.codecs.kernel_symbols import by_group, by_row, rans_table
 from testbed.codecs.kernel_uniform import (
     fp8_codes,
@@ -33,6 +33,7 @@ __all__ = [
     "is_cached",
     "pack_bits",
     "pack_rows",
+    "ranked_magnitude",
     "rans_decode",
     "rans_encode",
     "rans_slots",

@@ -18,6 +18,7 @@ U16Array = npt.NDArray[np.uint16]
 I64Array = npt.NDArray[np.int64]
 
 MAGNITUDE = np.uint32(0x7FFFFFFF)
+_INFINITY = 0x7F800000
 SMALLEST_SCALE = np.float32(2.0**-126)
 FULL_WIDTH = 8
 STRIPES = 8
@@ -77,6 +78,13 @@ def scatter(bits_ND: U32Array, counts_N: U32Array, columns_M: U32Array, values_M
             return False
         bits_ND[row, columns] = values_M[end - count : end]
     return True
+
+
+def ranked_magnitude(bits_ND: U32Array, quantile: float) -> int:
+    """Bits of the smallest finite magnitude that this share of them lies before; infinity's where there is none."""
+    magnitudes = (bits_ND & MAGNITUDE)[(bits_ND & MAGNITUDE) < _INFINITY]
+    rank = int(np.ceil(quantile * magnitudes.size))
+    return int(np.partition(magnitudes, rank)[rank]) if rank < magnitudes.size else _INFINITY
 
 
 def pack_bits(values: U32Array, width: int) -> U8Array:

@@ -49,14 +49,9 @@ class Threshold:
 
 
 def calibrated_tau(samples_ND: F32Array, quantile: float) -> np.float32:
-    """The threshold that this share of the finite magnitudes lies below."""
-    magnitudes = np.abs(samples_ND[np.isfinite(samples_ND)])
-    if not magnitudes.size:
-        return np.float32(np.inf)
-    rank = min(int(np.ceil(quantile * magnitudes.size)), magnitudes.size)
-    if rank == magnitudes.size:
-        return np.float32(np.inf)
-    return np.float32(np.partition(magnitudes, rank)[rank])
+    """The threshold that this share of the finite magnitudes lies below; infinite where that is all of them."""
+    found_bits = kernels().ranked_magnitude(np.ascontiguousarray(samples_ND, np.float32).view(np.uint32), quantile)
+    return np.float32(np.uint32(found_bits).view(np.float32))
 
 
 def bits_of(tau: np.float32) -> int:

@@ -89,6 +89,14 @@ class Sealing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What shards read before they packed their weights or agreed on a codec."""
+
+    text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
     """What a split takes for one sequence: the method's figures in bits, and the device's demand in bytes."""
 
@@ -114,5 +122,6 @@ class RunEnd:
     assumed_sizes: Sequence[str]  # codecs whose message sizes modelled groups assumed, as they follow the content
     quality: Mapping[int, Quality]  # by request
     texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer
+    calibration: Calibration | None = None  # None where nothing had to be read
     sealing: Sealing | None = None  # None where messages travel in the clear
     footprints: Mapping[str, Sequence[Footprint]] = field(default_factory=dict)  # by group

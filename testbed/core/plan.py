@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["stateful", "ship-kv", "recompute"]  # what the server keeps of a session between passes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,7 @@ class Decision:
 
     split: int
     codec: str
+    mode: Mode = "stateful"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

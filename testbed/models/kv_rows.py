@@ -34,6 +34,14 @@ class Rows(Protocol):
         """All that is stored."""
         ...
 
+    def taken(self, places_N: torch.Tensor) -> torch.Tensor:
+        """What is stored at places, [N, bytes] uint8."""
+        ...
+
+    def put(self, places_N: torch.Tensor, records_NB: torch.Tensor) -> None:
+        """Stores what `taken` gave, here or in another layer's store, at places."""
+        ...
+
 
 class PlainRows:
     """Keys and values [K, S, D] as the model computes them."""
@@ -53,6 +61,15 @@ class PlainRows:
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         return self._keys, self._values
+
+    def taken(self, places_N: torch.Tensor) -> torch.Tensor:
+        both = [item.index_select(1, places_N).transpose(0, 1) for item in (self._keys, self._values)]
+        return _as_bytes(torch.stack(both, 1))
+
+    def put(self, places_N: torch.Tensor, records_NB: torch.Tensor) -> None:
+        num_heads, _, head_dim = self._keys.shape
+        both_N2KD = records_NB.view(self._keys.dtype).view(-1, 2, num_heads, head_dim)
+        self.write(places_N, both_N2KD[:, 0].transpose(0, 1), both_N2KD[:, 1].transpose(0, 1))
 
 
 class PackedRows:
@@ -87,6 +104,19 @@ class PackedRows:
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         return self._records, self._scales
+
+    def taken(self, places_N: torch.Tensor) -> torch.Tensor:
+        records, scales = self._records.index_select(0, places_N), self._scales.index_select(0, places_N)
+        return torch.cat([records, _as_bytes(scales)], 1)
+
+    def put(self, places_N: torch.Tensor, records_NB: torch.Tensor) -> None:
+        scales_NB = records_NB[:, self._records.shape[1] :].contiguous()
+        self._records.index_copy_(0, places_N, records_NB[:, : self._records.shape[1]])
+        self._scales.index_copy_(0, places_N, scales_NB.view(torch.float16))
+
+
+def _as_bytes(rows: torch.Tensor) -> torch.Tensor:
+    return rows.contiguous().view(rows.shape[0], -1).view(torch.uint8)
 
 
 def _empty(states_KND: torch.Tensor) -> torch.Tensor:

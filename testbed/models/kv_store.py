@@ -77,6 +77,17 @@ class StoredLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         keys_KND, values_KND = self._stored().read(places)
         return _side_by_side(keys_KND, num_rows), _side_by_side(values_KND, num_rows)
 
+    def exported(self, places: torch.Tensor) -> torch.Tensor:
+        """What is stored at places, [N, bytes] uint8."""
+        return self._stored().taken(places)
+
+    def imported(self, places: torch.Tensor, records_NB: torch.Tensor, like: torch.Tensor) -> None:
+        """Stores what another store of this layer exported; ``like`` [1, K, 0, D] says what keys and values are."""
+        if self._rows is None:
+            self.lazy_initialization(like, like)
+        self._grow()
+        self._stored().put(places, records_NB)
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and first position of what ``update`` returns, as the library's own dynamic layers define it."""
         past = self.get_seq_length()
@@ -157,10 +168,34 @@ class KVStore(Cache):
         for window, places in self.sessions[session].places.items():
             self._allocators[window].reserve(places, tokens)
 
+    def export(self, session: int, start: int) -> torch.Tensor:
+        """What all layers hold of a session from position ``start`` on, [layers, N, bytes] uint8.
+
+        Of tokens that a sliding window has just left behind too, as long as no session has reserved places since.
+        """
+        state = self.sessions[session]
+        places = {
+            window: self.to_device(self.span(session, window, start, state.length)) for window in self._allocators
+        }
+        return torch.stack([layer.exported(places[layer.sliding_window]) for layer in self._layers])
+
+    def restore(self, session: int, records_LNB: torch.Tensor, like: torch.Tensor) -> None:
+        """Begins a session with the N tokens that another store exported."""
+        self.reserve(session, records_LNB.shape[1])
+        self._allot()
+        for layer, records_NB in zip(self._layers, records_LNB, strict=True):
+            places = self.to_device(self.span(session, layer.sliding_window, 0, records_LNB.shape[1]))
+            layer.imported(places, records_NB, like)
+        self.sessions[session].length = records_LNB.shape[1]
+
     def begin(self, step: Step) -> None:
         """Points every layer at the iteration that is about to run; tensors grow when they are next written."""
+        self._allot()
         for layer in self._layers:
             layer.step = step
+
+    def _allot(self) -> None:
+        for layer in self._layers:
             layer.num_places = self._allocators[layer.sliding_window].num_places
 
     def advance(self, session: int, length: int) -> None:

@@ -147,6 +147,25 @@ class Shard:
             raise ModelError("cannot truncate to this length", value=length, allowed=f"0 to {self.length(session)}")
         self._store.truncate(session, length)
 
+    def export_kv(self, session: int, start: int) -> np.ndarray:
+        """Keys and values of a session from position ``start`` on, as they are stored: uint8 [layers, N, bytes].
+
+        Before the next call where a sliding window may have left some of them behind.
+        """
+        self._length_of(session)
+        with torch.inference_mode():
+            records: np.ndarray = self._store.export(session, start).cpu().numpy()
+        return records
+
+    def restore_kv(self, session: int, records_LNB: np.ndarray) -> None:
+        """Gives an open session without tokens what ``export_kv`` of such a shard gave, from position 0 on."""
+        if self._length_of(session):
+            raise ModelError("keys and values are for a session that has none yet", value=session)
+        shape = self.source.shape
+        with torch.inference_mode():
+            like = torch.empty((1, shape.num_kv_heads, 0, shape.head_dim), dtype=self._dtype, device=self._device)
+            self._store.restore(session, torch.from_numpy(np.array(records_LNB)).to(self._device), like)
+
     def kv_bytes(self) -> int:
         """Bytes of the keys and values that open sessions hold: the KV law's bytes (a window's, where one slides)."""
         return self._store.held_bytes()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from testbed.core.plan import Decision, Observation
+from testbed.core.plan import Decision, Mode, Observation
 from testbed.scenarios.codec_setting import CodecSetting
 from testbed.scenarios.schema import PolicyConfig
 
@@ -18,9 +18,10 @@ class Static:
         kind: Literal["static"] = "static"
         split: int = Field(ge=0)
         codec: CodecSetting = "raw-float32"
+        mode: Mode = "stateful"
 
     def __init__(self, config: Config) -> None:
-        self._decision = Decision(split=config.split, codec=config.codec)
+        self._decision = Decision(split=config.split, codec=config.codec, mode=config.mode)
 
     def splits(self, num_layers: int) -> tuple[int, ...]:
         return (self._decision.split,)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,28 +12,26 @@ from torch import nn
 
 from testbed.core.errors import ModelError
 from testbed.quantization.apply import inputs_for, round_before
-from testbed.quantization.config import Learning, WeightConfig
-from testbed.quantization.formats import ActivationFormat, WeightFormat
+from testbed.quantization.config import WeightConfig
 from testbed.quantization.packed import PackedEmbedding, PackedLinear
+from testbed.quantization.settings import Matrix, Origin, Settings, read_settings, write_settings
 from testbed.quantization.stores import empty_store
 from testbed.quantization.targets import EMBEDDING, Target, find_targets, key_of
 
-VERSION = 2
-TENSORS, SETTINGS = "packed.safetensors", "quantization.json"
+TENSORS = "packed.safetensors"
 
 
-def save_quantised(module: nn.Module, folder: Path, config: WeightConfig, *, first_layer: int = 0) -> None:
-    """Write every packed matrix of a module, under its name in the whole model."""
+def save_quantised(
+    module: nn.Module, folder: Path, config: WeightConfig, *, first_layer: int = 0, origin: Origin | None = None
+) -> int:
+    """Write every packed matrix of a module, under its name in the whole model; returns how many there are."""
     parts = dict(_packed_parts(module, first_layer))
     tensors = {f"{key}/{name}": tensor for key, part in parts.items() for name, tensor in part.state_dict().items()}
-    settings = {
-        "version": VERSION,
-        "config": asdict(config),
-        "matrices": {key: _describe(part) for key, part in parts.items()},
-    }
+    matrices = {key: _describe(part) for key, part in parts.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / TENSORS)
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_settings(folder, Settings(config=config, matrices=matrices, origin=origin))
+    return len(matrices)
 
 
 def load_quantised(module: nn.Module, folder: Path, *, first_layer: int = 0) -> WeightConfig:
@@ -45,15 +40,15 @@ def load_quantised(module: nn.Module, folder: Path, *, first_layer: int = 0) -> 
     Reads only the tensors that this module has a place for. Raises ModelError for a folder that can't be read, one
     that lacks a matrix it should hold, or one of another model.
     """
-    settings = _settings(folder)
-    config = _config(settings["config"])
+    settings = read_settings(folder)
+    config = settings.config
     try:
         with safe_open(str(folder / TENSORS), framework="pt") as file:
             stored = set(file.keys())
             for target in list(find_targets(module, first_layer)):
-                entry = settings["matrices"].get(target.key)
-                if entry is not None:
-                    part = _empty(target, entry, folder)
+                matrix = settings.matrices.get(target.key)
+                if matrix is not None:
+                    part = _empty(target, matrix, folder)
                     names = [(name, f"{target.key}/{name}") for name in part.state_dict()]
                     missing = [full for _, full in names if full not in stored]
                     if missing:
@@ -76,40 +71,22 @@ def _packed_parts(module: nn.Module, first_layer: int) -> Iterator[tuple[str, Pa
             yield key_of(path, first_layer), part
 
 
-def _describe(part: PackedLinear | PackedEmbedding) -> dict[str, Any]:
+def _describe(part: PackedLinear | PackedEmbedding) -> Matrix:
     store = part.store
-    return {"rows": store.rows, "columns": store.columns, "format": asdict(store.format)}
+    return Matrix(rows=store.rows, columns=store.columns, format=store.format)
 
 
-def _empty(target: Target, entry: dict[str, Any], folder: Path) -> PackedLinear | PackedEmbedding:
-    rows, columns = entry["rows"], entry["columns"]
+def _empty(target: Target, matrix: Matrix, folder: Path) -> PackedLinear | PackedEmbedding:
+    rows, columns, fmt = matrix.rows, matrix.columns, matrix.format
     weight, bias = target.weight, target.bias
     if list(weight.shape) != [rows, columns]:
         raise ModelError(
             f"packed matrix {target.key} is another model's", file=folder, value=[rows, columns],
             allowed=str(list(weight.shape)),
         )  # fmt: skip
-    fmt = WeightFormat(**entry["format"])
     store = empty_store(fmt, rows, columns)
     if target.key == EMBEDDING:
         return PackedEmbedding(store, dtype=weight.dtype, scale=getattr(target.module, "embed_scale", None))
     smooth = torch.zeros(columns) if fmt.smooth else None
     order = torch.zeros(columns, dtype=torch.int32) if fmt.outliers else None
     return PackedLinear(store, bias, smooth=smooth, order=order)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the settings of packed weights: {error}", file=folder / SETTINGS) from None
-    if not isinstance(settings, dict) or settings.get("version") != VERSION:
-        raise ModelError("packed weights of another version", file=folder / SETTINGS, allowed=f"version {VERSION}")
-    return settings
-
-
-def _config(data: dict[str, Any]) -> WeightConfig:
-    weights = ("front", "back", "embedding", "head")
-    read: dict[str, Any] = {key: data[key] and WeightFormat(**data[key]) for key in weights}
-    read |= {key: data[key] and ActivationFormat(**data[key]) for key in ("front_inputs", "back_inputs")}
-    return WeightConfig(**(data | read | {"learning": Learning(**data["learning"])}))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from testbed.core.units import format_seconds, ns_to_seconds
 
@@ -48,5 +48,23 @@ def progress(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
         def observe(step: Step) -> None:
             virtual = format_seconds(ns_to_seconds(step.now_ns))
             bar.update(task, description="running", total=step.num_requests, completed=step.num_ended, virtual=virtual)
+
+        yield observe
+
+
+@contextmanager
+def counted_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for work in stages, told what is being done, how much of it is done and of how much; or nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda doing, num_done, num_all: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        stages: dict[str, TaskID] = {}
+
+        def observe(doing: str, num_done: int, num_all: int) -> None:
+            if doing not in stages:
+                stages[doing] = bar.add_task(doing, total=num_all)
+            bar.update(stages[doing], completed=num_done)
 
         yield observe

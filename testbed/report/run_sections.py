@@ -41,6 +41,7 @@ def provenance(run: Run) -> Markup:
         ("Real", _told(run, "shards of the model ran; tokens, texts and payload bytes are theirs", real=True)),
         ("Modelled", _told(run, "times and bytes from cost and payload laws; no shard ran", real=False)),
         *_assumed(run.summary),
+        *_calibrated(run.summary),
         ("Links", "modelled for every group: rate, delay, jitter, loss and queue in virtual time"),
         ("Times", _times(run.summary)),
         ("Energy", "modelled from the profiles' powers and the busy times"),
@@ -54,6 +55,11 @@ def _assumed(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
         return []
     told = f"sizes of modelled messages by {words.assumed_codecs(summary)}: from the codec's settings, not from content"
     return [("Assumed", told)]
+
+
+def _calibrated(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
+    found = summary["calibration"]
+    return [] if found is None else [("Calibrated", f"on {words.calibration(found)}")]
 
 
 def _told(run: Run, meaning: str, *, real: bool) -> str:

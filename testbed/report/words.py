@@ -107,3 +107,8 @@ def encryption(found: Mapping[str, Any]) -> str:
 def assumed_codecs(summary: Mapping[str, Any]) -> str:
     """The codecs whose sizes modelled groups assumed, in a row."""
     return ", ".join(summary["assumed_sizes"])
+
+
+def calibration(found: Mapping[str, Any]) -> str:
+    """What shards read before they started."""
+    return f"{plural(found['num_tokens'], 'token')} of {found['text']}"

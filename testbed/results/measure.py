@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
         },
         "encryption": encryption(end),
         "breakdown_s": breakdown(completed),
+        "calibration": None if end.calibration is None else asdict(end.calibration),
         "assumed_sizes": list(end.assumed_sizes),
         "quality": quality(requests),
         "by_group": _by_group(tables, end),

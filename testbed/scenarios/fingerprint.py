@@ -13,6 +13,7 @@ from testbed.scenarios.schema import Scenario
 _WITHOUT_EFFECT = ("execution", "record")
 # Absent means as before there was such a key, so that old names stay.
 _SINCE_FIRST = ("weights", "kv", "security", "calibration")
+_AS_EVER = ("mode", "stateful")  # of a policy: it means what policies meant before they had the key
 _OF_SEALING = ("aes_gcm_rate", "chacha20_rate")  # of a profile: nothing to a run that seals nothing
 _TEXTS = ("description", "sources")  # of the scenario and of its profiles
 
@@ -31,5 +32,6 @@ def fingerprint(scenario: Scenario) -> str:
 
 def _without(keys: Sequence[str], node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _without(keys, item) for key, item in node.items() if key not in keys}
+        kept = {key: item for key, item in node.items() if key not in keys and (key, item) != _AS_EVER}
+        return {key: _without(keys, item) for key, item in kept.items()}
     return [_without(keys, item) for item in node] if isinstance(node, list) else node

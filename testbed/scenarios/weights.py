@@ -34,7 +34,8 @@ class Weights(Block):
 
     `group_size` null is one group a row. Activations are the inputs of the layers' linear parts, rounded per token and
     group when they come; their bits null leave it to the method: smoothquant rounds to 8, the others don't.
-    `calibration` are texts for the methods that need some.
+    `calibration` are texts for the methods that need some; without any they read the shipped corpus. `saved` is a
+    folder of packed weights made with these settings, which real shards then load in place of packing their own.
     """
 
     method: Annotated[str, registered(QUANTISERS)] = "rtn"
@@ -54,6 +55,7 @@ class Weights(Block):
     act_order: bool = False  # of gptq
     alpha: float | None = Field(default=None, ge=0, le=1)  # of smoothquant and omniquant, null: theirs
     learning: Learning | None = None  # of omniquant
+    saved: Annotated[str, Field(min_length=1)] | None = None
     calibration: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -68,8 +70,8 @@ class Weights(Block):
             raise _at("learning", f"{self.method} learns nothing", "set", "null, or method omniquant")
         self._check_activations()
         self._check_atom()
-        if self.method in _METHODS_WITH_TEXT and self.changes_layers and not self.calibration:
-            raise _at("calibration", f"{self.method} needs calibration text", [], "at least one text")
+        if self.saved is not None and self.calibration:
+            raise _at("calibration", "saved weights were calibrated when they were made", self.calibration[0], "[]")
         return self
 
     def _check_activations(self) -> None:
@@ -88,8 +90,10 @@ class Weights(Block):
                 raise _at(key, f"{self.method} has no such setting", getattr(self, key), "null, or method: atom")
 
     @property
-    def changes_layers(self) -> bool:
-        return self.front_bits is not None or self.back_bits is not None
+    def needs_text(self) -> bool:
+        """Whether shards that pack their own weights must read text first."""
+        changes_layers = self.front_bits is not None or self.back_bits is not None
+        return self.method in _METHODS_WITH_TEXT and changes_layers and self.saved is None
 
 
 def _at(key: str, problem: str, value: object, allowed: str) -> Exception:

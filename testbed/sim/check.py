@@ -7,7 +7,7 @@ from pathlib import Path
 
 from testbed.actors.kv import kv_laws
 from testbed.actors.memory import edge_demand, free_bytes, largest_split, server_weights_bytes
-from testbed.actors.weight_plan import check_weights, weight_laws
+from testbed.actors.weight_plan import check_saved, check_weights, weight_laws
 from testbed.core.errors import ScenarioError
 from testbed.core.units import NS_PER_S, format_si
 from testbed.models.shape import ModelShape
@@ -38,6 +38,7 @@ def check_scenario(scenario: Scenario, source: ModelSource) -> None:
         for split in policy.splits(source.shape.num_layers):
             _check_split(scenario, source.shape, index, split)
     _check_servers(scenario, source.shape, policies)
+    _check_saved(scenario, source, policies)
 
 
 def check_requests(scenario: Scenario, source: ModelSource, requests: Iterable[Request]) -> None:
@@ -68,6 +69,12 @@ def _check_split(scenario: Scenario, shape: ModelShape, index: int, split: int) 
         raise ScenarioError(
             f"the model has {shape.num_layers} layers", path=path, value=split, allowed=f"0 to {shape.num_layers}"
         )
+    mode = getattr(scenario.policy_of(scenario.fleet[index]), "mode", "stateful")
+    if mode != "stateful" and not 0 < split < shape.num_layers:
+        raise ScenarioError(
+            f"with split {split} the whole model is on one side and no mode applies",
+            path=path.removesuffix("split") + "mode", value=mode, allowed="stateful",
+        )  # fmt: skip
     if split < shape.num_layers and not scenario.servers:
         raise ScenarioError(
             "layers behind the cut need a server, and there is none", path=path, value=split,
@@ -104,6 +111,14 @@ def _check_device(scenario: Scenario, shape: ModelShape, index: int, split: int)
             value=split,
             allowed=f"0 to {most}" if most else "0",
         )
+
+
+def _check_saved(scenario: Scenario, source: ModelSource, policies: Iterable[Policy]) -> None:
+    """Packed weights from a folder, where any shard would load them."""
+    real = [policy for group, policy in zip(scenario.fleet, policies, strict=True) if group.compute == "real"]
+    if scenario.weights is not None and real:
+        splits = sorted({split for policy in real for split in policy.splits(source.shape.num_layers)})
+        check_saved(scenario.weights, source, scenario.dtype, splits)
 
 
 def _check_servers(scenario: Scenario, shape: ModelShape, policies: Iterable[Policy]) -> None:

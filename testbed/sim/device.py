@@ -10,6 +10,7 @@ from testbed.actors.edge import EdgeDevice
 from testbed.actors.energy import device_energy_j
 from testbed.actors.kv import KVLaw
 from testbed.actors.memory import edge_demand, free_bytes
+from testbed.actors.modes import crossing_of
 from testbed.actors.weights import WeightLaw
 from testbed.core.cast import DeviceEnd, LinkEnd
 from testbed.core.plan import Decision, Observation
@@ -29,6 +30,7 @@ class Device:
     shape: ModelShape
     weights: WeightLaw
     kv: KVLaw
+    back_kv: KVLaw  # of the layers behind the cut, where the device keeps these for the server
     edge: EdgeDevice
     uplink: Link
     downlink: Link
@@ -81,7 +83,8 @@ class Device:
 
     def _demand_bytes(self, request: Request, decision: Decision) -> int:
         tokens = request.num_prompt_tokens + request.max_output_tokens
-        return edge_demand(self.shape, decision.split, tokens, self.weights, self.kv).total_bytes
+        kept_bytes = crossing_of(self.shape, decision, self.back_kv).kept_bytes(self.shape, tokens)
+        return edge_demand(self.shape, decision.split, tokens, self.weights, self.kv).total_bytes + kept_bytes
 
     def link_ends(self) -> list[LinkEnd]:
         """The account of both directions of its link."""

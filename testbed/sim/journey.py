@@ -51,6 +51,7 @@ class Journey:
     kv_reserve_bytes: int  # of the server's KV cache, at full length
     stop_tokens: frozenset[int]
     step: Step  # the pass to run next: the prompt, then the token chosen last
+    answer_bytes: int = TOKEN_BYTES  # of the last pass, in the clear
     output: list[int] = field(default_factory=list)
     bytes_sent: int = 0
     last_message_bytes: int = 0
@@ -132,17 +133,24 @@ class Journey:
     def send_down(self) -> Wait[None]:
         """The token chosen last, from the server to the device."""
         sealer = self.device.edge.sealer
-        yield from self.carry(sealer.token_bytes, Direction.DOWN)
-        if open_ns := sealer.time_ns(TOKEN_BYTES):
+        yield from self.carry(self.answer_bytes + sealer.overhead_bytes, Direction.DOWN)
+        if open_ns := sealer.time_ns(self.answer_bytes):
             yield from self.compute(Hop.OPEN_TOKEN, sealer.spend(open_ns))
         self.deliver()
+
+    def _server_step(self) -> Step:
+        """The pass as the server runs it: with all earlier positions again where it keeps none."""
+        rerun = self.session.crossing.rerun_tokens(self.step.past_tokens)
+        num_tokens, past_tokens = self.step.num_tokens + rerun, self.step.past_tokens - rerun
+        return Step(num_tokens=num_tokens, past_tokens=past_tokens, tokens=self.step.tokens)
 
     def serve(self, server: Server, payload: Payload) -> Wait[int]:
         """The server's share of a step: wait for an iteration, which serves many; the next token comes out of it.
 
         Raises MessageLostError where the payload was altered on its way.
         """
-        step = BackStep(session=self.session, step=self.step, payload=payload, real=self.is_real)
+        step = BackStep(session=self.session, step=self._server_step(), payload=payload, real=self.is_real)
+        self.answer_bytes = step.answer_bytes
         served: Served = yield server.submit(step, self.kv_reserve_bytes)
         now_ns = self.clock.now_ns
         parts = (

@@ -88,7 +88,7 @@ class Server:
             ready_ns=self._clock.now_ns,
             request=request,
             new_tokens=item.step.num_tokens,
-            is_prefill=item.step.past_tokens == 0,
+            is_prefill=item.session.crossing.is_stateless or item.step.past_tokens == 0,
             kv_reserve_bytes=kv_reserve_bytes,
         )
         served = self._clock.event()
@@ -121,13 +121,17 @@ class Server:
         self.busy.start(start_ns, duration_ns)
         yield self._clock.at(duration_ns, Rank.ITERATION_END)
         tokens = iteration.back.value()
-        for (_, served), token in zip(items, tokens, strict=True):
+        for (item, served), token in zip(items, tokens, strict=True):
+            if item.session.crossing.is_stateless:
+                self._scheduler.done(item.session.request)
             served.succeed(_served(token, iteration))
         ran = [item for (item, _), token in zip(items, tokens, strict=True) if token != REFUSED]
         self._account(len(items), ran, start_ns, num_waiting)
 
     def _account(self, num_sequences: int, ran: list[BackStep], start_ns: int, num_waiting: int) -> None:
         for item in ran:
+            if item.session.crossing.is_stateless:
+                continue
             self._kv_tokens[item.session.request] = item.step.past_tokens + item.step.num_tokens
             self._kv_total += item.step.num_tokens
         prefill_tokens = sum(item.step.num_tokens for item in ran if item.step.past_tokens == 0)

@@ -17,6 +17,7 @@ from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
 from testbed.actors.kv import KVLaw, kv_laws
 from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
+from testbed.actors.modes import crossing_of
 from testbed.actors.sealing import Sealer, seal_secret
 from testbed.actors.weight_plan import weight_laws
 from testbed.actors.weights import WeightLaw
@@ -118,6 +119,7 @@ class World:
                 split=decision.split,
                 codec_name=decision.codec,
                 codec=codec_of(decision.codec),
+                crossing=crossing_of(self._shape, decision, self._back_kv),
             ),
             adapt=self._chooser.adaptation(request),
             codec_of=codec_of,
@@ -166,6 +168,7 @@ class World:
             shape=self._shape,
             weights=self._front_law,
             kv=self._front_kv,
+            back_kv=self._back_kv,
             edge=EdgeDevice(
                 self._costs(group.device, self._front_law, self._front_kv), port, self._sealer(group.device)
             ),

@@ -86,6 +86,17 @@ def test_sparse_values(rows, tau_bits):
     np.testing.assert_array_equal(ours, np.where(above, bits, 0))
 
 
+@settings(max_examples=80)
+@given(rows=states(), quantile=st.one_of(st.sampled_from([0.0, 0.5, 0.99, 1.0]), st.floats(0, 1)))
+def test_ranked_magnitudes(rows, quantile):
+    found = kernels().ranked_magnitude(rows.view(np.uint32), quantile)
+    assert found == reference().ranked_magnitude(rows.view(np.uint32), quantile)
+    magnitudes = np.sort(np.abs(rows[np.isfinite(rows)]))
+    rank = int(np.ceil(quantile * magnitudes.size))
+    expected = magnitudes[rank] if rank < magnitudes.size else np.float32(np.inf)
+    assert np.uint32(found).view(np.float32) == expected
+
+
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), count=st.integers(0, 200), width=st.integers(1, 16))
 def test_bit_strings(seed, count, width):

@@ -21,7 +21,7 @@ from testbed.quantization.apply import quantise_module
 from testbed.quantization.config import WeightConfig
 from testbed.quantization.formats import WeightFormat
 from testbed.quantization.targets import find_targets
-from testbed.scenarios.weights import Weights
+from testbed.scenarios.weights import Learning, Weights
 from tests.equivalence.tiny_models import CASES, LAYERS, PROMPT, save_tiny
 
 TEXT = tuple(tuple((7 * place + 3 * line) % 96 for place in range(40)) for line in range(3))
@@ -159,8 +159,9 @@ def test_a_host_of_two_cuts_holds_their_union(llama: ModelSource) -> None:
         OPSC,
         Weights(method="gptq", front_bits=3, back_bits=3, calibration=["as given"]),
         Weights(method="smoothquant", front_bits=8, back_bits=8, calibration=["as given"]),
+        Weights(method="omniquant", front_bits=4, back_bits=4, learning=Learning(epochs=2), calibration=["as given"]),
     ],
-    ids=["plain", "rtn", "gptq", "smoothquant"],
+    ids=["plain", "rtn", "gptq", "smoothquant", "omniquant"],
 )
 def test_a_cut_gives_the_same_whatever_was_cut_before(llama: ModelSource, weights: Weights | None) -> None:
     fresh = {split: hidden(host(llama, weights), split) for split in range(1, LAYERS)}

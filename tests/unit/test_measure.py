@@ -41,6 +41,7 @@ KEYS = {
         "complete",
         "reason",
         "assumed_sizes",
+        "calibration",
         "completed",
         "oom",
         "failed",

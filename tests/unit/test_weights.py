@@ -183,8 +183,6 @@ def _refusal(tmp_path: Path, weights: Any) -> str:
         ),
         ({"method": "fp8", "front_bits": 4}, "weights.front_bits: fp8 has one width (got 4); allowed: 8 or null"),
         ({"method": "fp8", "front_bits": 8, "group_size": 64}, "weights.group_size: fp8 has one scale a row (got 64)"),
-        ({"method": "gptq", "back_bits": 4}, "weights.calibration: gptq needs calibration text"),
-        ({"method": "omniquant", "back_bits": 4}, "weights.calibration: omniquant needs calibration text"),
         ({"front_bits": 4, "learning": {"epochs": 2}}, "weights.learning: rtn learns nothing"),
         ({"method": "omniquant", "learning": {"epochs": 0}}, "weights.learning.epochs: "),
         ({"method": "omniquant", "learning": {"epoch": 3}}, "weights.learning.epoch: unknown key"),

@@ -201,6 +201,10 @@ _WRITERS: dict[str, Callable[[World, random.Random, Lesson], Document]] = {
 }
 
 
-def corpus_texts(count: int = 64) -> tuple[str, ...]:
-    """The corpus's first documents, for what is calibrated on text that a user did not choose."""
+def corpus_texts(count: int) -> tuple[str, ...]:
+    """The corpus's first documents, for what is calibrated on text that a user did not choose.
+
+    What its tasks ask is held out of the corpus, and the documents that perplexity is measured on have numbers that
+    training never reaches, so nothing here is ever asked.
+    """
     return tuple(item.text for item in islice(documents(build_world()), count))
