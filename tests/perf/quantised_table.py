@@ -19,9 +19,10 @@ from transformers.utils import logging
 from testbed.models.source import from_folder
 from testbed.models.tokenizer import load_tokenizer
 from testbed.quantization.apply import needs_text, quantise_module
+from testbed.quantization.blocks import Blocks, collect_blocks
 from testbed.quantization.calibrate import collect
 from testbed.quantization.config import WeightConfig
-from testbed.quantization.formats import format_of
+from testbed.quantization.formats import ActivationFormat, format_of
 from testbed.quantization.packed import PackedLinear
 
 CALIBRATION, HELD_OUT, LENGTH = 64, 200, 256
@@ -42,6 +43,17 @@ ROWS = [
     ("gptq+act", 2, 32, False),
     ("fp8", 8, None, True),
     ("smoothquant", 8, None, True),
+]
+LEARNED_ROWS = [
+    ("rtn", 6, None, 6),
+    ("omniquant", 6, None, 6),
+    ("rtn", 4, None, 4),
+    ("omniquant", 4, None, 4),
+    ("omniquant", 4, 32, None),
+    ("omniquant+clip", 4, 32, None),
+    ("omniquant", 3, 32, None),
+    ("omniquant+clip", 3, 32, None),
+    ("omniquant", 2, 32, None),
 ]
 
 
@@ -69,6 +81,32 @@ def main(data: Path) -> None:
         seconds = time.perf_counter() - started
         setting = f"{name} | {bits} | {group or 'row'} | {'yes' if symmetric else 'no'}"
         print(row(setting, model, held_out, reference), f"{seconds:.2f} |")
+    blocks = collect_blocks(exact, lambda: [run(exact, story) for story in seen_text])
+    print("\n| method | bits | group | inputs | kB | perplexity | agreement | seconds |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for setting in LEARNED_ROWS:
+        print(learned_row(setting, folder, blocks, held_out, reference), flush=True)
+
+
+def learned_row(
+    setting: tuple[str, int, int | None, int | None],
+    folder: Path,
+    blocks: Blocks,
+    held_out: list[list[int]],
+    reference: list[torch.Tensor],
+) -> str:
+    """Weights asymmetric, inputs symmetric per token; 20 epochs."""
+    name, bits, group, input_bits = setting
+    method, _, clip_alone = name.partition("+")
+    fmt = format_of(method, bits, group_size=group, symmetric=False, transform=not clip_alone)
+    inputs = None if input_bits is None else ActivationFormat(bits=input_bits)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    started = time.perf_counter()
+    config = WeightConfig(method=method, split=5, front=fmt, front_inputs=inputs)
+    quantise_module(model, config, blocks=blocks)
+    seconds = time.perf_counter() - started
+    shown = f"{name} | {bits} | {group or 'row'} | {input_bits or '-'}"
+    return f"{row(shown, model, held_out, reference)} {seconds:.0f} |"
 
 
 def row(setting: str, model: torch.nn.Module, held_out: list[list[int]], reference: list[torch.Tensor]) -> str:
