@@ -59,7 +59,7 @@ class CellProgress:
         self._bar = bar
         self._task = None if bar is None else bar.add_task("starting", total=None)
 
-    def begin(self, method: str, task: str, num_requests: int) -> None:
+    def begin(self, method: str, task: str, num_requests: int | None) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.reset(self._task, description=f"{method}: {task}", total=num_requests)
 
