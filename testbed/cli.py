@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from testbed import __version__
+from testbed.cli_eval import eval_
 from testbed.cli_model import app as model_app
+from testbed.cli_study import app as study_app
 from testbed.command import command_of, new_app
 from testbed.core.errors import ScenarioError
 
@@ -23,7 +25,9 @@ NUM_TEXTS = 3  # printed of a run's real answers; all are in its tables
 
 app = new_app("testbed", "Simulate and emulate adaptive split computing of large language models.")
 app.add_typer(model_app)
+app.add_typer(study_app)
 command = command_of(app)
+command(eval_)
 
 
 class ExecutorName(StrEnum):

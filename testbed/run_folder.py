@@ -82,19 +82,26 @@ def _attempt(folder: Path, action: Callable[[], object]) -> None:
 def write_inputs(folder: Path, scenario: Scenario, *, started: str) -> None:
     """What was run, and with what: scenario.yaml reads back as the same scenario, env.json says where it ran."""
     (folder / RUN_MARK).write_text(yaml_text(scenario.as_data()), encoding="utf-8")
-    environment = {
-        "testbed": __version__,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "num_cpus": os.cpu_count(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+    told = {
+        **environment(),
         "scenario": scenario.name,
         "seed": scenario.seed,
         "fingerprint": fingerprint(scenario),
         "executor": scenario.execution.executor,
         "started": started,
     }
-    (folder / files.ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
+    (folder / files.ENVIRONMENT).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def environment() -> dict[str, object]:
+    """Where something runs: versions and machine, as JSON types."""
+    return {
+        "testbed": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
 
 
 def _version(package: str) -> str | None:

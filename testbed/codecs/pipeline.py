@@ -7,7 +7,7 @@ it is tested before a rotation that would mix it into its neighbours.
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,15 @@ if TYPE_CHECKING:
     import torch
 
 _NO_TAU = np.float32(np.inf)
+
+
+class ByteCounts(NamedTuple):
+    """Bytes of a message by what they hold: header and checksum, values split off, scales and widths, the rest."""
+
+    frame: int
+    sparse: int
+    side: int
+    payload: int
 
 
 class Pipeline:
@@ -134,6 +143,16 @@ class Pipeline:
             raise CodecError("the checksum is not the message's, or the session agreed on something else")
         self._check(header, envelope)
         return self._decoded(header, data[HEADER_BYTES:-CRC_BYTES])
+
+    def byte_counts(self, message: bytes) -> ByteCounts:
+        """Where the bytes of a message of this codec went; `message` is one that `decode` takes."""
+        header = unpack_header(message)
+        body, sparse_bytes = np.frombuffer(message, np.uint8)[HEADER_BYTES:-CRC_BYTES], 0
+        if header.has_sparse:
+            shape = (header.num_tokens, header.hidden_size)
+            sparse_bytes = read_sparse(body, *shape, is_half=header.half_sparse, tau=header.tau).size_bytes
+        side_bytes = self._stage.side_nbytes(header.num_tokens)
+        return ByteCounts(OVERHEAD_BYTES, sparse_bytes, side_bytes, body.size - sparse_bytes - side_bytes)
 
     def tables_for(self, hidden_ND: F32Array, num_groups: int) -> Tables:
         """Tables for the entropy coder, counted on samples that go all the way of a message."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from testbed.models.source import ModelSource
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = ("sdpa", "eager")
+_EVERY = 0  # as the library's `logits_to_keep`: none is left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,33 +184,35 @@ class Shard:
         module = self._module.outer
         return {item.data_ptr(): item.nbytes for item in (*module.parameters(), *module.buffers())}
 
-    def forward(self, inputs: Sequence[ShardInput], *, batched: bool = True) -> list[np.ndarray]:
+    def forward(
+        self, inputs: Sequence[ShardInput], *, batched: bool = True, keep: Literal["last", "all"] = "last"
+    ) -> list[np.ndarray]:
         """Runs every input's new tokens through the layers and appends them to its session's cache.
 
         Per input, in order: hidden states [n, d] float32, or from the last shard the logits [V] float32 of the input's
-        last token. ``batched`` runs all inputs as one batch, whatever their lengths; otherwise, or for a single
-        input, each runs alone and gives what the unsplit model gives, bit for bit. Which other sessions share a
-        batch or have lived on the shard before changes results by rounding only. A failed call leaves every session's
-        length as it was. Raises ModelError for a session that is not open or named twice and for inputs that do
-        not fit the model.
+        last token, with ``keep="all"`` those of all its tokens [n, V]. ``batched`` runs all inputs as one batch,
+        whatever their lengths; otherwise, or for a single input, each runs alone and gives what the unsplit model
+        gives, bit for bit. Which other sessions share a batch or have lived on the shard before changes results by
+        rounding only. A failed call leaves every session's length as it was. Raises ModelError for a session that is
+        not open or named twice and for inputs that do not fit the model.
         """
         rows = [self._row(item) for item in inputs]
         if len({row.session for row in rows}) < len(rows):
             raise ModelError("a session appears twice in one batch", value=[row.session for row in rows])
         with torch.inference_mode():
             if batched and len(rows) > 1:
-                return self._run_together(rows)
-            return [self._run_alone(row) for row in rows]
+                return self._run_together(rows, keep_all=keep == "all")
+            return [self._run_alone(row, keep_all=keep == "all") for row in rows]
 
-    def _run_alone(self, row: Row) -> np.ndarray:
+    def _run_alone(self, row: Row, *, keep_all: bool) -> np.ndarray:
         self._store.reserve(row.session, row.total)
         self._store.begin(lone_step(row, self._store))
         positions = torch.arange(row.past, row.total, device=self._device)
-        output = self._call(row.data, positions, logits_to_keep=1)
+        output = self._call(row.data, positions, logits_to_keep=_EVERY if keep_all else 1)
         self._store.advance(row.session, row.total)
-        return output[-1] if self.is_last else output
+        return output[-1] if self.is_last and not keep_all else output
 
-    def _run_together(self, rows: Sequence[Row]) -> list[np.ndarray]:
+    def _run_together(self, rows: Sequence[Row], *, keep_all: bool) -> list[np.ndarray]:
         for row in rows:
             self._store.reserve(row.session, row.total)
         step, batch = plan_batch(rows, self._store, mask_dtype=self._mask_dtype)
@@ -219,13 +222,15 @@ class Shard:
         output = self._call(
             torch.cat([row.data for row in rows]),
             positions.to(self._device),
-            logits_to_keep=torch.from_numpy(ends - 1).to(self._device),
+            logits_to_keep=_EVERY if keep_all else torch.from_numpy(ends - 1).to(self._device),
             attention_mask=torch.empty((1, 1, 0, 0), device=self._device),  # 4-D: the library makes no mask of its own
             ragged=batch,
         )
         for row in rows:
             self._store.advance(row.session, row.total)
-        return list(output) if self.is_last else [part.copy() for part in np.split(output, ends[:-1])]
+        if self.is_last and not keep_all:
+            return list(output)
+        return [part.copy() for part in np.split(output, ends[:-1])]
 
     def _call(
         self, data: torch.Tensor, positions: torch.Tensor, *, logits_to_keep: int | torch.Tensor, **kwargs: Any

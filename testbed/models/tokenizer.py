@@ -16,13 +16,17 @@ from testbed.models.source import TOKENIZER_FILES, ModelSource
 
 
 class Tokenizer(Protocol):
-    """What a workload needs of a tokenizer; ``eos_id`` is None where the model names no end of text."""
+    """What a workload needs of a tokenizer; ``bos_id`` and ``eos_id`` are None where the model names none."""
 
+    bos_id: int | None
     eos_id: int | None
     vocab_size: int
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt, with the BOS token where the model's convention has one."""
+    def encode(self, text: str, *, is_start: bool = True) -> list[int]:
+        """Token ids of a prompt, with the BOS token where the model's convention has one.
+
+        Unless it ``is_start``: then without any special token.
+        """
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -61,18 +65,18 @@ class JsonTokenizer:
             self._backend = Backend.from_file(str(file))
         except Exception as error:  # the library raises nothing more specific
             raise ModelError(f"broken tokenizer: {error}", file=file) from error
-        self._bos_id = self._special_id(config.get("bos_token"))
+        self.bos_id = self._special_id(config.get("bos_token"))
         self._add_bos = config.get("add_bos_token")
         self.eos_id = self._special_id(config.get("eos_token"))
         self.vocab_size = int(self._backend.get_vocab_size())
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, is_start: bool = True) -> list[int]:
         """Ids with the special tokens that the file's post-processor adds, BOS as the config wants it."""
-        ids: list[int] = list(self._backend.encode(text).ids)
-        has_bos = bool(ids) and ids[0] == self._bos_id
-        if self._bos_id is None or self._add_bos is None or has_bos == self._add_bos:
+        ids: list[int] = list(self._backend.encode(text, add_special_tokens=is_start).ids)
+        has_bos = bool(ids) and ids[0] == self.bos_id
+        if not is_start or self.bos_id is None or self._add_bos is None or has_bos == self._add_bos:
             return ids
-        return [self._bos_id, *ids] if self._add_bos else ids[1:]
+        return [self.bos_id, *ids] if self._add_bos else ids[1:]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text, special tokens left out."""
@@ -95,13 +99,14 @@ class SentencePieceTokenizer:
         except (RuntimeError, OSError) as error:
             raise ModelError(f"broken SentencePiece model: {error}", file=file) from error
         has_bos = self._backend.bos_id() >= 0 and config.get("add_bos_token") is not False
+        self.bos_id = int(self._backend.bos_id()) if self._backend.bos_id() >= 0 else None
         self._prefix = [int(self._backend.bos_id())] if has_bos else []
         self.eos_id = int(self._backend.eos_id()) if self._backend.eos_id() >= 0 else None
         self.vocab_size = int(self._backend.vocab_size())
 
-    def encode(self, text: str) -> list[int]:
-        """BOS, then the pieces of the text."""
-        return self._prefix + [int(item) for item in self._backend.encode(text)]
+    def encode(self, text: str, *, is_start: bool = True) -> list[int]:
+        """BOS, then the pieces of the text; the pieces alone where it is no start."""
+        return (self._prefix if is_start else []) + [int(item) for item in self._backend.encode(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; control tokens (BOS, EOS) have none."""

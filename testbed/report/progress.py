@@ -52,6 +52,41 @@ def progress(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
         yield observe
 
 
+class CellProgress:
+    """How far an evaluation is: which method is on which task."""
+
+    def __init__(self, bar: Progress | None) -> None:
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task("starting", total=None)
+
+    def begin(self, method: str, task: str, num_requests: int) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.reset(self._task, description=f"{method}: {task}", total=num_requests)
+
+    def advance(self, count: int) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task, count)
+
+
+@contextmanager
+def cell_progress(*, quiet: bool) -> Iterator[CellProgress]:
+    """A bar for the cell in work, on stderr where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield CellProgress(None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("texts,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    # A file of its own: while the harness works, its own bars are kept off sys.stderr.
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, expand=True) as bar:
+        yield CellProgress(bar)
+
+
 @contextmanager
 def counted_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar for work in stages, told what is being done, how much of it is done and of how much; or nothing."""

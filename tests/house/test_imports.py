@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("matplotlib", "pandas", "pyarrow", "ray", "simpy", "torch", "transformers")
-VERBS = ("run", "validate", "list", "show", "report", "schema")
+VERBS = ("run", "validate", "list", "show", "report", "eval", "schema")
 REPORT = (
     f"print('HEAVY', *sorted({set(HEAVY)!r} & {{name.partition('.')[0] for name in sys.modules}}), file=sys.stderr)"
 )

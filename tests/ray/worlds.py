@@ -45,13 +45,14 @@ def save_model(folder: Path) -> None:
 
 
 def write_scenario(folder: Path, model: Path) -> Path:
-    """Devices cut in the middle, cloud-only, edge-only and modelled, on two servers, with sampling and lossy links."""
+    """Devices cut in the middle, cloud-only, edge-only and modelled, on two servers: sampling, lossy links, sealing."""
     group = {"device": "raspberry-pi-5", "link": "wifi", "compute": "real"}
     data: dict[str, Any] = {
         "name": "small",
         "model": str(model),
         "seed": 5,
         "policy": {"kind": "static", "split": 2, "codec": "int8"},
+        "security": {"seal": "aes-gcm"},
         "fleet": [
             {"name": "cut", "count": 3, **group},
             {"name": "thin", "count": 5, "policy": "cloud-only", **group},

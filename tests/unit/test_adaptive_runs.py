@@ -170,7 +170,7 @@ def test_a_real_run_changes_codecs_and_each_message_is_decoded_by_its_own(small,
     for number in cut:
         up = [row for row in messages if row["request"] == number and row["direction"] == "up"]
         assert [row["codec"] for row in up] == ["ts-tabq(tau=1.0)", *["int8"] * (len(up) - 1)]
-        assert {row["payload_bytes"] for row in up[1:]} == {24 + 4 + 32}
+        assert {row["payload_bytes"] for row in up[1:]} == {24 + 4 + 32 + 20}
     bare = [row["codec"] for row in messages if row["request"] not in cut or row["direction"] == "down"]
     assert set(bare) == {None}
 

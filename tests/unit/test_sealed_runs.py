@@ -9,14 +9,19 @@ from itertools import pairwise
 import pytest
 from scipy import stats
 
-from testbed.actors.calls import BackCall, BackItem, FrontCall, HostSpec, Refused
+from testbed.actors.calls import BackCall, BackItem, CloseCall, FrontCall, HostSpec, Refused
+from testbed.actors.cloud import REFUSED, BackStep, CloudWorker
+from testbed.actors.costs import CostModel
+from testbed.actors.edge import Payload, Session, Step
+from testbed.actors.host_queue import CallLog
 from testbed.actors.shard_host import ShardHost
 from testbed.codecs.framing import CodecError
+from testbed.codecs.named import size_law
 from testbed.codecs.seal import SealError, run_secret
-from testbed.core.events import Outcome, SpanEnded, TransferEnded
+from testbed.core.events import IterationEnded, Outcome, SpanEnded, TransferEnded
 from testbed.models.sampling_config import SamplingConfig
 from testbed.scenarios.fingerprint import fingerprint
-from tests.sim_runs import device, ends, group, link, of_kind, run_events, run_world, scenario, spans_of, workload
+from tests.sim_runs import TINY, device, ends, group, link, of_kind, run_events, run_world, scenario, spans_of, workload
 
 RATE = {"aes-gcm": 25_000_000, "chacha20": 100_000_000}  # bytes a second: the profiles' defaults
 SETUP, COUNTER_AND_TAG = 256, 20
@@ -100,6 +105,27 @@ def test_altered_messages_are_refused_as_often_as_they_are_altered():
         assert set(found) == {outcome, Outcome.COMPLETED}
         low, high = stats.binom(400, 0.2).interval(0.999)
         assert low <= found.count(outcome) <= high
+
+
+def test_an_altered_message_is_opened_and_takes_no_part_in_the_layers():
+    built = sealed()
+    worker = CloudWorker(CostModel(profile=built.servers[0].server, shape=TINY, weight_bits=32, kv_bits=32), None)
+    codec = size_law("int8")
+    session = Session(request=0, sampling_seed=0, split=2, codec_name="int8", codec=codec)
+    payload = Payload(size_bytes=124, message=None, encode_ns=0)
+    step = Step(num_tokens=5, past_tokens=0, tokens=None)
+    good = BackStep(session=session, step=step, payload=payload, real=False)
+    altered = replace(good, payload=replace(payload, is_altered=True))
+    alone, together = worker.start([good]), worker.start([good, altered])
+    assert together.back.duration_ns == alone.back.duration_ns < worker.start([good, good]).back.duration_ns
+    assert together.decode_ns > alone.decode_ns
+    assert together.back.value() == [*alone.back.value(), REFUSED]
+
+
+def test_a_server_holds_nothing_of_what_it_refused():
+    events = run_events(scenario(security={"seal": "aes-gcm", "tamper": 0.999}))
+    (iteration,) = of_kind(events, IterationEnded)
+    assert (iteration.num_sequences, iteration.prefill_tokens, iteration.kv_tokens) == (1, 0, 0)
 
 
 def test_bare_token_ids_can_not_tell_and_sealed_ones_can():
@@ -207,3 +233,23 @@ def test_a_refused_message_costs_its_own_request_only(source, suite):
     assert [token] == back(alone, good)
     with pytest.raises(CodecError):
         back(host(source, seal=suite), bad)
+
+
+def test_a_fresh_host_takes_over_where_sealed_and_refused_messages_were(source):
+    """What a lost host had run runs again on its successor, which then answers as if it had been there all along."""
+    edge, lost, other = host(source), host(source, refuses=True), host(source, refuses=True)
+    log = CallLog()
+    first, second = front(edge, 1, 2, 3), front(edge, 7, 8, session=6)
+    step = front(edge, 5, session=6)
+    altered = replace(step, message=step.message[:-1] + bytes([step.message[-1] ^ 1]))
+    for items in ((first, second), (front(edge, 4), altered)):
+        call = BackCall(items=items)
+        (done,) = lost.execute([call])
+        log.record(call, done)
+    assert isinstance(done.value[1], Refused)
+    assert done.spans == ((3, 4), (2, 2)), "what was refused is not among the tokens held"
+    closed = CloseCall(session=6)
+    log.record(closed, lost.execute([closed])[0])
+    other.execute(log.recovery())
+    following = front(edge, 9)
+    assert back(other, following) == back(lost, following)

@@ -11,7 +11,7 @@ import argparse
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,22 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
+from testbed.models.likelihood import LogitsOf, score_pairs
 from testbed.models.pebble.card import render_card
 from testbed.models.pebble.corpus import FIRST_HELD_OUT_DOCUMENT, document
 from testbed.models.pebble.damage import rounded_cut, rounded_weights
 from testbed.models.pebble.prompts import prompts
-from testbed.models.pebble.scoring import Scored, score_items
+from testbed.models.pebble.scoring import (
+    ROWS_PER_BATCH,
+    Encode,
+    Scored,
+    dense_logits,
+    document_pair,
+    encoder,
+    score_items,
+)
 from testbed.models.pebble.tasks import KINDS, Item, build_items
-from testbed.models.pebble.tokenizer import BOS_ID, EOS_ID
+from testbed.models.pebble.tokenizer import MAX_CONTEXT_TOKENS
 from testbed.models.pebble.world import DEFAULT_SEED, World, build_world
 
 log = logging.getLogger(__name__)
@@ -84,19 +93,25 @@ def compare(scored: Sequence[Scored], before: Sequence[Scored], items: Sequence[
     }
 
 
-@torch.no_grad()
-def held_out_perplexity(model: LlamaForCausalLM, tokenizer: Tokenizer, world: World) -> dict[str, Any]:
+def held_out_perplexity(
+    logits_of: LogitsOf,
+    encode: Encode,
+    world: World,
+    *,
+    num_documents: int = NUM_HELD_OUT_DOCUMENTS,
+    batch_size: int = ROWS_PER_BATCH,
+    observe: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
     """exp(mean nats per token) over fresh documents, of each kind and of all; the end token counts as a token."""
+    documents = [document(world, FIRST_HELD_OUT_DOCUMENT + index) for index in range(num_documents)]
+    pairs = [document_pair(encode, one.text) for one in documents]
+    found = score_pairs(logits_of, pairs, max_tokens=MAX_CONTEXT_TOKENS, batch_size=batch_size, observe=observe)
     nats: dict[str, float] = {}
     tokens: dict[str, int] = {}
-    for index in range(NUM_HELD_OUT_DOCUMENTS):
-        one = document(world, FIRST_HELD_OUT_DOCUMENT + index)
-        ids = torch.tensor([[BOS_ID, *tokenizer.encode(one.text, add_special_tokens=False).ids, EOS_ID]])
-        logprob_TV = model(input_ids=ids[:, :-1], use_cache=False).logits[0].float().log_softmax(-1)
-        loss = -float(logprob_TV.gather(-1, ids[0, 1:, None]).sum())
+    for one, pair, likelihood in zip(documents, pairs, found, strict=True):
         for kind in (one.kind, "all"):
-            nats[kind] = nats.get(kind, 0.0) + loss
-            tokens[kind] = tokens.get(kind, 0) + ids.shape[1] - 1
+            nats[kind] = nats.get(kind, 0.0) - likelihood.logprob
+            tokens[kind] = tokens.get(kind, 0) + len(pair.continuation)
     return {kind: {"perplexity": math.exp(nats[kind] / tokens[kind]), "num_tokens": tokens[kind]} for kind in nats}
 
 
@@ -199,7 +214,7 @@ def evaluate(folder: Path, *, seed: int = DEFAULT_SEED, per_kind: int | None = N
         },
         "curve": [json.loads(line) for line in curve.read_text().splitlines()] if curve.is_file() else [],
         "accuracy": accuracy,
-        "perplexity": held_out_perplexity(model, tokenizer, world),
+        "perplexity": held_out_perplexity(dense_logits(model), encoder(tokenizer), world),
         "continuations": sample_continuations(model, tokenizer),
         "sensitivity": sensitivity(model, tokenizer, yardstick) if yardstick else [],
     }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
+from testbed.models.likelihood import LogitsOf, Pair, score_pairs
 from testbed.models.pebble.tasks import Item
-from testbed.models.pebble.tokenizer import PAD_ID
+from testbed.models.pebble.tokenizer import BOS_ID, EOS_ID, MAX_CONTEXT_TOKENS, PAD_ID
 
 ROWS_PER_BATCH = 128
 
@@ -20,7 +24,7 @@ class Scored:
     """The log-probabilities (nats) of one item's choices and what follows from them.
 
     `margin` is the right choice's log-probability less the best wrong one's; `chosen` takes the largest sum (acc),
-    `chosen_by_length` the largest sum per character (acc_norm).
+    `chosen_by_length` the largest sum by length (acc_norm), in characters unless said otherwise.
     """
 
     logprobs: tuple[float, ...]
@@ -29,28 +33,66 @@ class Scored:
     chosen_by_length: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """One choice of one item as tokens; the choice starts at `start`."""
+class Encode(Protocol):
+    """Text to token ids, with the special tokens of a text's beginning or, where it is no start, without any."""
 
-    item: int
-    choice: int
-    start: int
-    ids: list[int]
+    def __call__(self, text: str, *, is_start: bool = True) -> Sequence[int]: ...
 
 
 def score_items(model: LlamaForCausalLM, tokenizer: Tokenizer, items: Sequence[Item]) -> list[Scored]:
     """Score every item; the model keeps its train or eval mode."""
-    rows = _rows(tokenizer, items)
-    sums: list[dict[int, float]] = [{} for _ in items]
     was_training = model.training
     model.train(False)
-    for first in range(0, len(rows), ROWS_PER_BATCH):
-        chunk = rows[first : first + ROWS_PER_BATCH]
-        for row, logprob in zip(chunk, _sum_logprobs(model, chunk), strict=True):
-            sums[row.item][row.choice] = logprob
+    scored = score_choices(dense_logits(model), encoder(tokenizer), items)
     model.train(was_training)
-    return [_judge(item, [found[i] for i in range(len(item.choices))]) for item, found in zip(items, sums, strict=True)]
+    return scored
+
+
+def score_choices(
+    logits_of: LogitsOf,
+    encode: Encode,
+    items: Sequence[Item],
+    *,
+    batch_size: int = ROWS_PER_BATCH,
+    observe: Callable[[int], None] | None = None,
+) -> list[Scored]:
+    """Score every item with whatever computes the logits; `observe` is told of each batch's finished choices."""
+    pairs = [pair for item in items for pair in _pairs(encode, item)]
+    found = score_pairs(logits_of, pairs, max_tokens=MAX_CONTEXT_TOKENS, batch_size=batch_size, observe=observe)
+    logprobs = iter(found)
+    return [judge(item.choices, item.gold, [next(logprobs).logprob for _ in item.choices]) for item in items]
+
+
+def document_pair(encode: Encode, text: str) -> Pair:
+    """A whole document after the begin-of-text token; its end token is scored too."""
+    return Pair((BOS_ID,), (*encode(text, is_start=False), EOS_ID))
+
+
+def encoder(tokenizer: Tokenizer) -> Encode:
+    """A tokenizer file's backend as scoring uses it."""
+
+    def encode(text: str, *, is_start: bool = True) -> Sequence[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=is_start).ids
+        return ids
+
+    return encode
+
+
+def dense_logits(model: LlamaForCausalLM) -> LogitsOf:
+    """The unsplit model's logits, each batch padded to one tensor.
+
+    Padding stands to the right, where a causal model's earlier positions never see it.
+    """
+
+    @torch.no_grad()
+    def logits_of(inputs: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
+        ids_BT = torch.full((len(inputs), max(map(len, inputs))), PAD_ID)
+        for row, ids in enumerate(inputs):
+            ids_BT[row, : len(ids)] = torch.tensor(ids)
+        logits_BTV = model(input_ids=ids_BT, use_cache=False).logits.float().numpy()
+        return [logits_BTV[row, : len(ids)] for row, ids in enumerate(inputs)]
+
+    return logits_of
 
 
 def accuracy_by_kind(scored: Sequence[Scored], items: Sequence[Item]) -> dict[str, float]:
@@ -61,38 +103,20 @@ def accuracy_by_kind(scored: Sequence[Scored], items: Sequence[Item]) -> dict[st
     return {kind: sum(hits) / len(hits) for kind, hits in right.items()}
 
 
-def _rows(tokenizer: Tokenizer, items: Sequence[Item]) -> list[_Row]:
-    """All choices as rows, shortest first, so that batches need little padding."""
-    rows = []
-    for index, item in enumerate(items):
-        context = tokenizer.encode(item.context).ids
-        for choice, text in enumerate(item.choices):
-            ids = context + tokenizer.encode(text, add_special_tokens=False).ids
-            rows.append(_Row(item=index, choice=choice, start=len(context), ids=ids))
-    return sorted(rows, key=lambda row: len(row.ids))
+def _pairs(encode: Encode, item: Item) -> list[Pair]:
+    context = encode(item.context)
+    return [Pair(context, encode(text, is_start=False)) for text in item.choices]
 
 
-@torch.no_grad()
-def _sum_logprobs(model: LlamaForCausalLM, rows: Sequence[_Row]) -> list[float]:
-    longest = max(len(row.ids) for row in rows)
-    ids_BT = torch.full((len(rows), longest), PAD_ID)
-    counts_BT = torch.zeros(len(rows), longest)
-    for index, row in enumerate(rows):
-        ids_BT[index, : len(row.ids)] = torch.tensor(row.ids)
-        counts_BT[index, row.start : len(row.ids)] = 1.0
-    # Padding stands to the right, where a causal model's earlier positions never see it.
-    logits_BTV = model(input_ids=ids_BT[:, :-1], use_cache=False).logits.float()
-    logprob_BT = logits_BTV.log_softmax(-1).gather(-1, ids_BT[:, 1:, None])[..., 0]
-    sums: list[float] = (logprob_BT * counts_BT[:, 1:]).sum(1).tolist()
-    return sums
-
-
-def _judge(item: Item, logprobs: Sequence[float]) -> Scored:
-    per_character = [value / len(text) for value, text in zip(logprobs, item.choices, strict=True)]
-    best_wrong = max(value for index, value in enumerate(logprobs) if index != item.gold)
+def judge(
+    choices: Sequence[str], gold: int, logprobs: Sequence[float], *, length: Callable[[str], int] = len
+) -> Scored:
+    """What the choices' summed log-probabilities say; `length` is what acc_norm divides by."""
+    by_length = [value / length(text) for value, text in zip(logprobs, choices, strict=True)]
+    best_wrong = max(value for index, value in enumerate(logprobs) if index != gold)
     return Scored(
         logprobs=tuple(logprobs),
-        margin=logprobs[item.gold] - best_wrong,
+        margin=logprobs[gold] - best_wrong,
         chosen=max(range(len(logprobs)), key=logprobs.__getitem__),
-        chosen_by_length=max(range(len(logprobs)), key=per_character.__getitem__),
+        chosen_by_length=max(range(len(logprobs)), key=by_length.__getitem__),
     )
