@@ -19,6 +19,8 @@ from testbed.actors.agreement import agreed_spec
 from testbed.actors.calls import HostSpec
 from testbed.actors.executor import Executor
 from testbed.actors.local import LocalExecutor
+from testbed.actors.payload_law import FILE_NAME as LAW_FILE
+from testbed.actors.payload_law import PayloadLaw, read_payload_law
 from testbed.actors.sealing import seal_secret
 from testbed.actors.weight_plan import (
     AGREEMENT_TEXTS,
@@ -31,7 +33,7 @@ from testbed.actors.weight_plan import (
 from testbed.codecs.agreed import needs_agreement
 from testbed.codecs.framing import SEAL_OVERHEAD_BYTES
 from testbed.core.cast import Calibration, Quality, RunEnd, Sealing
-from testbed.core.errors import ModelError
+from testbed.core.errors import ModelError, ScenarioError
 from testbed.core.events import Event, EventSink, RequestEnded
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource, resolve
@@ -45,7 +47,7 @@ from testbed.sim.choosing import codecs_at_cuts
 from testbed.sim.footprint import footprints
 from testbed.sim.requests import Request, Workloads
 from testbed.sim.simulate import simulate
-from testbed.sim.world import Answer, World, cast_of
+from testbed.sim.world import Answer, World, cast_of, fitted_sizes
 
 _EVENTS_PER_REPORT = 200
 
@@ -70,6 +72,7 @@ class Prepared:
     source: ModelSource
     requests: Sequence[Request]
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for quantisers that need text
+    payload_law: PayloadLaw | None = None  # of modelled messages whose size follows their content
 
     @property
     def is_real(self) -> bool:
@@ -100,7 +103,13 @@ def prepare(scenario: Scenario) -> Prepared:
     )
     requests = workloads.requests()
     check_requests(scenario, source, requests)
-    return Prepared(scenario=scenario, source=source, requests=requests, calibration=_calibration(scenario, source))
+    return Prepared(
+        scenario=scenario,
+        source=source,
+        requests=requests,
+        calibration=_calibration(scenario, source),
+        payload_law=_payload_law(scenario, source),
+    )
 
 
 def run(
@@ -125,7 +134,9 @@ def run(
         write_inputs(folder, prepared.scenario, started=started_at)
         recorder = RunRecorder(folder, cast_of(prepared.scenario), spans=prepared.scenario.record.spans)
         emit = recorder if observe is None else _ProgressSink(recorder, observe, len(prepared.requests))
-        world = World(prepared.scenario, prepared.source, executor=executor, emit=emit)
+        world = World(
+            prepared.scenario, prepared.source, executor=executor, emit=emit, payload_law=prepared.payload_law
+        )
         running = _Running(prepared=prepared, folder=folder, world=world, recorder=recorder, started=started)
         return running.go(when_incomplete)
     finally:
@@ -168,6 +179,7 @@ class _Running:
             servers=world.server_ends(world.clock.now_ns),
             links=[end for device in world.devices for end in device.link_ends()],
             assumed_sizes=sorted(world.assumed_sizes),
+            fitted_sizes=fitted_sizes(world),
             calibration=_calibrated(self.prepared),
             quality=quality,
             texts=_texts(self.prepared, world.answers),
@@ -224,6 +236,17 @@ def _calibrated(prepared: Prepared) -> Calibration | None:
         return None
     text = "the scenario's texts" if _own_texts(prepared.scenario) else CORPUS
     return Calibration(text=text, num_tokens=sum(map(len, prepared.calibration)))
+
+
+def _payload_law(scenario: Scenario, source: ModelSource) -> PayloadLaw | None:
+    """The law that the scenario names, else the one beside the model's weights, else none."""
+    if scenario.payload_law is not None:
+        try:
+            return read_payload_law(Path(scenario.payload_law), source.shape.hidden_size)
+        except ScenarioError as error:
+            raise error.located(path="payload_law") from None
+    beside = None if source.folder is None else source.folder / LAW_FILE
+    return read_payload_law(beside, source.shape.hidden_size) if beside is not None and beside.is_file() else None
 
 
 def _executor(prepared: Prepared, address: str | None) -> Executor:

@@ -8,6 +8,7 @@ from testbed.actors.calls import TOKEN_BYTES, FrontCall, WholeCall, pack_tokens
 from testbed.actors.costs import CostModel
 from testbed.actors.executor import HostPort
 from testbed.actors.modes import STATEFUL, Crossing
+from testbed.actors.payload_law import SizeOf
 from testbed.actors.sealing import Sealer
 from testbed.codecs.framing import Codec
 from testbed.core.work import Ticket, Work
@@ -24,6 +25,7 @@ class Session:
     split: int
     codec_name: str
     codec: Codec
+    size_of: SizeOf  # of its modelled messages
     crossing: Crossing = STATEFUL
     shipped: list[bytes] = field(default_factory=list)  # keys and values that came down, a message a pass
 
@@ -67,7 +69,7 @@ class EdgeDevice:
         num_sent = step.num_tokens + crossing.rerun_tokens(step.past_tokens)
         kv_bytes = crossing.kv_up_bytes(step.past_tokens)
         if self._port is None or step.tokens is None:
-            size = session.codec.nbytes(num_sent, self._costs.shape.hidden_size) + kv_bytes
+            size = session.size_of(num_sent, step.past_tokens) + kv_bytes
             modelled = self._sealed(size, None, self._encode_ns(session, num_sent, size, kv_bytes))
             return Ticket(duration_ns, lambda: modelled)
         call = FrontCall(

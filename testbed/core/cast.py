@@ -108,6 +108,16 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FittedSizes:
+    """A payload law that modelled messages were drawn from; errors on held-out text, as shares of the mean size."""
+
+    codec: str
+    split: int
+    prefill_error: float
+    decode_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
     """What the world knows when the clock stops."""
 
@@ -122,6 +132,7 @@ class RunEnd:
     assumed_sizes: Sequence[str]  # codecs whose message sizes modelled groups assumed, as they follow the content
     quality: Mapping[int, Quality]  # by request
     texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer
+    fitted_sizes: Sequence[FittedSizes] = ()  # laws of messages whose sizes modelled groups drew
     calibration: Calibration | None = None  # None where nothing had to be read
     sealing: Sealing | None = None  # None where messages travel in the clear
     footprints: Mapping[str, Sequence[Footprint]] = field(default_factory=dict)  # by group

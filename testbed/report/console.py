@@ -127,6 +127,8 @@ def _provenance_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
         )
     yield "real", words.groups_of(summary, real=True) or "none: no shard of a model ran"
     yield "modelled", words.groups_of(summary, real=False) or "no group"
+    if told := words.fitted_laws(summary):
+        yield "fitted", f"sizes of modelled messages, drawn from laws of real ones: {told}"
     if summary["calibration"] is not None:
         yield "calibrated", f"on {words.calibration(summary['calibration'])}"
     if summary["assumed_sizes"]:

@@ -40,6 +40,7 @@ def provenance(run: Run) -> Markup:
     pairs: list[tuple[str, object]] = [
         ("Real", _told(run, "shards of the model ran; tokens, texts and payload bytes are theirs", real=True)),
         ("Modelled", _told(run, "times and bytes from cost and payload laws; no shard ran", real=False)),
+        *_fitted(run.summary),
         *_assumed(run.summary),
         *_calibrated(run.summary),
         ("Links", "modelled for every group: rate, delay, jitter, loss and queue in virtual time"),
@@ -48,6 +49,11 @@ def provenance(run: Run) -> Markup:
         ("Wall clock", f"{words.seconds(run.summary['wall_s'])}, measured where this ran: the only such time here"),
     ]
     return section("What was real and what was modelled", facts(pairs))
+
+
+def _fitted(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
+    told = words.fitted_laws(summary)
+    return [("Fitted", f"sizes of modelled messages, drawn from laws of real ones: {told}")] if told else []
 
 
 def _assumed(summary: Mapping[str, Any]) -> list[tuple[str, object]]:

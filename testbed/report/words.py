@@ -104,6 +104,15 @@ def encryption(found: Mapping[str, Any]) -> str:
     )
 
 
+def fitted_laws(summary: Mapping[str, Any]) -> str:
+    """The laws that modelled messages were drawn from, with their errors on held-out text."""
+    return "; ".join(
+        f"{law['codec']} at split {law['split']} (off by {law['prefill_error']:.1%} of a prefill "
+        f"and {law['decode_error']:.1%} of a step on other text)"
+        for law in summary.get("fitted_sizes", [])
+    )
+
+
 def assumed_codecs(summary: Mapping[str, Any]) -> str:
     """The codecs whose sizes modelled groups assumed, in a row."""
     return ", ".join(summary["assumed_sizes"])

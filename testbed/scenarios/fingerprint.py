@@ -12,7 +12,7 @@ from testbed.scenarios.schema import Scenario
 # These say where and how a run is computed, not what happens in it.
 _WITHOUT_EFFECT = ("execution", "record")
 # Absent means as before there was such a key, so that old names stay.
-_SINCE_FIRST = ("weights", "kv", "security", "calibration")
+_SINCE_FIRST = ("weights", "kv", "security", "calibration", "payload_law")
 _AS_EVER = ("mode", "stateful")  # of a policy: it means what policies meant before they had the key
 _OF_SEALING = ("aes_gcm_rate", "chacha20_rate")  # of a profile: nothing to a run that seals nothing
 _TEXTS = ("description", "sources")  # of the scenario and of its profiles

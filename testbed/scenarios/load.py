@@ -118,8 +118,9 @@ def _resolve(reference: Any, kind: str, path: str) -> Any:
 
 def _resolve_files(data: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make what names a file or a folder independent of where we stand. A plain word under `model` is a name."""
-    if isinstance(data.get("tokenizer"), str) and data["tokenizer"]:
-        data["tokenizer"] = _absolute(data["tokenizer"], base)
+    for key in ("tokenizer", "payload_law"):
+        if isinstance(data.get(key), str) and data[key]:
+            data[key] = _absolute(data[key], base)
     model = data.get("model")
     if isinstance(model, str) and ("/" in model or model.startswith((".", "~"))):
         found = _absolute(model, base)

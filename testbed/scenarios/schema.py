@@ -129,6 +129,7 @@ class Scenario(Block):
     ]  # pebble | a local folder | a Hugging Face id | a known shape, for modelled groups only
     tokenizer: Annotated[str, Field(min_length=1)] | None = None  # a tokenizer file, where the model's folder has none
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    payload_law: Annotated[str, Field(min_length=1)] | None = None  # None: the one beside the weights, if any
     weights: Weights | None = None  # None: every weight in `dtype`
     calibration: list[Annotated[str, Field(min_length=1)]] | None = Field(default=None, min_length=1)
     # Texts that codecs are calibrated on, where they need it; None: some of the corpus that pebble learned from.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from testbed.actors.calls import TOKEN_BYTES
 from testbed.actors.cloud import REFUSED, BackStep
 from testbed.actors.edge import Payload, Session, Step
+from testbed.actors.payload_law import SizeOf
 from testbed.codecs.framing import Codec
 from testbed.core.errors import TestbedError
 from testbed.core.events import Hop, Outcome
@@ -46,7 +47,7 @@ class Journey:
     server: Server | None
     trace: Trace
     adapt: Adapt | None  # asked before each message of hidden states
-    codec_of: Callable[[str], Codec]
+    codec_of: Callable[[str], tuple[Codec, SizeOf]]
     tampering: Tampering | None
     kv_reserve_bytes: int  # of the server's KV cache, at full length
     stop_tokens: frozenset[int]
@@ -103,7 +104,8 @@ class Journey:
             return
         name = self.adapt(self._observe())
         if name != self.session.codec_name:
-            self.session = replace(self.session, codec_name=name, codec=self.codec_of(name))
+            codec, size_of = self.codec_of(name)
+            self.session = replace(self.session, codec_name=name, codec=codec, size_of=size_of)
             self.trace.codec_changed(self.clock.now_ns, name)
 
     def _observe(self) -> MessageObservation:

@@ -18,16 +18,17 @@ from testbed.actors.executor import Executor, HostPort, HostRef, Promise
 from testbed.actors.kv import KVLaw, kv_laws
 from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
 from testbed.actors.modes import crossing_of
+from testbed.actors.payload_law import MessageSizes, PayloadLaw, SizeOf
 from testbed.actors.sealing import Sealer, seal_secret
 from testbed.actors.weight_plan import weight_laws
 from testbed.actors.weights import WeightLaw
 from testbed.codecs.framing import Codec
 from testbed.codecs.named import size_law
-from testbed.core.cast import Cast, DeviceEntry, ServerEnd, ServerEntry
+from testbed.core.cast import Cast, DeviceEntry, FittedSizes, ServerEnd, ServerEntry
 from testbed.core.events import EventSink
 from testbed.core.plan import Decision
 from testbed.core.registry import ROUTERS, SCHEDULERS
-from testbed.core.rng import entity_key
+from testbed.core.rng import Stream, entity_key
 from testbed.models.source import ModelSource
 from testbed.network_models.build import build_link
 from testbed.network_models.transfer import Direction
@@ -65,7 +66,15 @@ class _Built:
 class World:
     """Everyone who takes part. `executor` is None where no group is real."""
 
-    def __init__(self, scenario: Scenario, source: ModelSource, *, executor: Executor | None, emit: EventSink) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        source: ModelSource,
+        *,
+        executor: Executor | None,
+        emit: EventSink,
+        payload_law: PayloadLaw | None = None,
+    ) -> None:
         self.scenario = scenario
         self.clock = Clock()
         self._shape = source.shape
@@ -80,7 +89,11 @@ class World:
         self._codecs: dict[str, Codec] = {}
         tamper = 0.0 if scenario.security is None else scenario.security.tamper
         self._tampering = Tampering(scenario.seed, tamper) if tamper else None
-        self.assumed_sizes: set[str] = set()  # codecs of modelled requests whose messages' size follows the content
+        self._payload_laws = {} if payload_law is None else payload_law.by_cut()
+        self._payload_sizes = Stream.named(scenario.seed, "payload.size")
+        # Where a modelled message's size follows its content: laws that it was drawn from, codecs that have none.
+        self.fitted_sizes: dict[tuple[str, int], MessageSizes] = {}
+        self.assumed_sizes: set[str] = set()
         self.answers: dict[int, Answer] = {}  # of completed real requests
         self.audits: dict[int, Promise] = {}
         self.admission = Gate(self.clock, Rank.ADMISSION)
@@ -110,6 +123,7 @@ class World:
         number = -1 if server is None else server.server
         trace.admitted(self.clock.now_ns, split=decision.split, codec=decision.codec, server=number)
         codec_of = partial(self._codec, request, decision.split)
+        codec, size_of = codec_of(decision.codec)
         return Journey(
             clock=self.clock,
             request=request,
@@ -118,7 +132,8 @@ class World:
                 sampling_seed=request.sampling_seed,
                 split=decision.split,
                 codec_name=decision.codec,
-                codec=codec_of(decision.codec),
+                codec=codec,
+                size_of=size_of,
                 crossing=crossing_of(self._shape, decision, self._back_kv),
             ),
             adapt=self._chooser.adaptation(request),
@@ -198,14 +213,19 @@ class World:
     def _sealer(self, profile: ProcessorProfile) -> Sealer:
         return Sealer(self.scenario.seal, profile, seal_secret(self.scenario))
 
-    def _codec(self, request: Request, split: int, name: str) -> Codec:
-        """A codec's size law; where a modelled message has a size that follows the content, the run assumes one."""
+    def _codec(self, request: Request, split: int, name: str) -> tuple[Codec, SizeOf]:
+        """A codec and its messages' sizes: by its own law, or one fitted to real messages where content decides."""
         if name not in self._codecs:
             self._codecs[name] = size_law(name)
-        codec = self._codecs[name]
+        codec, hidden_size = self._codecs[name], self._shape.hidden_size
         if request.prompt is None and 0 < split < self._shape.num_layers and not codec.is_fixed_size:
+            fitted = self._payload_laws.get((name, split))
+            if fitted is not None:
+                self.fitted_sizes[name, split] = fitted
+                bound = partial(codec.nbytes_bound, hidden_size=hidden_size)
+                return codec, fitted.drawn(self._payload_sizes, request.sampling_seed, bound)
             self.assumed_sizes.add(name)
-        return codec
+        return codec, lambda num_tokens, _past_tokens: codec.nbytes(num_tokens, hidden_size)
 
     def _port(self, host: HostRef) -> HostPort | None:
         if self._executor is None:
@@ -224,6 +244,14 @@ class World:
         if journey.server is None:
             return self._edge_host(journey.request.device)
         return self._cloud_host(journey.server.server)
+
+
+def fitted_sizes(world: World) -> list[FittedSizes]:
+    """The laws that modelled messages were drawn from, in order."""
+    return [
+        FittedSizes(codec=codec, split=split, prefill_error=law.held_out.prefill, decode_error=law.held_out.decode)
+        for (codec, split), law in sorted(world.fitted_sizes.items())
+    ]
 
 
 def cast_of(scenario: Scenario) -> Cast:

@@ -41,6 +41,7 @@ KEYS = {
         "complete",
         "reason",
         "assumed_sizes",
+        "fitted_sizes",
         "calibration",
         "completed",
         "oom",

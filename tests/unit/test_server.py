@@ -60,7 +60,14 @@ class Rig:
 
 
 def step(request, new, past):
-    session = Session(request=request, sampling_seed=0, split=1, codec_name="raw-float32", codec=RawFloat32())
+    session = Session(
+        request=request,
+        sampling_seed=0,
+        split=1,
+        codec_name="raw-float32",
+        codec=RawFloat32(),
+        size_of=lambda num_tokens, _past: RawFloat32().nbytes(num_tokens, 64),
+    )
     payload = Payload(size_bytes=4, message=None, encode_ns=0)
     return BackStep(
         session=session, step=Step(num_tokens=new, past_tokens=past, tokens=None), payload=payload, real=False
