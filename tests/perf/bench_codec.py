@@ -13,12 +13,18 @@ from typing import Any
 import numba
 import numpy as np
 
+from testbed.codecs.agreed import agree
 from testbed.codecs.named import make_codec
 
 TOKENS, HIDDEN = 512, 4096
 MEGABYTES = TOKENS * HIDDEN * 4 / 1e6
 PREFILLS, STEPS = 9, 400
-CASES = (("ts_tabq", "", "ts-tabq(delta=0.1)"), ("ts_tabq_rans", "_rans", "ts-tabq(delta=0.1,entropy=rans)"))
+CASES = (
+    ("ts_tabq", "", "ts-tabq(delta=0.1)"),
+    ("ts_tabq_rans", "_rans", "ts-tabq(delta=0.1,entropy=rans)"),
+    ("ts_tabq_rans_agreed", "_rans_agreed", "ts-tabq(delta=0.1,entropy=rans,tables=agreed)"),
+    ("ts_tabq_rans_channel", "_rans_channel", "ts-tabq(delta=0.1,entropy=rans,tables=channel)"),
+)
 
 F32Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -30,7 +36,7 @@ def measure() -> list[dict[str, object]]:
     bare = MEGABYTES / min(_seconds(_bare, prefills))
     rows = [_row("codec.bare_quantiser_MBps", bare, "MB/s", "memcpy MB/s", copy)]
     for name, suffix, setting in CASES:
-        codec = make_codec(setting)
+        codec = make_codec(setting, agree(setting, _states(TOKENS, PREFILLS)))
         messages = [codec.encode(states) for states in prefills]
         encode, decode = min(_seconds(codec.encode, prefills)), min(_seconds(codec.decode, messages))
         steps = [_states(1, seed) for seed in range(STEPS)]
