@@ -32,11 +32,7 @@ def full_grid() -> list[Setting]:
     return _settings(
         ("raw", ["raw-bfloat16"]),
         ("FP8", ["fp8"]),
-        ("uniform", [f"uniform(bits={bits})" for bits in BITS]),
-        ("uniform asymmetric", [f"uniform(bits={bits},symmetric=false)" for bits in BITS]),
-        ("Hadamard + uniform", [f"uniform(bits={bits},rotate=hadamard)" for bits in BITS]),
-        ("centre + uniform", [f"uniform(bits={bits},centre=true)" for bits in BITS]),
-        ("TS + uniform", [f"ts(below=uniform,bits={bits},per_row=2)" for bits in BITS]),
+        *_uniform(BITS),
         ("TAB-Q", _coded(f"tabq(delta={delta})" for delta in DELTAS)),
         ("centre + TAB-Q", _coded(f"tabq(delta={delta},centre=true)" for delta in FEW_DELTAS)),
         ("Hadamard + TAB-Q", _coded(f"tabq(delta={delta},rotate=hadamard)" for delta in FEW_DELTAS)),
@@ -48,11 +44,7 @@ def standard_grid() -> list[Setting]:
     """The same families at fewer settings: enough to see who wins where."""
     return _settings(
         ("FP8", ["fp8"]),
-        ("uniform", [f"uniform(bits={bits})" for bits in (3, 4, 5, 6)]),
-        ("uniform asymmetric", [f"uniform(bits={bits},symmetric=false)" for bits in (3, 4, 5, 6)]),
-        ("Hadamard + uniform", [f"uniform(bits={bits},rotate=hadamard)" for bits in (3, 4, 5)]),
-        ("centre + uniform", [f"uniform(bits={bits},centre=true)" for bits in (3, 4, 5)]),
-        ("TS + uniform", [f"ts(below=uniform,bits={bits},per_row=2)" for bits in (3, 4)]),
+        *_uniform((3, 4, 5)),
         ("TAB-Q", _coded(f"tabq(delta={delta})" for delta in FEW_DELTAS)),
         ("centre + TAB-Q", [f"tabq(delta={delta},centre=true,entropy=rans)" for delta in (0.16, 0.35)]),
         ("Hadamard + TAB-Q", [f"tabq(delta={delta},rotate=hadamard,entropy=rans)" for delta in (0.16, 0.35)]),
@@ -126,6 +118,21 @@ ABLATIONS = ("tau", "delta", "qmax", "split")
 def named_settings(texts: Iterable[str]) -> list[Setting]:
     """Settings that a user wrote, each codec a family of its own. Raises ScenarioError for one that is none."""
     return _settings(*((codec_name(text), [text]) for text in texts))
+
+
+def _uniform(widths: Iterable[int]) -> list[tuple[str, list[str]]]:
+    """Uniform grids and what rescues them from outliers, packed and, as is only fair, entropy coded too."""
+    options = {
+        "uniform": "uniform(bits={bits}",
+        "uniform asymmetric": "uniform(bits={bits},symmetric=false",
+        "Hadamard + uniform": "uniform(bits={bits},rotate=hadamard",
+        "centre + uniform": "uniform(bits={bits},centre=true",
+        "TS + uniform": "ts(below=uniform,bits={bits},per_row=2",
+    }
+    return [
+        (family, [text.format(bits=bits) + end for bits in widths for end in (")", ",entropy=rans)")])
+        for family, text in options.items()
+    ]
 
 
 def _coded(texts: Iterable[str]) -> Iterator[str]:
