@@ -32,7 +32,10 @@ KV = Annotated[str | None, typer.Option("--kv", metavar="YAML", help="A scenario
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Items of each task. [default: all]")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Draw these items. [default: the first]")]
 Data = Annotated[Path | None, typer.Option("--data", help="Local evaluation data. [default: the Hugging Face hub]")]
-Output = Annotated[Path | None, typer.Option("--output", help="Results; an interrupted eval continues.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", help="A folder; an interrupted eval continues. [default: runs/eval-MODEL-SPLIT]"),
+]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the model's folder has none.")]
 Calibration = Annotated[Path | None, typer.Option("--calibration", help="A text file. [default: pebble's corpus]")]
 Dtype = Annotated[str, typer.Option("--dtype", help="What shards compute in.")]
@@ -81,9 +84,7 @@ def eval_(
         device=device,
     )
     evaluation = prepare(question)
-    _evaluate(
-        evaluation, output or Path("results") / f"eval-{Path(model).name}-{evaluation.cut.split}", as_json=as_json
-    )
+    _evaluate(evaluation, output or Path("runs") / f"eval-{Path(model).name}-{evaluation.cut.split}", as_json=as_json)
 
 
 def _evaluate(evaluation: Evaluation, folder: Path, *, as_json: bool) -> None:

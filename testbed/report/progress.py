@@ -59,9 +59,10 @@ class CellProgress:
         self._bar = bar
         self._task = None if bar is None else bar.add_task("starting", total=None)
 
-    def begin(self, method: str, task: str, num_requests: int) -> None:
+    def begin(self, method: str, task: str, num_requests: int | None) -> None:
         if self._bar is not None and self._task is not None:
-            self._bar.reset(self._task, description=f"{method}: {task}", total=num_requests)
+            self._bar.remove_task(self._task)  # `reset` can't forget a total
+            self._task = self._bar.add_task(f"{method}: {task}", total=num_requests)
 
     def advance(self, count: int) -> None:
         if self._bar is not None and self._task is not None:

@@ -32,7 +32,9 @@ class Watch:
         self.advanced, self.expected = 0, 0
         self._stop_at = stop_at
 
-    def begin(self, method: str, task: str, num_requests: int) -> None:
+    def begin(self, method: str, task: str, num_requests: int | None) -> None:
+        if num_requests is None:
+            return
         if (method, task) == self._stop_at:
             raise KeyboardInterrupt
         self.begun.append((method, task))

@@ -37,9 +37,9 @@ _MUST_AGREE = ("model", "split", "dtype", "limit", "seed", "batch_size", "data")
 
 
 class Observer(Protocol):
-    """What is told how far an evaluation is."""
+    """What is told how far an evaluation is; a step without requests has no end that is known."""
 
-    def begin(self, method: str, task: str, num_requests: int) -> None: ...
+    def begin(self, method: str, task: str, num_requests: int | None) -> None: ...
 
     def advance(self, count: int) -> None: ...
 
@@ -91,12 +91,14 @@ def run_evaluation(evaluation: Evaluation, folder: Path, observer: Observer) -> 
         if block is not None:
             check_saved(block, evaluation.cut.source, evaluation.cut.dtype, [evaluation.cut.split])
     report = _opened(evaluation, folder)
+    _save(report, folder)
     for method, (block, kv) in zip(evaluation.methods, blocks, strict=True):
         row = report["rows"].setdefault(method.name, _new_row(evaluation.cut, method, block, kv))
         missing = [task for task in evaluation.tasks if task.name not in row["tasks"]]
         if missing:
             row["failed"] = None
             try:
+                observer.begin(method.name, "weights and codec", None)
                 model = load_split(evaluation.cut, block, method.codec, evaluation.texts, kv=kv)
                 row["codec"] = model.setting
                 row["front_resident_bytes"] = model.front.resident_bytes()

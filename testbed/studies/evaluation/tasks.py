@@ -157,7 +157,7 @@ class CorpusTask:
 
 
 class PlainTask:
-    """A choice after its query and a blank, BOS first: no template, and acc_norm by UTF-8 bytes."""
+    """A choice after its query and a blank, BOS first, no template; acc_norm by the UTF-8 bytes of blank and choice."""
 
     def __init__(self, name: str, scoring: Scoring) -> None:
         self.name = name
@@ -221,5 +221,6 @@ def standard_error(num_right: int, total: int) -> float:
     return math.sqrt(share * (1 - share) / (total - 1)) if total > 1 else math.nan
 
 
-def _num_bytes(text: str) -> int:
-    return len(text.encode("utf-8"))
+def _num_bytes(choice: str) -> int:
+    """Of a choice with the blank before it."""
+    return 1 + len(choice.encode("utf-8"))
