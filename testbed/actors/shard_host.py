@@ -30,10 +30,10 @@ from testbed.actors.calls import (
     unpack_tokens,
 )
 from testbed.actors.layer_store import LayerStore
+from testbed.actors.session_seals import SessionSeals
 from testbed.actors.stateless import StatelessMessages
 from testbed.codecs.framing import Codec, CodecError
 from testbed.codecs.named import make_codec
-from testbed.codecs.seal import Seal, session_key
 from testbed.core.cast import Quality
 from testbed.models.sampling import Sampler
 from testbed.models.shard import Shard, ShardInput
@@ -69,7 +69,7 @@ class ShardHost:
         self._messages = StatelessMessages(spec)
         self._statistics: Statistics | None = None
         self._codecs: dict[tuple[str, int], Codec] = {}
-        self._seals: dict[tuple[Side, int], Seal] = {}  # of open sessions, by who holds it
+        self._seals = SessionSeals(spec)
         self._samplers: dict[int, Sampler] = {}
         self._logits: dict[int, list[Logits]] = {}
         self._run: dict[type[Call], Callable[[Any], Done]] = {
@@ -122,7 +122,7 @@ class ShardHost:
         message = self._codec(call.codec, call.split).encode(hidden_ND, envelope)
         message = self._messages.with_kv(message, call, envelope)
         encoded_ns = time.perf_counter_ns()
-        if (seal := self._seal("front", call.session, call.split)) is not None:
+        if (seal := self._seals.of("device", call.session, call.split)) is not None:
             message = seal.seal(message, position + len(call.tokens))
         return Done(
             value=message,
@@ -182,7 +182,7 @@ class ShardHost:
 
     def _opened(self, item: BackItem) -> bytes | Refused:
         """The message in the clear. Raises SealError where it can't be opened, unless that is an answer."""
-        seal = self._seal("back", item.session, item.split) if item.is_sealed else None
+        seal = self._seals.of("server", item.session, item.split) if item.is_sealed else None
         try:
             return item.message if seal is None else seal.open(item.message)
         except CodecError as error:
@@ -208,15 +208,6 @@ class ShardHost:
             raise error
         return Refused(str(error))
 
-    def _seal(self, side: Side, session: int, split: int) -> Seal | None:
-        """The key of a session with its counter; None where messages travel in the clear."""
-        if self._spec.seal == "none":
-            return None
-        if (side, session) not in self._seals:
-            key = session_key(self._spec.seal_secret, session)
-            self._seals[side, session] = Seal(self._spec.seal, key, session=session, split=split)
-        return self._seals[side, session]
-
     def _close(self, call: CloseCall) -> Done:
         for shard in self._shards.values():
             if call.session in shard.sessions:
@@ -224,8 +215,7 @@ class ShardHost:
         self._messages.forget(call.session)
         self._samplers.pop(call.session, None)
         self._logits.pop(call.session, None)
-        for side in ("front", "back"):
-            self._seals.pop((side, call.session), None)
+        self._seals.forget(call.session)
         return Done(value=None)
 
     def _fill(self, call: FillCall) -> Done:

@@ -50,7 +50,14 @@ def test_encoding_and_decoding_last_as_many_passes_as_the_stages_say(setting):
 
 
 def back_step(setting, num_tokens, size_bytes):
-    session = Session(request=0, sampling_seed=0, split=2, codec_name=setting, codec=size_law(setting))
+    session = Session(
+        request=0,
+        sampling_seed=0,
+        split=2,
+        codec_name=setting,
+        codec=size_law(setting),
+        size_of=lambda num_tokens, past_tokens: size_bytes,
+    )
     step = Step(num_tokens=num_tokens, past_tokens=0, tokens=None)
     payload = Payload(size_bytes=size_bytes, message=None, encode_ns=0)
     return BackStep(session=session, step=step, payload=payload, real=False)

@@ -110,8 +110,14 @@ def test_altered_messages_are_refused_as_often_as_they_are_altered():
 def test_an_altered_message_is_opened_and_takes_no_part_in_the_layers():
     built = sealed()
     worker = CloudWorker(CostModel(profile=built.servers[0].server, shape=TINY, weight_bits=32, kv_bits=32), None)
-    codec = size_law("int8")
-    session = Session(request=0, sampling_seed=0, split=2, codec_name="int8", codec=codec)
+    session = Session(
+        request=0,
+        sampling_seed=0,
+        split=2,
+        codec_name="int8",
+        codec=size_law("int8"),
+        size_of=lambda num_tokens, past_tokens: 124,
+    )
     payload = Payload(size_bytes=124, message=None, encode_ns=0)
     step = Step(num_tokens=5, past_tokens=0, tokens=None)
     good = BackStep(session=session, step=step, payload=payload, real=False)
