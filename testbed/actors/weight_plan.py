@@ -8,7 +8,7 @@ from pathlib import Path
 from testbed.actors.weights import WeightLaw, layer_matrices
 from testbed.core.errors import ModelError, ScenarioError
 from testbed.models.fingerprint import weights_fingerprint
-from testbed.models.pebble.corpus import corpus_texts
+from testbed.models.pebble.corpus import training_texts
 from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.models.tokenizer import Tokenizer
@@ -118,7 +118,7 @@ def calibration_tokens(own: Sequence[str], tokenizer: Tokenizer, *, num_shipped:
     if own:
         return [tokenizer.encode(text) for text in own]
     found = []
-    for text in corpus_texts(num_shipped):
+    for text in training_texts(num_shipped):
         found.append(tokenizer.encode(text))
         if _letters(tokenizer.decode(found[-1])) != _letters(text):
             problem = f"the model's tokenizer can't write {CORPUS}, which is the default"

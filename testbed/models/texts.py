@@ -13,7 +13,7 @@ from testbed.models.tokenizer import Tokenizer
 SEPARATOR = "<|endoftext|>"
 
 
-def corpus_texts(count: int, *, start: int = 0) -> tuple[str, ...]:
+def held_out_texts(count: int, *, start: int = 0) -> tuple[str, ...]:
     """Held-out documents `start` onwards of pebble's corpus: deterministic, without end, one to four sentences each."""
     world = build_world()
     return tuple(document(world, FIRST_HELD_OUT_DOCUMENT + start + index).text for index in range(count))

@@ -13,7 +13,7 @@ from testbed.models.outliers.make import LOGIT_BOUND, make_outliers
 from testbed.models.outliers.recipe import Outliers, first_token
 from testbed.models.shard import Shard, ShardInput
 from testbed.models.source import resolve
-from testbed.models.texts import corpus_texts
+from testbed.models.texts import held_out_texts
 from tests.equivalence.tiny_models import LAYERS, VOCAB, load_reference, save_tiny
 
 BOS = 1
@@ -133,7 +133,7 @@ def test_a_variant_is_an_ordinary_folder(wide_pebble):
     folder = wide_pebble.variant.folder
     assert resolve(str(folder)).shape.total_params == wide_pebble.variant.shape.total_params == 15_879_168
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    text = corpus_texts(1)[0]
+    text = held_out_texts(1)[0]
     ids = torch.tensor([tokenizer(text)["input_ids"]])
     assert ids[0, 0] == BOS
     answers = []

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from testbed.actors.weight_plan import CORPUS_TEXTS, calibration_tokens, check_saved, weight_config
 from testbed.core.errors import ModelError, ScenarioError
 from testbed.models.fingerprint import weights_fingerprint
-from testbed.models.pebble.corpus import corpus_texts
+from testbed.models.pebble.corpus import training_texts
 from testbed.models.pebble.tasks import build_items
 from testbed.models.pebble.world import build_world
 from testbed.models.source import ModelSource, from_folder, resolve
@@ -109,7 +109,7 @@ def _run(folder: Path, *overrides: str) -> tuple[dict[str, Any], str]:
 
 def test_a_run_with_saved_weights_is_the_run_that_packs_them_itself(tmp_path: Path) -> None:
     """Same answers, same logits to the last bit; the text was read once, when the folder was made."""
-    text = " ".join(corpus_texts(40))
+    text = " ".join(training_texts(40))
     (tmp_path / "text.txt").write_text(text)
     asked = ("--method", "gptq", "--front-bits", "3", "--back-bits", "4", "--group-size", "32", "--split", "6")
     options = ("--calibration", tmp_path / "text.txt", "--output", tmp_path / "q", "--json")
@@ -135,7 +135,7 @@ def test_a_run_with_saved_weights_is_the_run_that_packs_them_itself(tmp_path: Pa
 def test_methods_read_the_shipped_corpus_where_nobody_names_a_text() -> None:
     options = ["weights.method=gptq", "weights.front_bits=4"]
     tokenizer = load_tokenizer(resolve("pebble"))
-    expected = tuple(tuple(tokenizer.encode(text)) for text in corpus_texts(CORPUS_TEXTS))
+    expected = tuple(tuple(tokenizer.encode(text)) for text in training_texts(CORPUS_TEXTS))
     assert prepare(load_scenario("smoke", overrides=options)).calibration == expected
     assert prepare(load_scenario("smoke", overrides=["weights.front_bits=4"])).calibration == ()
     modelled = prepare(load_scenario("smoke", overrides=[*options, "fleet.0.compute=modelled"]))
@@ -143,8 +143,8 @@ def test_methods_read_the_shipped_corpus_where_nobody_names_a_text() -> None:
 
 
 def test_the_shipped_text_asks_nothing_that_the_tasks_ask() -> None:
-    texts = corpus_texts(CORPUS_TEXTS)
-    assert texts == corpus_texts(CORPUS_TEXTS)
+    texts = training_texts(CORPUS_TEXTS)
+    assert texts == training_texts(CORPUS_TEXTS)
     assert len(set(texts)) > 200
     for item in build_items(build_world(), per_kind=200):
         answered = item.context + item.choices[item.gold]

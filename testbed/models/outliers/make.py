@@ -17,7 +17,7 @@ from testbed.models.outliers.checkpoint import note_proof, write_variant
 from testbed.models.outliers.proof import Proof, prove
 from testbed.models.outliers.recipe import Outliers, check, first_token
 from testbed.models.source import ModelSource
-from testbed.models.texts import corpus_texts, read_texts, token_rows
+from testbed.models.texts import held_out_texts, read_texts, token_rows
 from testbed.models.tokenizer import load_tokenizer
 
 LOGIT_BOUND = 7e-5  # what rounding in float32 took on the models that this was designed on
@@ -99,7 +99,7 @@ def make_outliers(
     torch.set_num_threads(1)  # the last bits, which are what is measured, must not depend on the core count
     tokenizer = load_tokenizer(source, tokenizer_file)
     longest = min(LONGEST, source.shape.max_positions)
-    texts = corpus_texts(_NUM_CORPUS_TEXTS, start=_FIRST_CORPUS_TEXT) if text is None else read_texts(text)
+    texts = held_out_texts(_NUM_CORPUS_TEXTS, start=_FIRST_CORPUS_TEXT) if text is None else read_texts(text)
     calibration = token_rows(tokenizer, texts[::2], num_tokens=CALIBRATION_TOKENS, longest=longest)
     held_out = token_rows(tokenizer, texts[1::2], num_tokens=PROOF_TOKENS, longest=longest)
     if not held_out:

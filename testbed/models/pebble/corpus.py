@@ -201,7 +201,7 @@ _WRITERS: dict[str, Callable[[World, random.Random, Lesson], Document]] = {
 }
 
 
-def corpus_texts(count: int) -> tuple[str, ...]:
+def training_texts(count: int) -> tuple[str, ...]:
     """The corpus's first documents, for what is calibrated on text that a user did not choose.
 
     What its tasks ask is held out of the corpus, and the documents that perplexity is measured on have numbers that

@@ -10,14 +10,16 @@ from typing import Any
 
 import yaml
 
+from testbed.actors.weight_plan import CORPUS_TEXTS
 from testbed.core.errors import ScenarioError, nearest_name
+from testbed.models.pebble.corpus import training_texts
 from testbed.models.shard import DTYPES
 from testbed.models.source import resolve
 from testbed.models.texts import read_texts
 from testbed.models.tokenizer import load_tokenizer
 from testbed.studies.evaluation.load import Cut
 from testbed.studies.evaluation.methods import Method, chosen_methods
-from testbed.studies.evaluation.run import Evaluation, shipped_texts
+from testbed.studies.evaluation.run import Evaluation
 from testbed.studies.evaluation.tasks import Scoring, make_tasks, task_names
 
 DEVICES = ("cpu", "cuda")
@@ -76,7 +78,7 @@ def prepare(question: Question) -> Evaluation:
         seed=question.seed,
         data=question.data,
     )
-    texts = shipped_texts() if question.calibration is None else read_texts(question.calibration)
+    texts = training_texts(CORPUS_TEXTS) if question.calibration is None else read_texts(question.calibration)
     return Evaluation(cut=cut, scoring=scoring, methods=methods, tasks=make_tasks(names, scoring), texts=texts)
 
 

@@ -18,8 +18,6 @@ from testbed.actors.memory import edge_demand
 from testbed.actors.weight_plan import check_saved, weight_laws
 from testbed.codecs.framing import CodecError
 from testbed.core.errors import ModelError, ScenarioError
-from testbed.models.pebble.evaluate import NUM_HELD_OUT_DOCUMENTS
-from testbed.models.texts import corpus_texts
 from testbed.run_folder import environment
 from testbed.scenarios.kv import KV
 from testbed.scenarios.problems import validate
@@ -30,7 +28,6 @@ from testbed.studies.evaluation.split_model import SplitModel, Traffic
 from testbed.studies.evaluation.tasks import Cell, Scoring, Task
 
 EVAL_FILE = "eval.json"
-NUM_CALIBRATION_TEXTS = 128
 _PROMPT_TOKENS, _NEW_TOKENS = 32, 8
 _DTYPE_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 _MUST_AGREE = ("model", "split", "dtype", "limit", "seed", "batch_size", "data")
@@ -69,11 +66,6 @@ class Evaluation:
             "tasks": [task.name for task in self.tasks],
             "methods": [method.name for method in self.methods],
         }
-
-
-def shipped_texts() -> tuple[str, ...]:
-    """Calibration text where the user names none: held-out documents of pebble's corpus, none that `corpus` scores."""
-    return corpus_texts(NUM_CALIBRATION_TEXTS, start=NUM_HELD_OUT_DOCUMENTS)
 
 
 def run_evaluation(evaluation: Evaluation, folder: Path, observer: Observer) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from testbed.core.errors import ModelError
 from testbed.models.pebble.tasks import Item, build_items
 from testbed.models.pebble.world import build_world
 from testbed.models.source import PEBBLE, ModelSource, resolve
-from testbed.models.texts import corpus_texts, read_texts, token_rows
+from testbed.models.texts import held_out_texts, read_texts, token_rows
 from testbed.models.tokenizer import Tokenizer, load_tokenizer
 
 F32Array = npt.NDArray[np.float32]
@@ -83,8 +83,8 @@ def make_yardstick(
     tokenizer = load_tokenizer(source, tokenizer_file)
     longest = min(LONGEST, source.shape.max_positions)
     if text is None:
-        texts = corpus_texts(_NUM_CORPUS_TEXTS)
-        others: Sequence[str] = corpus_texts(_NUM_CORPUS_TEXTS, start=_FIRST_CALIBRATION_TEXT)
+        texts = held_out_texts(_NUM_CORPUS_TEXTS)
+        others: Sequence[str] = held_out_texts(_NUM_CORPUS_TEXTS, start=_FIRST_CALIBRATION_TEXT)
     else:
         whole = read_texts(text)
         texts, others = whole[: -(-len(whole) // 2)], whole[len(whole) // 2 + 1 :][::-1]
