@@ -249,8 +249,9 @@ def _payload_law(scenario: Scenario, source: ModelSource) -> PayloadLaw | None:
     return read_payload_law(beside, source.shape.hidden_size) if beside is not None and beside.is_file() else None
 
 
-def _executor(prepared: Prepared, address: str | None) -> Executor:
-    execution, sampling = prepared.scenario.execution, prepared.scenario.sampling
+def host_spec(prepared: Prepared) -> HostSpec:
+    """What every host of a run is told: model, precision, seals, and the codecs that sessions may use."""
+    sampling = prepared.scenario.sampling
     spec = HostSpec(
         source=prepared.source,
         dtype=prepared.scenario.dtype,
@@ -270,7 +271,11 @@ def _executor(prepared: Prepared, address: str | None) -> Executor:
         seal_secret=seal_secret(prepared.scenario),
         refuses=prepared.scenario.security is not None and prepared.scenario.security.tamper > 0,
     )
-    spec = agreed_spec(spec, codecs_at_cuts(prepared.scenario, prepared.source.shape.num_layers))
+    return agreed_spec(spec, codecs_at_cuts(prepared.scenario, prepared.source.shape.num_layers))
+
+
+def _executor(prepared: Prepared, address: str | None) -> Executor:
+    spec, execution = host_spec(prepared), prepared.scenario.execution
     if execution.executor == "local":
         return LocalExecutor(spec)
     from testbed.actors.pool import RayPool  # noqa: PLC0415 - loads Ray, only where it is asked for

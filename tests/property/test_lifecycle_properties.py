@@ -21,6 +21,7 @@ from testbed.core.events import (
     TokenDelivered,
     TransferEnded,
 )
+from testbed.sim.choosing import build_policies
 from tests.property.test_plain_engine import scenarios
 from tests.sim_runs import TINY, ends, of_kind, requests_of, run_events, run_world
 
@@ -94,7 +95,7 @@ def test_out_of_memory_is_told_before_any_work_and_exactly_where_memory_lacks(bu
     ]
     for item in requests_of(built):
         group = built.fleet[item.group]
-        (split,) = world._policies[item.group].splits(TINY.num_layers)
+        (split,) = build_policies(built)[item.group].splits(TINY.num_layers)
         tokens = item.num_prompt_tokens + item.max_output_tokens
         too_large = (
             edge_demand(TINY, split, tokens, 32, 32).total_bytes > group.device.memory - group.device.reserved_memory

@@ -18,10 +18,9 @@ from testbed.actors.calls import BackCall, BackItem, CloseCall, FrontCall, HostS
 from testbed.actors.executor import HostRef
 from testbed.codecs.framing import CodecError
 from testbed.core.errors import HostFailedError
-from testbed.models.sampling_config import SamplingConfig
-from testbed.models.source import from_folder
 from testbed.results.folder import read_run
-from testbed.run import RunResult
+from testbed.run import RunResult, host_spec, prepare
+from testbed.scenarios.load import load_scenario
 
 from .worlds import WatchedPool, on_ray, pids_of, run_small, wait_until_gone, watch
 
@@ -42,12 +41,7 @@ def five_cpus() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def spec(small: Path, five_cpus: None) -> HostSpec:
     """What the small scenario's hosts load."""
-    return HostSpec(
-        source=from_folder(small.parent / "model"),
-        dtype="float32",
-        sampling=SamplingConfig(greedy=False, top_p=0.95),
-        keep_logits=True,
-    )
+    return host_spec(prepare(load_scenario(small)))
 
 
 class Shared(pools.RayPool):

@@ -121,11 +121,11 @@ def test_scenarios_that_are_not_there() -> None:
             f"fleet[0].coumt: unknown key; {listed(sorted(Group.model_fields))}; did you mean 'count'?",
         ),
         ("record", {"span": True}, "record.span: unknown key; allowed: quality, spans; did you mean 'spans'?"),
-        ("policy.splits", 3, "policy.splits: unknown key; allowed: codec, kind, split; did you mean 'split'?"),
+        ("policy.splits", 3, "policy.splits: unknown key; allowed: codec, kind, mode, split; did you mean 'split'?"),
         (
             "fleet.0.policy",
             {"kind": "static", "split": 3, "codek": "int8"},
-            "fleet[0].policy.codek: unknown key; allowed: codec, kind, split; did you mean 'codec'?",
+            "fleet[0].policy.codek: unknown key; allowed: codec, kind, mode, split; did you mean 'codec'?",
         ),
         ("policy", {"kind": "cloud-only", "split": 3}, "policy.split: unknown key; allowed: kind"),
         (

@@ -247,7 +247,7 @@ def test_a_scenario_without_the_key_keeps_its_name(tmp_path: Path) -> None:
 def _name_before_there_was_the_key(scenario: Scenario) -> str:
     data = scenario.as_data()
     costs = data["execution"]["costs"]
-    later = {"execution", "record", "weights", "kv", "security", "calibration"}
+    later = {"execution", "record", "weights", "kv", "security", "calibration", "payload_law"}
     meaning = {key: item for key, item in data.items() if key not in later}
     text = json.dumps(_without_texts(meaning | {"costs": costs}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
