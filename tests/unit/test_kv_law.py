@@ -104,7 +104,7 @@ def test_what_is_refused(tmp_path: Path, kv: Any, expected: str) -> None:
     assert done.err.strip().partition("case.yaml: ")[2].startswith(expected)
 
 
-def test_a_scenario_without_the_key_keeps_its_name(tmp_path: Path) -> None:
+def test_how_keys_and_values_are_stored_is_part_of_what_a_scenario_means(tmp_path: Path) -> None:
     changes: list[Any] = [(), (("kv", None),), (("kv", {"front_bits": 4}),)]
     files = [write(tmp_path / f"{index}.yaml", tiny(*change)) for index, change in enumerate(changes)]
     names = [fingerprint(load_scenario(file)) for file in files]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from testbed.quantization.formats import ActivationFormat, WeightFormat
 from testbed.scenarios import weights as scenarios
 from testbed.scenarios.fingerprint import fingerprint
 from testbed.scenarios.load import load_profile, load_scenario
-from testbed.scenarios.schema import Scenario
 from testbed.scenarios.weights import Weights
 
 from .tiny_scenario import call, tiny, write
@@ -233,33 +231,15 @@ def test_more_outlier_channels_than_a_row_has_are_refused() -> None:
         check_weights(Weights(**atom, outlier_channels=8, group_size=64), narrow)
 
 
-def test_a_scenario_without_the_key_keeps_its_name(tmp_path: Path) -> None:
-    """What was absent before means the same when it is null; set, it is part of what the scenario means."""
+def test_how_weights_are_stored_is_part_of_what_a_scenario_means(tmp_path: Path) -> None:
+    """Absent and null are the same."""
     scenarios = [
         load_scenario(write(tmp_path / f"{index}.yaml", tiny(*changes)))
         for index, changes in enumerate([(), (("weights", None),), (("weights", {"front_bits": 4}),)])
     ]
     names = [fingerprint(scenario) for scenario in scenarios]
-    assert names[0] == names[1] == _name_before_there_was_the_key(scenarios[0])
+    assert names[0] == names[1]
     assert names[2] != names[0]
-
-
-def _name_before_there_was_the_key(scenario: Scenario) -> str:
-    data = scenario.as_data()
-    costs = data["execution"]["costs"]
-    later = {"execution", "record", "weights", "kv", "security", "calibration", "payload_law"}
-    meaning = {key: item for key, item in data.items() if key not in later}
-    text = json.dumps(_without_texts(meaning | {"costs": costs}), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _without_texts(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_without_texts(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    left_out = {"description", "sources", "aes_gcm_rate", "chacha20_rate"}
-    return {key: _without_texts(item) for key, item in node.items() if key not in left_out}
 
 
 def _outcomes(tmp_path: Path, *overrides: str) -> dict[str, Any]:
