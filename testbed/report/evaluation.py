@@ -209,23 +209,24 @@ def _caption(report: Mapping[str, Any]) -> str:
 
 
 def _plot(figures: Sequence[Figures]) -> str:
-    """Average accuracy, with its 95 % interval, against bytes a token in the decode phase."""
-    shown = [row for row in figures if row["average_acc"] is not None and row["decode_bytes_per_token"]]
+    """A line for each row: average accuracy with its 95 % interval, and bytes a token in both phases."""
+    shown = [row for row in figures if row["average_acc"] is not None]
+    places = range(len(shown))
     with mpl.rc_context({"svg.hashsalt": "split-testbed", "svg.fonttype": "none", "font.size": 8.5}):
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-        axes = figure.subplots()
-        marks = []
-        for place, row in enumerate(shown):
-            at = (row["decode_bytes_per_token"], _PERCENT * row["average_acc"])
-            half = _PERCENT * _Z_95 * row["average_acc_stderr"]
-            mark = axes.errorbar(*at, yerr=None if math.isnan(half) else half, fmt="o", markersize=4, linewidth=0.8)
-            marks.append(mark.lines[0])
-            axes.annotate(str(place + 1), at, (4, 3), textcoords="offset points")
-        axes.set(xlabel="bytes a token at the cut, decode step (log scale)", ylabel="average accuracy, %")
-        axes.set_xscale("log")
-        axes.grid(visible=True, linewidth=0.4)
-        legend = [f"{place + 1} {row['title']}" for place, row in enumerate(shown)]
-        figure.legend(marks, legend, loc="outside right upper", fontsize=7, frameon=False)
+        figure = Figure(figsize=(8, 1 + 0.22 * len(shown)), layout="constrained")
+        quality, traffic = figure.subplots(1, 2, sharey=True)
+        means = [_PERCENT * row["average_acc"] for row in shown]
+        halves = [_PERCENT * _Z_95 * row["average_acc_stderr"] for row in shown]
+        quality.errorbar(means, places, xerr=halves, fmt="o", markersize=4, linewidth=0.8)
+        for phase, mark in zip(_PHASES, "so", strict=True):
+            sent = [row[f"{phase}_bytes_per_token"] or math.nan for row in shown]
+            traffic.plot(sent, places, mark, markersize=4, label=phase, fillstyle="none")
+        quality.set(xlabel="average accuracy, %", yticks=places, yticklabels=[row["title"] for row in shown])
+        quality.invert_yaxis()
+        traffic.set(xlabel="bytes a token at the cut", xlim=(0, None))
+        traffic.legend(fontsize=7, frameon=False)
+        for axes in (quality, traffic):
+            axes.grid(visible=True, linewidth=0.4)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return buffer.getvalue()
