@@ -21,10 +21,12 @@ def agreed_spec(spec: HostSpec, choices: Iterable[tuple[str, int]]) -> HostSpec:
     needy = [pair for pair in pairs if needs_agreement(pair[0])]
     if not needy:
         return replace(spec, codecs=pairs)
-    from testbed.actors.shard_host import ShardHost  # noqa: PLC0415 - loads torch, only where states are needed
+    from testbed.actors.host_shards import HostShards  # noqa: PLC0415 - loads torch, only where states are needed
+    from testbed.models.threads import one_thread  # noqa: PLC0415 - the same
 
-    host = ShardHost(spec)
-    states_ND = {split: np.concatenate(host.calibration_states(split)) for split in {split for _, split in needy}}
+    with one_thread():
+        shards = HostShards(spec, "cpu")
+        states_ND = {split: np.concatenate(shards.calibration_states(split)) for split in {split for _, split in needy}}
     found = {(setting, split): agree(setting, states_ND[split]) for setting, split in needy}
     agreed = {pair: agreement for pair, agreement in found.items() if agreement is not None}
     return replace(spec, codecs=pairs, agreed=agreed)

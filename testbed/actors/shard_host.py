@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ from testbed.actors.calls import (
     WholeCall,
     unpack_tokens,
 )
-from testbed.actors.layer_store import LayerStore
+from testbed.actors.host_shards import HostShards
 from testbed.actors.session_seals import SessionSeals
 from testbed.actors.stateless import StatelessMessages
 from testbed.codecs.framing import Codec, CodecError
@@ -37,24 +36,14 @@ from testbed.codecs.named import make_codec
 from testbed.core.cast import Quality
 from testbed.models.sampling import Sampler
 from testbed.models.shard import Shard, ShardInput
-from testbed.quantization.apply import needs_blocks, needs_text, quantise_module
-from testbed.quantization.blocks import Blocks, collect_blocks
-from testbed.quantization.calibrate import Statistics, collect
-from testbed.quantization.config import WeightConfig
-from testbed.quantization.saved import load_quantised
-from testbed.quantization.targets import find_blocks
 
-Side = Literal["front", "back", "reference"]  # whose precision a shard has; the reference is never quantised
-Key = tuple[int, int, WeightConfig | None, int | None]  # a shard: layers [start, stop), how weights and KV are stored
 Logits = npt.NDArray[np.float32]
-_CALIBRATION = -1  # a session of no request
 
 
 class ShardHost:
-    """Loads the shards its calls need, at their first use, and runs calls one after the other.
+    """Runs calls one after the other, on the shards they need.
 
-    Where the spec says so, weights and KV caches are stored packed: those of a shard that a device runs as the front's,
-    of one that a server runs as the back's. Answers are held against the unsplit model at full precision.
+    Answers are held against the unsplit model at full precision.
 
     Devices' passes run at batch 1, since each stands for a machine of its own: their results can't depend on which
     devices share a host. A server's batch runs as one real batch.
@@ -63,11 +52,8 @@ class ShardHost:
     def __init__(self, spec: HostSpec) -> None:
         torch.set_num_threads(1)  # results, and the host's share of the machine, must not depend on the core count
         self._spec = spec
-        self._device = "cuda" if spec.use_gpu and torch.cuda.is_available() else "cpu"
-        self._shards: dict[Key, Shard] = {}
-        self._layers = LayerStore(spec.source, dtype=spec.dtype, device=self._device, pack=self._pack)
+        self.shards = HostShards(spec, "cuda" if spec.use_gpu and torch.cuda.is_available() else "cpu")
         self._messages = StatelessMessages(spec)
-        self._statistics: Statistics | None = None
         self._codecs: dict[tuple[str, int], Codec] = {}
         self._seals = SessionSeals(spec)
         self._samplers: dict[int, Sampler] = {}
@@ -85,35 +71,8 @@ class ShardHost:
         """Run calls in order; a session is opened by its first call."""
         return [self._run[type(call)](call) for call in calls]
 
-    def resident_bytes(self) -> dict[tuple[int, int, WeightConfig | None], int]:
-        """Bytes of weights held, by shard (start, stop, how they are stored)."""
-        return {key[:3]: shard.resident_bytes() for key, shard in self._shards.items()}
-
-    def weight_bytes(self) -> int:
-        """Bytes of weights and buffers of all shards, what they share counted once."""
-        tensors: dict[int, int] = {}
-        for shard in self._shards.values():
-            tensors |= shard.resident_tensors()
-        return sum(tensors.values())
-
-    def kv_bytes(self) -> dict[tuple[int, int], int]:
-        """Bytes of keys and values that open sessions hold, by layers [start, stop)."""
-        held: dict[tuple[int, int], int] = {}
-        for (start, stop, *_), shard in self._shards.items():
-            held[start, stop] = held.get((start, stop), 0) + shard.kv_bytes()
-        return held
-
-    def calibration_states(self, split: int) -> list[npt.NDArray[np.float32]]:
-        """Hidden states [n, d] of each calibration sequence behind the first `split` layers, as devices have them."""
-        shard, states = self._shard("front", 0, split), []
-        for tokens in self._spec.calibration:
-            shard.open(_CALIBRATION)
-            states += shard.forward([ShardInput(session=_CALIBRATION, tokens=tokens)], batched=False)
-            shard.close(_CALIBRATION)
-        return states
-
     def _front(self, call: FrontCall) -> Done:
-        shard = self._shard("front", 0, call.split, call.session)
+        shard = self.shards.front(call.split, call.session)
         started_ns = time.perf_counter_ns()
         (hidden_ND,) = shard.forward([ShardInput(session=call.session, tokens=call.tokens)], batched=False)
         computed_ns = time.perf_counter_ns()
@@ -132,7 +91,7 @@ class ShardHost:
         )
 
     def _whole(self, call: WholeCall) -> Done:
-        shard = self._shard("front", 0, self._num_layers, call.session)
+        shard = self.shards.front(self.shards.num_layers, call.session)
         started_ns = time.perf_counter_ns()
         (logits_V,) = shard.forward([ShardInput(session=call.session, tokens=call.tokens)], batched=False)
         token = self._choose(call, logits_V)
@@ -150,7 +109,7 @@ class ShardHost:
         good = {place: given for place, given in enumerate(inputs) if isinstance(given, ShardInput)}
         for split in sorted({call.items[place].split for place in good}):
             places = [place for place in good if call.items[place].split == split]
-            shard = self._shard("back", split, self._num_layers, *(call.items[place].session for place in places))
+            shard = self.shards.back(split, *(call.items[place].session for place in places))
             past_tokens = [shard.length(call.items[place].session) for place in places]
             logits = shard.forward([good[place] for place in places])
             for place, past, logits_V in zip(places, past_tokens, logits, strict=True):
@@ -177,7 +136,7 @@ class ShardHost:
 
     def _length(self, item: BackItem) -> int:
         """Tokens that the session's back holds."""
-        shard = self._shard("back", item.split, self._num_layers)
+        shard = self.shards.back(item.split)
         return shard.length(item.session) if item.session in shard.sessions else 0
 
     def _opened(self, item: BackItem) -> bytes | Refused:
@@ -193,7 +152,7 @@ class ShardHost:
             return message
         if item.split == 0:
             return ShardInput(session=item.session, tokens=unpack_tokens(message))
-        shard = self._shard("back", item.split, self._num_layers, item.session)
+        shard = self.shards.back(item.split, item.session)
         try:
             arrived = self._messages.arrived(item, message, shard.length(item.session))
             hidden_ND = self._codec(item.codec, item.split).decode(arrived.hidden, arrived.envelope)
@@ -209,7 +168,7 @@ class ShardHost:
         return Refused(str(error))
 
     def _close(self, call: CloseCall) -> Done:
-        for shard in self._shards.values():
+        for shard in self.shards:
             if call.session in shard.sessions:
                 shard.close(call.session)
         self._messages.forget(call.session)
@@ -219,7 +178,7 @@ class ShardHost:
         return Done(value=None)
 
     def _fill(self, call: FillCall) -> Done:
-        shard = self._shard("back", call.split, self._num_layers, call.session)
+        shard = self.shards.back(call.split, call.session)
         if call.split == 0:
             filler = ShardInput(session=call.session, tokens=[0] * call.num_tokens)
         else:
@@ -231,7 +190,7 @@ class ShardHost:
     def _audit(self, call: AuditCall) -> Done:
         """Teacher-forced: at each step the unsplit model sees the tokens that the split run chose."""
         kept = self._logits.pop(call.session)
-        shard = self._shard("reference", 0, self._num_layers, session := -1 - call.session)
+        shard = self.shards.reference(session := -1 - call.session)
         num_agree, largest = 0, 0.0
         for step, logits_V in enumerate(kept):
             tokens = call.prompt if step == 0 else (call.output[step - 1],)
@@ -249,66 +208,6 @@ class ShardHost:
             self._logits.setdefault(session, []).append(logits_V)
         return self._samplers[session].sample(logits_V)
 
-    def _shard(self, side: Side, start: int, stop: int, *sessions: int) -> Shard:
-        key = (start, stop, self._stored(side, start, stop), self._kv_bits(side))
-        shard = self._shards.get(key)
-        if shard is None:
-            shard = self._shards[key] = self._layers.shard(*key)
-        for session in sessions:
-            if session not in shard.sessions:
-                shard.open(session)
-        return shard
-
-    def _stored(self, side: Side, start: int, stop: int) -> WeightConfig | None:
-        """How a shard's weights are stored and its inputs rounded, with the change point at its own cut.
-
-        None where everything stays as it is.
-        """
-        weights = self._spec.weights
-        if weights is None or side == "reference":
-            return None
-        is_front = side == "front"
-        layers = weights.front if is_front else weights.back
-        inputs = weights.front_inputs if is_front else weights.back_inputs
-        embedding = weights.embedding if start == 0 else None
-        head = weights.head if stop == self._num_layers else None
-        if layers is None and inputs is None and embedding is None and head is None:
-            return None
-        own = replace(weights, split=0, front=None, front_inputs=None, embedding=embedding, head=head)
-        return replace(own, back=layers, back_inputs=inputs)
-
-    def _kv_bits(self, side: Side) -> int | None:
-        if side == "reference":
-            return None
-        return self._spec.front_kv_bits if side == "front" else self._spec.back_kv_bits
-
-    def _pack(self, shard: Shard, stored: WeightConfig) -> None:
-        if self._spec.saved is not None:
-            load_quantised(shard.module, self._spec.saved, first_layer=shard.start)
-            return
-        seen = self._calibrated() if needs_text(stored) else None
-        blocks = self._blocks(shard) if needs_blocks(stored) else None
-        quantise_module(shard.module, stored, first_layer=shard.start, statistics=seen, blocks=blocks)
-
-    def _calibrated(self) -> Statistics:
-        """What the unsplit model's linear layers are fed when it reads the calibration text."""
-        if self._statistics is None:
-            shard = self._layers.shard(0, self._num_layers, None, None)
-            self._statistics = collect(shard.module, lambda: self._read_text(shard))
-        return self._statistics
-
-    def _blocks(self, shard: Shard) -> Blocks:
-        """What enters the layers to be packed in the unsplit model; not kept, since it is all their hidden states."""
-        layers = {block.layer for block in find_blocks(shard.module, shard.start)}
-        whole = self._layers.shard(0, self._num_layers, None, None)
-        return collect_blocks(whole.module, lambda: self._read_text(whole), layers=layers) if layers else {}
-
-    def _read_text(self, shard: Shard) -> None:
-        for session, tokens in enumerate(self._spec.calibration):
-            shard.open(session)
-            shard.forward([ShardInput(session=session, tokens=tokens)], batched=False)
-            shard.close(session)
-
     def _codec(self, name: str, split: int) -> Codec:
         """Raises CodecError for a codec that no session agreed on, at this cut."""
         pair = (name, split)
@@ -317,7 +216,3 @@ class ShardHost:
                 raise CodecError(f"no session agreed on codec {name} behind layer {split}")
             self._codecs[pair] = make_codec(name, self._spec.agreed.get(pair))
         return self._codecs[pair]
-
-    @property
-    def _num_layers(self) -> int:
-        return self._spec.source.shape.num_layers

@@ -81,7 +81,9 @@ def test_each_side_holds_its_own_bits_and_the_reference_all(source: ModelSource,
     found = host(source, OPSC)
     audit(found, generate(found, split))
     front, back = weight_laws(OPSC, 32)
-    held = {(start, stop, stored is not None): size for (start, stop, stored), size in found.resident_bytes().items()}
+    held = {
+        (start, stop, stored is not None): size for (start, stop, stored), size in found.shards.resident_bytes().items()
+    }
     rotary = held[0, LAYERS, False] - source.shape.weight_bytes(0, LAYERS, 32)
     expected = {(0, LAYERS, False): source.shape.weight_bytes(0, LAYERS, 32)}
     if split > 0:
@@ -111,7 +113,7 @@ def test_each_side_rounds_its_own_activations(source: ModelSource, split: int) -
     for bits in (8, 4, 2):
         found = host(source, Weights(front_activation_bits=bits, back_activation_bits=bits))
         differences.append(audit(found, generate(found, split)).max_logit_difference)
-        held = {key[:2]: size for key, size in found.resident_bytes().items() if key[2] is not None}
+        held = {key[:2]: size for key, size in found.shards.resident_bytes().items() if key[2] is not None}
         assert held == {key: size for key, size in plain.items() if key in held}
         assert held
     assert 0 < differences[0] < differences[1] < differences[2]
@@ -122,14 +124,14 @@ def test_each_side_rounds_its_own_activations(source: ModelSource, split: int) -
 
 def _held(found: ShardHost, split: int) -> dict[tuple[int, int, WeightConfig | None], int]:
     generate(found, split)
-    return found.resident_bytes()
+    return found.shards.resident_bytes()
 
 
 def test_a_side_that_stays_as_it_is_shares_the_references_shard(source: ModelSource) -> None:
     found = host(source, Weights(back_bits=4, group_size=32))
     output = generate(found, LAYERS)
     assert audit(found, output).max_logit_difference == 0
-    assert set(found.resident_bytes()) == {(0, LAYERS, None)}
+    assert set(found.shards.resident_bytes()) == {(0, LAYERS, None)}
 
 
 @pytest.mark.parametrize("method", ["gptq", "smoothquant", "atom"])
@@ -160,7 +162,9 @@ def test_the_change_point_moves_with_the_cut(source: ModelSource) -> None:
             ),
         )
     config = weight_config(OPSC)
-    stored = {(start, stop): item for start, stop, item in found.resident_bytes() if isinstance(item, WeightConfig)}
+    stored = {
+        (start, stop): item for start, stop, item in found.shards.resident_bytes() if isinstance(item, WeightConfig)
+    }
     assert {key: item.of_layer(key[0]) for key, item in stored.items()} == {
         (0, 1): config.front,
         (0, 2): config.front,
@@ -198,8 +202,8 @@ def test_each_side_packs_its_keys_and_values_and_the_reference_none(source: Mode
     tokens = len(PROMPT) + len(output) - 1
     front, back = (KVFormat(bits=bits).kv_bytes(source.shape, tokens, 0, 1) for bits in (3, 6))
     sides = {(0, split): split * front, (split, LAYERS): (LAYERS - split) * back}
-    assert coarse.kv_bytes() == {layers: size for layers, size in sides.items() if size}
+    assert coarse.shards.kv_bytes() == {layers: size for layers, size in sides.items() if size}
     found = audit(coarse, output)
     assert found.max_logit_difference > 0
     run(coarse, CloseCall(session=1))
-    assert not any(coarse.kv_bytes().values())
+    assert not any(coarse.shards.kv_bytes().values())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed.actors import shard_host
+from testbed.actors import host_shards
 from testbed.actors.calls import BackCall, BackItem, CloseCall, FrontCall, HostSpec, WholeCall
 from testbed.actors.layer_store import LayerStore
 from testbed.actors.shard_host import ShardHost
@@ -148,8 +148,8 @@ def test_a_host_of_two_cuts_holds_their_union(llama: ModelSource) -> None:
     front, back = weight_laws(OPSC, 32)
     rotary = 2 * 4 * 4  # bytes of every shard's own frequencies: 4, and as they were before scaling
     both = front.shard_bytes(llama.shape, 0, 2) + back.shard_bytes(llama.shape, 1, LAYERS)
-    assert found.weight_bytes() == both + 4 * rotary
-    assert sum(found.resident_bytes().values()) > found.weight_bytes() * 1.5
+    assert found.shards.weight_bytes() == both + 4 * rotary
+    assert sum(found.shards.resident_bytes().values()) > found.shards.weight_bytes() * 1.5
 
 
 @pytest.mark.parametrize(
@@ -179,10 +179,10 @@ def test_the_reference_stays_at_full_precision_beside_packed_parts(llama: ModelS
         calls.append(1)
         return quantise_module(*args, **rest)
 
-    monkeypatch.setattr(shard_host, "quantise_module", counted)
+    monkeypatch.setattr(host_shards, "quantise_module", counted)
     found = host(llama, OPSC)
     hidden(found, 1)
     hidden(found, 2)
     assert len(calls) == 3  # two fronts, and the back from 1, which holds the back from 2
-    reference = found._shard("reference", 0, LAYERS, 5)  # what audits run on
+    reference = found.shards.reference(5)  # what audits run on
     assert np.array_equal(logits(reference), logits(Shard(llama, start=0, stop=LAYERS)))

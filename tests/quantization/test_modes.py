@@ -102,7 +102,7 @@ def test_answers_are_the_stateful_ones_at_every_cut(
             for step in range(STEPS):
                 (done,) = found.execute([BackCall(items=(device.item(),))])
                 device.take(done.value[0], done.kv[0])
-                held = found.kv_bytes().get((split, LAYERS), 0)
+                held = found.shards.kv_bytes().get((split, LAYERS), 0)
                 assert (held == 0) == (mode != "stateful")
                 past, new = (0, num_past) if step == 0 else (num_past + step - 1, 1)
                 if mode == "recompute":
@@ -129,7 +129,7 @@ def test_modes_side_by_side_in_one_batch(sources: dict[str, ModelSource]) -> Non
     assert {tuple(device.output) for device in devices} == {tuple(alone.output)}
     for device in devices:
         found.execute([CloseCall(session=device.session)])
-    assert not any(found.kv_bytes().values())
+    assert not any(found.shards.kv_bytes().values())
 
 
 def test_keys_and_values_of_another_session_or_pass_are_refused(sources: dict[str, ModelSource]) -> None:

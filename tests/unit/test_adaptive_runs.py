@@ -131,7 +131,7 @@ def test_means_are_those_that_the_quantised_front_has(small):
     plain, rough = (
         agreed_spec(spec, [pair]).agreed[pair] for spec in (spec_of(small), spec_of(small, weights=weights))
     )
-    states_ND = np.concatenate(ShardHost(spec_of(small, weights=weights)).calibration_states(2))
+    states_ND = np.concatenate(ShardHost(spec_of(small, weights=weights)).shards.calibration_states(2))
     assert rough.digest == agree(pair[0], states_ND).digest != plain.digest
 
 

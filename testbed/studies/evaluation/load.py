@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from testbed.actors.calls import HostSpec
+from testbed.actors.host_shards import HostShards
 from testbed.actors.weight_plan import calibration_sequences, weight_config
 from testbed.codecs.agreed import Agreed, agree, needs_agreement
 from testbed.codecs.named import make_codec
 from testbed.codecs.sparse import Threshold
 from testbed.core.errors import ModelError
-from testbed.models.shard import Shard, ShardInput
+from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource
 from testbed.models.tokenizer import Tokenizer
-from testbed.quantization.apply import needs_blocks, needs_text, quantise_module
-from testbed.quantization.blocks import collect_blocks
-from testbed.quantization.calibrate import collect
-from testbed.quantization.saved import load_quantised
 from testbed.scenarios.kv import KV
 from testbed.scenarios.weights import Weights
 from testbed.studies.evaluation.split_model import F32Array, SplitModel
@@ -46,40 +44,30 @@ class Cut:
         if not 1 <= self.split <= last:
             raise ModelError("nothing crosses this cut", path="split", value=self.split, allowed=f"1 to {last}")
 
-    def shard(self, start: int, stop: int, *, kv_bits: int | None = None) -> Shard:
-        return Shard(self.source, start=start, stop=stop, dtype=self.dtype, device=self.device, kv_bits=kv_bits)
-
 
 def load_split(
     cut: Cut, weights: Weights | None, codec: str, texts: Sequence[str], *, kv: KV | None = None
 ) -> SplitModel:
-    """Front and back stored as `weights` and `kv` say, joined by a codec that is calibrated on `texts` where need be.
+    """Front and back as a run's hosts have them, joined by a codec that is calibrated on `texts` where need be.
 
     Raises ScenarioError for settings that don't fit the model.
     """
-    whole = cut.source.shape.num_layers
-    front = cut.shard(0, cut.split, kv_bits=None if kv is None else kv.front_bits)
-    back = cut.shard(cut.split, whole, kv_bits=None if kv is None else kv.back_bits)
-    if weights is not None:
-        _pack(cut, (front, back), weights)
-    codec, agreed = _calibrated(codec, lambda: np.concatenate(_read(front, _sequences(cut, texts))))
-    return SplitModel(front, back, make_codec(codec, agreed), codec)
-
-
-def _pack(cut: Cut, sides: Sequence[Shard], weights: Weights) -> None:
-    """Store weights as the block says, in place; methods that read text are fed by the unsplit model."""
-    if weights.saved is not None:
-        for shard in sides:
-            load_quantised(shard.module, Path(weights.saved), first_layer=shard.start)
-        return
-    config = replace(weight_config(weights), split=cut.split)
-    statistics, blocks = None, None
-    if weights.needs_text:
-        whole, sequences = cut.shard(0, cut.source.shape.num_layers), _sequences(cut, weights.calibration)
-        statistics = collect(whole.module, lambda: _read(whole, sequences)) if needs_text(config) else None
-        blocks = collect_blocks(whole.module, lambda: _read(whole, sequences)) if needs_blocks(config) else None
-    for shard in sides:
-        quantise_module(shard.module, config, first_layer=shard.start, statistics=statistics, blocks=blocks)
+    own = weights.calibration if weights is not None and weights.needs_text else ()
+    is_read = bool(own) or TAU in codec or needs_agreement(codec)
+    spec = HostSpec(
+        source=cut.source,
+        dtype=cut.dtype,
+        sampling=SamplingConfig(),
+        keep_logits=False,
+        weights=None if weights is None else weight_config(weights),
+        calibration=_sequences(cut, own or texts) if is_read else (),
+        saved=None if weights is None or weights.saved is None else Path(weights.saved),
+        front_kv_bits=None if kv is None else kv.front_bits,
+        back_kv_bits=None if kv is None else kv.back_bits,
+    )
+    shards = HostShards(spec, cut.device)
+    codec, agreed = _calibrated(codec, lambda: np.concatenate(shards.calibration_states(cut.split)))
+    return SplitModel(shards.front(cut.split), shards.back(cut.split), make_codec(codec, agreed), codec)
 
 
 def _calibrated(codec: str, sample: Callable[[], F32Array]) -> tuple[str, Agreed | None]:
@@ -105,13 +93,3 @@ def session_tau(hidden_ND: F32Array) -> float:
 
 def _sequences(cut: Cut, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     return calibration_sequences([cut.tokenizer.encode(text) for text in texts], cut.source.shape.max_positions)
-
-
-def _read(shard: Shard, sequences: Sequence[Sequence[int]]) -> list[F32Array]:
-    """What the shard makes of every sequence, each alone."""
-    found = []
-    for tokens in sequences:
-        shard.open(0)
-        found += shard.forward([ShardInput(session=0, tokens=tokens)])
-        shard.close(0)
-    return found
