@@ -138,7 +138,8 @@ def test_restarts_are_bounded(small: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_calls_go_in_batches_and_fail_as_themselves(spec: HostSpec) -> None:
-    pool = pools.RayPool(spec, edge_hosts=1, cloud_hosts=1, address=None, replay=False)
+    clear = replace(spec, seal="none")
+    pool = pools.RayPool(clear, edge_hosts=1, cloud_hosts=1, address=None, replay=False)
     edge, cloud = HostRef("edge", 0), HostRef("cloud", 7)  # host numbers beyond the actors share them
     fronts = [
         pool.submit(edge, FrontCall(session=number, split=2, codec="int8", tokens=(number,))) for number in range(50)
