@@ -11,9 +11,8 @@ import torch
 from torch.nn import functional
 
 from testbed.core.errors import ModelError
-from testbed.models.shard import Shard, ShardInput
-from testbed.models.source import ModelSource, from_folder
-from testbed.models.tokenizer import load_tokenizer
+from testbed.models.shard import Shard
+from testbed.models.source import from_folder
 from testbed.quantization.activations import round_inputs
 from testbed.quantization.affine import LEAST_SCALE
 from testbed.quantization.apply import quantise_module
@@ -24,6 +23,7 @@ from testbed.quantization.formats import ActivationFormat, WeightFormat, format_
 from testbed.quantization.packed import PackedLinear
 from testbed.quantization.rtn import Rtn, nearest_store
 from testbed.quantization.targets import find_targets
+from tests.quantization.stories import read, stories
 
 ROWS, COLUMNS, OUTLIERS, GROUP = 48, 160, 8, 64
 LOUD = [150, 3, 77, 20, 41, 101, 9, 64]  # channels with large inputs
@@ -144,28 +144,15 @@ def test_w4a4_survives_loud_channels_only_with_outliers_kept_apart() -> None:
     assert losses[0] < 0.1 * losses[1]
 
 
-def _stories(source: ModelSource, data_dir: Path) -> list[list[int]]:
-    tokenizer = load_tokenizer(source, str(data_dir / "stories260K" / "tok512.model"))
-    text = (data_dir / "tinystories" / "tinystories_2MiB.txt").read_text(encoding="utf-8")[:60_000]
-    return [tokenizer.encode(story.strip())[:128] for story in text.split("<|endoftext|>")][:32]
-
-
-def _read(shard: Shard, stories: list[list[int]]) -> None:
-    for story in stories:
-        shard.open(0)
-        shard.forward([ShardInput(session=0, tokens=story)])
-        shard.close(0)
-
-
 def test_every_block_comes_closer_than_rounding_on_text_it_has_not_seen(data_dir: Path) -> None:
     """stories260K at 3 bits with 8 outliers: each matrix's error on held-out stories against rounding to nearest.
 
     The yardstick keeps the same outliers at the same bits, rounded to nearest in the same order.
     """
     source = from_folder(data_dir / "stories260K" / "hf")
-    tokens, exact = _stories(source, data_dir), Shard(source, start=0, stop=5)
-    seen = collect(exact.module, lambda: _read(exact, tokens[:24]))
-    held_out = collect(exact.module, lambda: _read(exact, tokens[24:]))
+    tokens, exact = stories(source, data_dir), Shard(source, start=0, stop=5)
+    seen = collect(exact.module, lambda: read(exact, tokens[:24]))
+    held_out = collect(exact.module, lambda: read(exact, tokens[24:]))
     weights = {target.key: target.weight for target in find_targets(exact.module)}
     fmt = format_of("atom", 3, group_size=32, symmetric=True, outliers=OUTLIERS)
     shard = Shard(source, start=0, stop=5)

@@ -24,6 +24,7 @@ from testbed.quantization.packed import PackedLinear
 from testbed.quantization.saved import load_quantised, save_quantised
 from testbed.quantization.targets import find_targets
 from tests.equivalence.tiny_models import CASES, LAYERS, PROMPT, save_tiny
+from tests.quantization.stories import read, stories
 
 CUT = 1
 OPSC = WeightConfig(
@@ -240,10 +241,10 @@ def test_what_does_not_fit_is_refused(llama: ModelSource) -> None:
 def test_gptq_comes_closer_than_rounding_on_text_it_has_not_seen(data_dir: Path, act_order: bool) -> None:
     """stories260K at 3 bits: the layers' error on held-out stories, every layer fed what it gets in the full model."""
     source = from_folder(data_dir / "stories260K" / "hf")
-    tokens = _stories(source, data_dir)
+    tokens = stories(source, data_dir)
     exact = shard_of(source, 0, 5)
-    seen = collect(exact.module, lambda: _read(exact, tokens[:24]))
-    held_out = collect(exact.module, lambda: _read(exact, tokens[24:32]))
+    seen = collect(exact.module, lambda: read(exact, tokens[:24]))
+    held_out = collect(exact.module, lambda: read(exact, tokens[24:32]))
     errors: dict[str, list[float]] = {"rtn": [], "gptq": []}
     weights = {target.key: target.weight for target in find_targets(exact.module)}
     for method, found in errors.items():
@@ -259,18 +260,3 @@ def test_gptq_comes_closer_than_rounding_on_text_it_has_not_seen(data_dir: Path,
     ratios = np.array(errors["gptq"]) / np.array(errors["rtn"])
     assert ratios.max() < 1
     assert sum(errors["gptq"]) < 0.8 * sum(errors["rtn"])
-
-
-def _stories(source: ModelSource, data_dir: Path) -> list[list[int]]:
-    from testbed.models.tokenizer import load_tokenizer
-
-    tokenizer = load_tokenizer(source, str(data_dir / "stories260K" / "tok512.model"))
-    text = (data_dir / "tinystories" / "tinystories_2MiB.txt").read_text(encoding="utf-8")[:60_000]
-    return [tokenizer.encode(story.strip())[:128] for story in text.split("<|endoftext|>")][:32]
-
-
-def _read(shard: Shard, stories: list[list[int]]) -> None:
-    for story in stories:
-        shard.open(0)
-        shard.forward([ShardInput(session=0, tokens=story)])
-        shard.close(0)
