@@ -178,7 +178,7 @@ class Trip:
         if account[-1]:
             self.server.ready(self)
         else:
-            self.end("failed", "message lost on the up-link")
+            self.end("link_timeout", "up-link timed out")
 
     def follow(self, sent, pieces):
         for hop, duration in pieces:
@@ -204,7 +204,7 @@ class Trip:
             return self.stream_done(index, sent, pieces, delivered=account[-1])
         self.follow(sent, pieces)
         if not account[-1]:
-            return self.end("failed", "message lost on the down-link")
+            return self.end("link_timeout", "down-link timed out")
         self.token_times.append(self.engine.now)
         if self.finished:
             return self.end("completed", "length")
@@ -219,7 +219,7 @@ class Trip:
         if len(self.streamed) == self.request.max_output_tokens:
             self.follow(*self.last_streamed[2])
             lost = not all(self.streamed.values())
-            self.end(*(("failed", "message lost on the down-link") if lost else ("completed", "length")))
+            self.end(*(("link_timeout", "down-link timed out") if lost else ("completed", "length")))
 
     def end(self, outcome, reason):
         self.outcome = (self.engine.now, outcome, reason)

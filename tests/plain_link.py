@@ -16,7 +16,7 @@ class PlainLink:
 
     def __init__(self, engine, profile, direction, entity):
         self.engine, self.profile, self.direction, self.entity = engine, profile, direction, entity
-        self.rate = profile.rate_up if direction == "up" else profile.rate_down
+        self.rate = (profile.rate_up if direction == "up" else profile.rate_down).rate
         self.losses = Stream.named(engine.scenario.seed, f"link.{direction}.loss")
         self.jitters = Stream.named(engine.scenario.seed, f"link.{direction}.jitter")
         self.leaving, self.free_ns, self.num_packets, self.num_messages = [], 0, 0, 0
@@ -37,23 +37,23 @@ class PlainLink:
         for packet in wanted:
             size = message["sizes"][packet]
             backlog = sum(other for left, other in self.leaving if left > now)
-            if backlog + size > self.profile.queue:
+            if backlog + size > self.profile.queue.limit:
                 missing.append(packet)
                 continue
             end = self.free_ns = max(self.free_ns, now) + ceil(Fraction(size * 8 * 10**9, self.rate))
             self.leaving.append((end, size))
             message["wire"] += size
-            if self.losses.u64(self.entity, (attempt << 40) + packet) >> 32 < round(self.profile.loss * 2**32):
+            if self.losses.u64(self.entity, (attempt << 40) + packet) >> 32 < round(self.profile.loss.p * 2**32):
                 missing.append(packet)
         message["first"] = message["first"] or (min(start, end), end)
         message["again"] += len(wanted) if attempt else 0
-        expiry = end + self.profile.retransmit_timeout
+        expiry = end + self.profile.transport.timeout
         if not missing:
             jitter = self.profile.jitter
             u32 = self.jitters.u64(self.entity, message["number"]) >> 32
             extra = 0 if jitter is None else jitter_table(jitter).value(u32)
             self.finish(message, end, self.profile.propagation_delay, extra, delivered=True)
-        elif attempt < self.profile.max_retransmissions:
+        elif attempt < self.profile.transport.max_retransmissions:
             self.engine.at(expiry, REPEAT, lambda: self.round(message, missing, attempt + 1))
         else:
             self.finish(message, expiry, 0, 0, delivered=False)

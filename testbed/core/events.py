@@ -19,7 +19,8 @@ class Outcome(StrEnum):
 
     COMPLETED = "completed"
     OOM = "oom"  # its memory demand doesn't fit the device or the server: never counted as a late answer
-    FAILED = "failed"  # a message was lost for good, or its checksum was wrong
+    FAILED = "failed"  # a message was lost that nobody would send again, or its checksum was wrong
+    LINK_TIMEOUT = "link_timeout"  # a link's transport lost patience: an outage, or one loss after another
     AUTHENTICATION = "authentication"  # a sealed message did not open: refused, and lost with it the request
     INCOMPLETE = "incomplete"  # the run stopped first
 
@@ -31,6 +32,8 @@ class Hop(StrEnum):
     FRONT = "front"  # layers [0, split) on the device
     ENCODE = "encode"  # hidden states to bytes on the device
     SEAL = "seal"  # encrypting a message on the device
+    UP_CONNECT = "up_connect"  # handshake of the transport, radio waking up
+    UP_WINDOW = "up_window"  # held back by the transport's window
     UP_QUEUE = "up_queue"  # behind other messages on the up-link
     UP_SERIALISE = "up_serialise"
     UP_PROPAGATE = "up_propagate"
@@ -41,6 +44,8 @@ class Hop(StrEnum):
     DECODE = "decode"  # bytes to hidden states on the server
     BACK = "back"  # layers [split, L), norm, head and sampling
     SEAL_TOKEN = "seal_token"  # encrypting tokens on the server
+    DOWN_CONNECT = "down_connect"
+    DOWN_WINDOW = "down_window"
     DOWN_QUEUE = "down_queue"
     DOWN_SERIALISE = "down_serialise"
     DOWN_PROPAGATE = "down_propagate"

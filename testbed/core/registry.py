@@ -61,7 +61,12 @@ CODECS = Registry(
         "ts-tabq": "testbed.codecs.named:TsTabq",
     },
 )
-LINKS = Registry("link model", {"basic": "testbed.network_models.link:BasicLink"})
+RATES = Registry("rate", {"constant": "testbed.network_models.rates.constant:ConstantRate"})
+LOSSES = Registry("loss", {"bernoulli": "testbed.network_models.losses.bernoulli:BernoulliLoss"})
+QUEUES = Registry("queue", {"drop-tail": "testbed.network_models.queues.drop_tail:DropTail"})
+TRANSPORTS = Registry(
+    "transport", {"selective-repeat": "testbed.network_models.transports.selective_repeat:SelectiveRepeat"}
+)
 SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
 QUANTISERS = Registry(
@@ -75,4 +80,4 @@ QUANTISERS = Registry(
         "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
-SEAMS = (POLICIES, CODECS, LINKS, SCHEDULERS, ROUTERS, QUANTISERS)
+SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, TRANSPORTS, SCHEDULERS, ROUTERS, QUANTISERS)

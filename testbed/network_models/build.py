@@ -4,12 +4,43 @@ from __future__ import annotations
 
 import simpy
 
-from testbed.core.registry import LINKS
-from testbed.network_models.transfer import Direction, Link
+from testbed.core.errors import ScenarioError
+from testbed.core.registry import TRANSPORTS
+from testbed.network_models.channel import build_channel
+from testbed.network_models.origin import Origin
+from testbed.network_models.ports.fifo import FifoPort
+from testbed.network_models.ports.packet import Path
+from testbed.network_models.transfer import Direction
+from testbed.network_models.transports.transport import Access, Transport
 from testbed.scenarios.profiles import LinkProfile
 
 
-def build_link(env: simpy.Environment, profile: LinkProfile, direction: Direction, entity: int, seed: int) -> Link:
-    """The link model that the profile names; raises ScenarioError, with the nearest name, when there is none such."""
-    link: Link = LINKS.load(profile.model)(env, profile=profile, direction=direction, entity=entity, seed=seed)
-    return link
+def build_access(env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int) -> Access:
+    """Both directions of one link; `entity` keys its draws."""
+    up, down = (
+        build_channel(profile, Origin(seed=seed, direction=direction, entity=entity)) for direction in Direction
+    )
+    transport: Transport = TRANSPORTS.load(profile.transport.kind)(profile.transport)
+    if resolution(profile) == "messages":
+        return transport.over_messages(env, up, down)
+    return transport.over_packets(env, up.framing, Path(ports=(FifoPort(env, up),)), Path(ports=(FifoPort(env, down),)))
+
+
+def resolution(profile: LinkProfile) -> str:
+    """``messages`` or ``packets``; `auto` takes messages wherever they give the same answer.
+
+    Raises ScenarioError where messages are asked for and a piece can't have them.
+    """
+    reason = needs_packets(profile)
+    if profile.resolution == "messages" and reason:
+        raise ScenarioError(
+            f"this link can't be computed by messages: {reason}", path="resolution", value="messages",
+            allowed="packets, auto",
+        )  # fmt: skip
+    return "packets" if reason or profile.resolution == "packets" else "messages"
+
+
+def needs_packets(profile: LinkProfile) -> str:
+    """Why the link can't be computed by messages; "" where it can."""
+    pieces = (profile.rate_up, profile.rate_down, profile.loss, profile.queue, profile.transport)
+    return next((piece.needs_packets for piece in pieces if piece.needs_packets), "")

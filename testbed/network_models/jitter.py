@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from testbed.core import distributions
 from testbed.core.distributions import Distribution
-from testbed.core.rng import QuantileTable, Stream
+from testbed.core.rng import QuantileTable
+from testbed.network_models.origin import Origin
 from testbed.scenarios.profiles import JitterConfig
 
 
@@ -49,10 +50,10 @@ class Jitter:
 
     __slots__ = ("_entity", "_stream", "_table")
 
-    def __init__(self, *, config: JitterConfig | None, stream: Stream, entity: int) -> None:
+    def __init__(self, config: JitterConfig | None, origin: Origin) -> None:
         self._table = None if config is None else jitter_table(config)
-        self._stream = stream
-        self._entity = entity
+        self._stream = origin.stream("jitter")
+        self._entity = origin.entity
 
     def delay_ns(self, message: int) -> int:
         """Of the link's message number `message`, on top of the propagation delay."""

@@ -16,11 +16,19 @@ class Direction(StrEnum):
     DOWN = "down"  # servers to device
 
 
+class Fate(StrEnum):
+    """What became of a message."""
+
+    DELIVERED = "delivered"
+    LOST = "lost"  # and nobody will send it again
+    TIMEOUT = "timeout"  # its transport lost patience
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """How one message fared. The five parts are whole nanoseconds and add up to ``ended_ns - sent_ns`` exactly.
+    """How one message fared. The parts are whole nanoseconds and add up to ``ended_ns - sent_ns`` exactly.
 
-    A message given up has propagated nowhere: its `propagate_ns` and `jitter_ns` are 0.
+    A message that was not delivered has propagated nowhere: its `propagate_ns` and `jitter_ns` are 0.
     """
 
     sent_ns: int
@@ -29,12 +37,19 @@ class Transfer:
     wire_bytes: int  # clocked onto the link: headers and repeated packets included, dropped packets not
     num_packets: int  # the message was cut into
     num_retransmissions: int  # packets handed to the queue again, lost and dropped ones alike
-    delivered: bool
+    fate: Fate
     queue_ns: int  # the first round behind what was queued before it
     serialise_ns: int  # the first round's bits onto the link
     propagate_ns: int
     jitter_ns: int
     retransmit_ns: int  # from the first round's last bit to the last round's: time-outs, queueing, repeated bits
+    connect_ns: int = 0  # handshake of the transport, radio waking up
+    window_ns: int = 0  # held back by the transport's window
+    is_corrupt: bool = False  # delivered with a wrong bit that no part of the link noticed
+
+    @property
+    def delivered(self) -> bool:
+        return self.fate is Fate.DELIVERED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +74,9 @@ class LinkSnapshot:
     busy_ns: int  # spent clocking bits out so far
     backlog_bytes: int  # waiting and in service now
     peak_backlog_bytes: int
+    ack_bytes: int = 0  # acknowledgements of these messages, headers included, on their way back
+    duplicate_packets: int = 0  # that arrived once more
+    corrupt_packets: int = 0
 
 
 class Link(Protocol):

@@ -20,6 +20,7 @@ _STATISTICS = ("mean", "p50", "p95", "p99")
 _TROUBLES = (
     ("oom", "out of memory"),
     ("failed", "failed"),
+    ("link_timeout", "link timed out"),
     ("authentication", "not authentic"),
     ("incomplete", "unfinished"),
 )

@@ -21,7 +21,7 @@ _NUM_TEXTS = 5
 _NUM_REASONS = 12
 _MAX_TEXT = 1200
 _VIRTUAL = "Virtual time."
-_TROUBLES = ("oom", "failed", "authentication", "incomplete")
+_TROUBLES = ("oom", "failed", "link_timeout", "authentication", "incomplete")
 
 
 def tiles(run: Run) -> Markup:
@@ -29,6 +29,8 @@ def tiles(run: Run) -> Markup:
     good, batch = summary["goodput"], summary["servers"]["batch_size"]
     troubled = sum(summary[outcome] for outcome in _TROUBLES)
     lost = f"{summary['oom']} OOM, {summary['failed']} failed, {summary['incomplete']} unfinished"
+    if summary["link_timeout"]:
+        lost += f", {summary['link_timeout']} timed out on a link"
     if summary["authentication"]:
         lost += f", {summary['authentication']} not authentic"
     used = [joules for kinds in summary["energy_j"].values() for joules in kinds.values() if joules is not None]
@@ -64,7 +66,8 @@ def _tail(values: Mapping[str, float] | None) -> str:
 
 def outcomes(run: Run) -> Markup:
     groups = _groups(run)
-    ends = ["group", "device", "compute", "devices", "completed", "OOM", "failed", "not authentic", "unfinished"]
+    troubles = ["OOM", "failed", "link timed out", "not authentic", "unfinished"]
+    ends = ["group", "device", "compute", "devices", "completed", *troubles]
     costs = ["group", "TTFT p50", "p95", "TPOT p50", "p95", "E2E p50", "p95", "up/token", "down/token", "energy"]
     tables = [
         table("Outcomes by group", ends, [_outcome_row(*item) for item in groups.items()], num_text=3),

@@ -145,6 +145,7 @@ DEVICE_SCHEMA = pa.schema(
         ("completed", _INT),
         ("oom", _INT),
         ("failed", _INT),
+        ("link_timeout", _INT),
         ("authentication", _INT),
         ("incomplete", _INT),
         ("busy_ns", _INT),

@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from testbed.core.registry import POLICIES
+from testbed.core.registry import LOSSES, POLICIES, QUEUES, RATES, TRANSPORTS, Registry
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Scenario
 
 _PROFILES = {"device": "DeviceProfile", "server": "ServerProfile", "link": "LinkProfile"}
+# A piece's base class -> its registry, and the kind and key that a bare value stands for
+_PIECES: dict[str, tuple[Registry, tuple[str, str] | None]] = {
+    "RateConfig": (RATES, ("constant", "rate")),
+    "LossConfig": (LOSSES, ("bernoulli", "p")),
+    "QueueConfig": (QUEUES, ("drop-tail", "limit")),
+    "TransportConfig": (TRANSPORTS, None),
+}
 _SOURCED = {"type": "object", "required": ["value"], "additionalProperties": False}
 
 
@@ -25,7 +32,10 @@ def scenario_json_schema() -> str:
         definitions[name] = {
             "anyOf": [{"enum": list(entries(kind))}, _reference(f"{name}ByName"), _reference(f"{name}Described")]
         }
-    definitions["PolicyConfig"] = {"anyOf": [{"enum": list(POLICIES)}, *(_policy(name) for name in POLICIES)]}
+    definitions["PolicyConfig"] = {"anyOf": [{"enum": list(POLICIES)}, *_kinds(POLICIES)]}
+    for name, (registry, short) in _PIECES.items():
+        bare = {"enum": list(registry)} if short is None else _bare(registry, *short)
+        definitions[name] = {"anyOf": [bare, *_kinds(registry)]}
     return json.dumps(schema, indent=2, sort_keys=True)
 
 
@@ -43,10 +53,18 @@ def _by_name(kind: str, profile: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": ["use"], "additionalProperties": False, "properties": properties}
 
 
-def _policy(name: str) -> dict[str, Any]:
-    """A policy's own configuration; `kind` chooses it and so is never left out."""
-    described: dict[str, Any] = POLICIES.load(name).Config.model_json_schema()
-    return {**described, "title": name, "required": sorted({"kind", *described.get("required", [])})}
+def _kinds(registry: Registry) -> list[dict[str, Any]]:
+    """Every row's own configuration; `kind` chooses it and so is never left out."""
+    found = []
+    for name in registry:
+        described: dict[str, Any] = registry.load(name).Config.model_json_schema()
+        found.append({**described, "title": name, "required": sorted({"kind", *described.get("required", [])})})
+    return found
+
+
+def _bare(registry: Registry, kind: str, key: str) -> Any:
+    """A value that stands alone for the commonest kind."""
+    return registry.load(kind).Config.model_json_schema()["properties"][key]
 
 
 def _reference(name: str) -> dict[str, str]:

@@ -9,25 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import LINKS
+from testbed.core.registry import LOSSES, QUEUES, RATES, TRANSPORTS
 from testbed.core.units import format_seconds, ns_to_seconds
 from testbed.scenarios.base import (
     Bandwidth,
-    BitRate,
     Block,
     ComputeRate,
-    LossProbability,
     PositiveSizeBytes,
-    PositiveTimeNs,
     Power,
     TimeNs,
     as_pydantic,
-    registered,
 )
+from testbed.scenarios.pieces import LossConfig, QueueConfig, RateConfig, TransportConfig, piece
 
 
 def _at(key: str, problem: str, *, value: str, allowed: str) -> PydanticCustomError:
@@ -122,31 +119,33 @@ class JitterConfig(Block):
         return self
 
 
+Rate = Annotated[SerializeAsAny[RateConfig], piece(RATES, short_kind="constant", short_key="rate")]
+Loss = Annotated[SerializeAsAny[LossConfig], piece(LOSSES, short_kind="bernoulli", short_key="p")]
+Queue = Annotated[SerializeAsAny[QueueConfig], piece(QUEUES, short_kind="drop-tail", short_key="limit")]
+Transport = Annotated[SerializeAsAny[TransportConfig], piece(TRANSPORTS)]
+
+
 class LinkProfile(Profile):
-    """An access link between one device and the servers, both directions.
+    """An access link between one device and the servers, both directions, put together from pieces."""
 
-    A lost packet is sent again `retransmit_timeout` after its message's last bit left; after `max_retransmissions`
-    rounds the message is given up.
-    """
-
-    model: Annotated[str, registered(LINKS)] = "basic"
-    rate_up: BitRate
-    rate_down: BitRate
+    rate_up: Rate
+    rate_down: Rate
     propagation_delay: TimeNs  # one way
     jitter: JitterConfig | None = None
-    loss: LossProbability = 0.0  # per packet, independent
+    loss: Loss = Field(default=0.0, validate_default=True)  # of packets, each direction for itself
     mtu: PositiveSizeBytes = Field(default=1500, validate_default=False)  # network-layer bytes a packet
     header: PositiveSizeBytes = Field(default=40, validate_default=False)  # of those, headers
-    queue: PositiveSizeBytes = Field(default=1_000_000, validate_default=False)  # waiting and in service, a direction
-    retransmit_timeout: PositiveTimeNs = Field(default=200_000_000, validate_default=False)
-    max_retransmissions: int = Field(default=10, ge=0, le=1000)
+    queue: Queue = Field(default="1 MB", validate_default=True)
+    transport: Transport = Field(default="selective-repeat", validate_default=True)
+    resolution: Literal["auto", "packets", "messages"] = "auto"
 
     @model_validator(mode="after")
     def _packet_fits(self) -> Self:
         if self.header >= self.mtu:
             allowed = f"less than the mtu of {self.mtu} B"
             raise _at("header", "headers leave no room in a packet", value=f"{self.header} B", allowed=allowed)
-        if self.queue < self.mtu:
+        limit = getattr(self.queue, "limit", None)
+        if limit is not None and limit < self.mtu:
             allowed = f"at least the mtu of {self.mtu} B"
-            raise _at("queue", "the queue can't hold one packet", value=f"{self.queue} B", allowed=allowed)
+            raise _at("queue", "the queue can't hold one packet", value=f"{limit} B", allowed=allowed)
         return self

@@ -13,7 +13,7 @@ from testbed.codecs.framing import Codec
 from testbed.core.errors import TestbedError
 from testbed.core.events import Hop, Outcome
 from testbed.core.plan import MessageObservation
-from testbed.network_models.transfer import Direction
+from testbed.network_models.transfer import Direction, Fate
 from testbed.sim.choosing import Adapt
 from testbed.sim.device import Device
 from testbed.sim.kernel import Clock, Wait
@@ -31,8 +31,10 @@ class MessageLostError(TestbedError):
         super().__init__(problem)
 
     @classmethod
-    def on(cls, direction: Direction) -> MessageLostError:
-        """Given up by a link."""
+    def on(cls, direction: Direction, fate: Fate) -> MessageLostError:
+        """Not delivered by a link."""
+        if fate is Fate.TIMEOUT:
+            return cls(f"{direction}-link timed out", Outcome.LINK_TIMEOUT)
         return cls(f"message lost on the {direction}-link")
 
 
@@ -96,7 +98,7 @@ class Journey:
         self.trace.moved(transfer, direction)
         self.trace.waited(transfer, direction)
         if not transfer.delivered:
-            raise MessageLostError.on(direction)
+            raise MessageLostError.on(direction, transfer.fate)
 
     def choose_codec(self) -> None:
         """Ask the policy how the next message is to be encoded; the cut stays as it was admitted."""

@@ -43,8 +43,9 @@ class TokenStream:
         transfers = [cast(Transfer, message.value) for message in self._messages]
         last = max(transfers, key=lambda transfer: transfer.ended_ns)
         self._journey.trace.waited(last, Direction.DOWN)
-        if not all(transfer.delivered for transfer in transfers):
-            raise MessageLostError.on(Direction.DOWN)
+        undelivered = [transfer.fate for transfer in transfers if not transfer.delivered]
+        if undelivered:
+            raise MessageLostError.on(Direction.DOWN, undelivered[0])
         if self._open_ns:
             yield from self._journey.compute(Hop.OPEN_TOKEN, self._open_ns)
 

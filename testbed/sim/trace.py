@@ -20,8 +20,24 @@ from testbed.network_models.transfer import Direction, Transfer
 from testbed.sim.requests import Request
 
 _PIECES = {
-    Direction.UP: (Hop.UP_QUEUE, Hop.UP_SERIALISE, Hop.UP_RETRANSMIT, Hop.UP_PROPAGATE, Hop.UP_JITTER),
-    Direction.DOWN: (Hop.DOWN_QUEUE, Hop.DOWN_SERIALISE, Hop.DOWN_RETRANSMIT, Hop.DOWN_PROPAGATE, Hop.DOWN_JITTER),
+    Direction.UP: (
+        Hop.UP_CONNECT,
+        Hop.UP_WINDOW,
+        Hop.UP_QUEUE,
+        Hop.UP_SERIALISE,
+        Hop.UP_RETRANSMIT,
+        Hop.UP_PROPAGATE,
+        Hop.UP_JITTER,
+    ),
+    Direction.DOWN: (
+        Hop.DOWN_CONNECT,
+        Hop.DOWN_WINDOW,
+        Hop.DOWN_QUEUE,
+        Hop.DOWN_SERIALISE,
+        Hop.DOWN_RETRANSMIT,
+        Hop.DOWN_PROPAGATE,
+        Hop.DOWN_JITTER,
+    ),
 }
 
 
@@ -116,6 +132,8 @@ class Trace:
 def _pieces(transfer: Transfer, direction: Direction) -> Iterator[tuple[Hop, int]]:
     """The parts of a transfer's time in the order in which its last packet met them."""
     durations = (
+        transfer.connect_ns,
+        transfer.window_ns,
         transfer.queue_ns,
         transfer.serialise_ns,
         transfer.retransmit_ns,

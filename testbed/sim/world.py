@@ -30,8 +30,7 @@ from testbed.core.plan import Decision
 from testbed.core.registry import ROUTERS, SCHEDULERS
 from testbed.core.rng import Stream, entity_key
 from testbed.models.source import ModelSource
-from testbed.network_models.build import build_link
-from testbed.network_models.transfer import Direction
+from testbed.network_models.build import build_access
 from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
 from testbed.sim.choosing import Chooser
@@ -176,7 +175,7 @@ class World:
 
     def _device(self, number: int, group: Group, place: int) -> Device:
         port = self._port(self._edge_host(number)) if group.compute == "real" else None
-        entity, seed = entity_key(group.name, place), self.scenario.seed
+        access = build_access(self.clock, group.link, entity=entity_key(group.name, place), seed=self.scenario.seed)
         return Device(
             device=number,
             profile=group.device,
@@ -187,8 +186,8 @@ class World:
             edge=EdgeDevice(
                 self._costs(group.device, self._front_law, self._front_kv), port, self._sealer(group.device)
             ),
-            uplink=build_link(self.clock, group.link, Direction.UP, entity, seed),
-            downlink=build_link(self.clock, group.link, Direction.DOWN, entity, seed),
+            uplink=access.up,
+            downlink=access.down,
             turn=simpy.Resource(self.clock),
         )
 

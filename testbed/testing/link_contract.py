@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MS = 1_000_000
 ALPHA = 1e-4  # how often a right model may fail a statistical test, were its seed not fixed
 SEED, ENTITY = 11, 3
+RATE_BPS = 8_000_000
 
 
 def binomial_interval(successes: int, trials: int, alpha: float = ALPHA) -> tuple[float, float]:
@@ -32,6 +33,11 @@ def binomial_interval(successes: int, trials: int, alpha: float = ALPHA) -> tupl
     low = stats.beta.ppf(alpha / 2, successes, trials - successes + 1) if successes else 0.0
     high = stats.beta.ppf(1 - alpha / 2, successes + 1, trials - successes) if successes < trials else 1.0
     return float(low), float(high)
+
+
+def repeats(max_retransmissions: int) -> dict[str, object]:
+    """Selective repeat that gives up after so many rounds."""
+    return {"kind": "selective-repeat", "max_retransmissions": max_retransmissions}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +102,7 @@ class LinkContract(ABC):
 
     def test_every_message_ends_and_its_bytes_are_accounted_for(self) -> None:
         messages = self.mixed_messages()
-        run = self.run_link(messages, max_retransmissions=1)
+        run = self.run_link(messages, transport=repeats(1))
         sent, account = run.transfers, run.account
         assert [transfer.payload_bytes for transfer in sent] == [message.payload_bytes for message in messages]
         assert account.messages == len(messages) == account.delivered + account.lost
@@ -117,14 +123,14 @@ class LinkContract(ABC):
                 assert transfer.wire_bytes >= once_bytes
 
     def test_no_packet_outlives_its_transmissions(self) -> None:
-        account = self.run_link(self.mixed_messages(), max_retransmissions=30).account
+        account = self.run_link(self.mixed_messages(), transport=repeats(30)).account
         handed_over = account.packets + account.retransmissions
         arrived = handed_over - account.dropped_packets - account.lost_packets
         assert account.lost == 0
         assert arrived == account.packets
 
     def test_the_parts_add_up_to_the_whole(self) -> None:
-        for changes in ({}, {"max_retransmissions": 0}, {"jitter": None, "loss": 0.0}, {"queue": "1500 B"}):
+        for changes in ({}, {"transport": repeats(0)}, {"jitter": None, "loss": 0.0}, {"queue": "1500 B"}):
             for transfer in self.run_link(self.mixed_messages(), **changes).transfers:
                 parts = (
                     transfer.queue_ns,
@@ -144,7 +150,7 @@ class LinkContract(ABC):
     def test_none_is_faster_than_rate_and_propagation(self) -> None:
         for direction in Direction:
             run = self.run_link(self.mixed_messages(), direction=direction, rate_down="40 Mbit/s")
-            rate_bps = run.profile.rate_up if direction is Direction.UP else run.profile.rate_down
+            rate_bps = RATE_BPS if direction is Direction.UP else 5 * RATE_BPS
             for item in run.transfers:
                 least_ns = serialisation_ns(item.wire_bytes, rate_bps) + run.profile.propagation_delay
                 assert not item.delivered or item.ended_ns - item.sent_ns >= least_ns
@@ -152,19 +158,20 @@ class LinkContract(ABC):
     def test_all_together_are_not_faster_than_the_rate(self) -> None:
         run = self.run_link([Sent(0, 20_000)] * 50, queue="10 MB")
         last_arrival_ns = max(item.ended_ns for item in run.transfers)
-        wire_ns = serialisation_ns(run.account.wire_bytes, run.profile.rate_up)
+        wire_ns = serialisation_ns(run.account.wire_bytes, RATE_BPS)
         assert last_arrival_ns >= wire_ns + run.profile.propagation_delay
         assert wire_ns <= run.account.busy_ns <= last_arrival_ns
 
     def test_the_queue_keeps_its_limit(self) -> None:
-        run = self.run_link(self.mixed_messages(), queue="4000 B")
+        limit_bytes = 4000
+        run = self.run_link(self.mixed_messages(), queue=f"{limit_bytes} B")
         assert run.account.dropped_packets > 0
-        assert 0 < run.account.peak_backlog_bytes <= run.profile.queue
+        assert 0 < run.account.peak_backlog_bytes <= limit_bytes
 
     def test_packets_are_lost_as_often_as_the_profile_says(self) -> None:
         messages = [Sent(index * 2 * MS, 100) for index in range(20_000)]
         for p_loss in (0.002, 0.05, 0.5):
-            run = self.run_link(messages, loss=p_loss, max_retransmissions=0)
+            run = self.run_link(messages, loss=p_loss, transport=repeats(0))
             low, high = binomial_interval(run.account.lost, len(messages))
             assert run.account.dropped_packets == 0
             assert low <= p_loss <= high

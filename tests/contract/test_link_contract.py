@@ -4,47 +4,43 @@ from dataclasses import replace
 
 import pytest
 
-from testbed.network_models.build import build_link
-from testbed.network_models.link import BasicLink
 from testbed.testing.link_contract import LinkContract
+from tests.links import changed, link_of
 
 
-class TestBasicLink(LinkContract):
+class TestSelectiveRepeat(LinkContract):
     def make_link(self, env, *, profile, direction, entity, seed):
-        return build_link(env, profile, direction, entity, seed)
+        return link_of(env, profile, direction=direction, entity=entity, seed=seed)
 
 
-class TooFast(TestBasicLink):
+class TooFast(TestSelectiveRepeat):
     def make_link(self, env, *, profile, direction, entity, seed):
-        faster = profile.model_copy(update={"rate_up": 2 * profile.rate_up, "rate_down": 2 * profile.rate_down})
-        return BasicLink(env, profile=faster, direction=direction, entity=entity, seed=seed)
+        rates = {name: f"{2 * getattr(profile, name).rate} bit/s" for name in ("rate_up", "rate_down")}
+        return link_of(env, changed(profile, **rates), direction=direction, entity=entity, seed=seed)
 
 
-class LossierThanItSays(TestBasicLink):
+class LossierThanItSays(TestSelectiveRepeat):
     def make_link(self, env, *, profile, direction, entity, seed):
-        lossier = profile.model_copy(update={"loss": profile.loss * 1.2})
-        return BasicLink(env, profile=lossier, direction=direction, entity=entity, seed=seed)
+        lossier = changed(profile, loss=profile.loss.p * 1.2)
+        return link_of(env, lossier, direction=direction, entity=entity, seed=seed)
 
 
-class SharedDraws(TestBasicLink):
+class SharedDraws(TestSelectiveRepeat):
     """All links draw from one sequence: how many messages others sent decides a message's fate."""
 
     def make_link(self, env, *, profile, direction, entity, seed):
-        return self.shared.setdefault(env, BasicLink(env, profile=profile, direction=direction, entity=0, seed=seed))
+        return self.shared.setdefault(env, link_of(env, profile, direction=direction, seed=seed))
 
     def run_link(self, messages, **changes):
         self.shared = {}
         return super().run_link(messages, **changes)
 
 
-class LeakyAccount(TestBasicLink):
-    class Link(BasicLink):
-        def snapshot(self):
-            account = super().snapshot()
-            return replace(account, delivered_payload_bytes=account.delivered_payload_bytes - 1)
-
-    def make_link(self, env, *, profile, direction, entity, seed):
-        return self.Link(env, profile=profile, direction=direction, entity=entity, seed=seed)
+class LeakyAccount(TestSelectiveRepeat):
+    def run_link(self, messages, **changes):
+        run = super().run_link(messages, **changes)
+        leaky = replace(run.account, delivered_payload_bytes=run.account.delivered_payload_bytes - 1)
+        return replace(run, account=leaky)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,10 @@ _ASKS = workload(
     output_tokens={"law": "uniform", "low": 1, "high": 12},
 )
 _LOSSY = link(
-    loss=0.05, jitter={"law": "normal", "mean": "6 ms", "std": "3 ms"}, mtu="400 B", retransmit_timeout="40 ms"
+    loss=0.05,
+    jitter={"law": "normal", "mean": "6 ms", "std": "3 ms"},
+    mtu="400 B",
+    transport={"kind": "selective-repeat", "timeout": "40 ms"},
 )
 _SLOW = {"server": server(memory_bandwidth="2 MB/s"), "max_batch": 3}
 _TIGHT = {

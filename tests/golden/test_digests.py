@@ -85,7 +85,11 @@ def tiny_weights(tmp_path_factory) -> ModelSource:
 
 
 def real_scenario(compute, policy, security=None, **sampling):
-    lossy = link(loss=0.1, jitter={"law": "exponential", "mean": "5 ms"}, retransmit_timeout="20 ms")
+    lossy = link(
+        loss=0.1,
+        jitter={"law": "exponential", "mean": "5 ms"},
+        transport={"kind": "selective-repeat", "timeout": "20 ms"},
+    )
     asks = workload(
         arrivals={"kind": "poisson", "rate_per_device": "20 /s", "requests_per_device": 2},
         output_tokens={"law": "uniform", "low": 2, "high": 9},

@@ -8,8 +8,9 @@ from collections.abc import Callable, Generator
 
 import simpy
 
-from testbed.network_models.build import build_link
-from testbed.network_models.transfer import Direction, Link
+from testbed.network_models.build import build_access
+from testbed.network_models.queues.drop_tail import DropTail
+from testbed.network_models.transfer import Link
 from testbed.scenarios.profiles import LinkProfile
 from tests.perf.yardstick import simpy_timeouts_per_cpu_s
 
@@ -59,7 +60,8 @@ def _messages_per_cpu_s(num_links: int, size_bytes: int, num_messages: int) -> f
     """Links and senders included: a process for each link sends its messages at two thirds of the rate."""
     env = simpy.Environment()
     gap_ns = size_bytes * SENDING_GAP_NS_PER_BYTE
-    profile = PROFILE.model_copy(update={"queue": max(PROFILE.queue, 2 * size_bytes)})
+    room = DropTail.Config(limit=f"{max(1_000_000, 2 * size_bytes)} B")
+    profile = PROFILE.model_copy(update={"queue": room})
     links: list[Link] = []
 
     def send(link: Link) -> Generator[simpy.Event, None, None]:
@@ -68,7 +70,7 @@ def _messages_per_cpu_s(num_links: int, size_bytes: int, num_messages: int) -> f
             yield env.timeout(gap_ns)
 
     def work() -> None:
-        links.extend(build_link(env, profile, Direction.UP, entity, 1) for entity in range(num_links))
+        links.extend(build_access(env, profile, entity=entity, seed=1).up for entity in range(num_links))
         for link in links:
             env.process(send(link))
         env.run()

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from testbed.core.rng import Stream
 from testbed.network_models.exercise import Sent, exercise
-from testbed.network_models.link import BasicLink
-from testbed.network_models.loss import BernoulliLoss
-from testbed.network_models.transfer import Direction, Transfer
+from testbed.network_models.losses.bernoulli import BernoulliLoss
+from testbed.network_models.origin import Origin
+from testbed.network_models.transfer import Direction, Fate, Transfer
 from testbed.scenarios.profiles import LinkProfile
+from tests.links import arq, changed, link_of
 
 SEED, ENTITY = 5, 2
 
@@ -31,16 +32,16 @@ class PacketModel:
     def try_packet(self, now_ns, size_bytes):
         """The time its last bit leaves, or None when the queue is full."""
         backlog = sum(size for end_ns, size in self.leaving if end_ns > now_ns)
-        if backlog + size_bytes > self.profile.queue:
+        if backlog + size_bytes > self.profile.queue.limit:
             return None
-        service_ns = ceil(Fraction(size_bytes * 8 * 10**9, self.profile.rate_up))
+        service_ns = ceil(Fraction(size_bytes * 8 * 10**9, self.profile.rate_up.rate))
         self.free_ns = max(self.free_ns, now_ns) + service_ns
         self.leaving.append((self.free_ns, size_bytes))
         return self.free_ns
 
     def is_lost(self, packet, attempt):
         u32 = self.losses.u64(ENTITY, (attempt << 40) + packet) >> 32
-        return u32 < round(self.profile.loss * 2**32)
+        return u32 < round(self.profile.loss.p * 2**32)
 
     def sizes(self, payload_bytes):
         room = self.profile.mtu - self.profile.header
@@ -70,8 +71,8 @@ class PacketModel:
             start_ns = min(start_ns, end_ns)  # nothing taken: no wait either
             mine["first"] = mine["first"] or (start_ns, end_ns)
             mine["again"] += len(wanted) if attempt else 0
-            expiry_ns = end_ns + self.profile.retransmit_timeout
-            if missing and attempt < self.profile.max_retransmissions:
+            expiry_ns = end_ns + self.profile.transport.timeout
+            if missing and attempt < self.profile.transport.max_retransmissions:
                 order += 1
                 heapq.heappush(agenda, (expiry_ns, 0, order, number, attempt + 1, tuple(missing)))
             else:
@@ -89,7 +90,7 @@ class PacketModel:
             wire_bytes=mine["wire"],
             num_packets=len(mine["sizes"]),
             num_retransmissions=mine["again"],
-            delivered=delivered,
+            fate=Fate.DELIVERED if delivered else Fate.TIMEOUT,
             queue_ns=start_ns - message.time_ns,
             serialise_ns=end_ns - start_ns,
             propagate_ns=propagate_ns,
@@ -110,8 +111,7 @@ def profiles(draw):
         mtu=f"{mtu} B",
         header=f"{draw(st.integers(1, mtu - 1))} B",
         queue=f"{draw(st.integers(mtu, 40 * mtu))} B",
-        retransmit_timeout=f"{draw(st.integers(1, 10**7))} ns",
-        max_retransmissions=draw(st.integers(0, 5)),
+        transport=arq(timeout=f"{draw(st.integers(1, 10**7))} ns", max_retransmissions=draw(st.integers(0, 5))),
     )
 
 
@@ -123,9 +123,7 @@ def message_lists(draw, max_bytes=400):
 
 
 def run_link(profile, messages):
-    return exercise(
-        lambda env: BasicLink(env, profile=profile, direction=Direction.UP, entity=ENTITY, seed=SEED), messages
-    )
+    return exercise(lambda env: link_of(env, profile, entity=ENTITY, seed=SEED), messages)
 
 
 @settings(deadline=None, max_examples=300)
@@ -140,8 +138,8 @@ def test_equals_the_packet_by_packet_model(profile, messages):
 @settings(deadline=None, max_examples=100)
 @given(profile=profiles(), messages=message_lists(), factor=st.integers(2, 50))
 def test_more_bandwidth_is_never_later_on_a_link_without_loss(profile, messages, factor):
-    slow = profile.model_copy(update={"loss": 0.0, "queue": 10**9})
-    fast = slow.model_copy(update={"rate_up": slow.rate_up * factor})
+    slow = changed(profile, loss=0.0, queue="1 GB")
+    fast = changed(slow, rate_up=f"{slow.rate_up.rate * factor} bit/s")
     for late, early in zip(run_link(slow, messages)[0], run_link(fast, messages)[0], strict=True):
         assert early.ended_ns <= late.ended_ns
 
@@ -149,7 +147,7 @@ def test_more_bandwidth_is_never_later_on_a_link_without_loss(profile, messages,
 @settings(deadline=None, max_examples=100)
 @given(profile=profiles(), messages=message_lists())
 def test_without_jitter_or_loss_messages_arrive_in_order(profile, messages):
-    lossless = profile.model_copy(update={"loss": 0.0, "queue": 10**9})
+    lossless = changed(profile, loss=0.0, queue="1 GB")
     ends = [item.ended_ns for item in run_link(lossless, messages)[0]]
     assert ends == sorted(ends)
 
@@ -157,7 +155,7 @@ def test_without_jitter_or_loss_messages_arrive_in_order(profile, messages):
 @settings(deadline=None, max_examples=100)
 @given(profile=profiles(), messages=message_lists(), stretch=st.integers(2, 1000))
 def test_a_packets_fate_does_not_depend_on_when_it_is_sent(profile, messages, stretch):
-    roomy = profile.model_copy(update={"queue": 10**9})
+    roomy = changed(profile, queue="1 GB")
     stretched = [Sent(message.time_ns * stretch, message.payload_bytes) for message in messages]
     fates = [
         [(item.delivered, item.num_retransmissions, item.wire_bytes) for item in run_link(roomy, sending)[0]]
@@ -176,7 +174,7 @@ def test_a_packets_fate_does_not_depend_on_when_it_is_sent(profile, messages, st
 )
 def test_many_and_few_packets_meet_the_same_losses(p_loss, gaps, sizes, attempt, seed):
     stream = Stream.named(seed, "link.up.loss")
-    loss = BernoulliLoss(p_loss=p_loss, stream=stream, entity=7)
+    loss = BernoulliLoss(BernoulliLoss.Config(p=p_loss), Origin(seed=seed, direction=Direction.UP, entity=7))
     first = 0
     for gap, size in zip(gaps, sizes, strict=False):
         first += gap

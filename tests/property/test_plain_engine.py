@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from testbed.actors.memory import edge_demand, server_kv_bytes, server_weights_bytes
 from testbed.core.events import IterationEnded, RequestEnded, SpanEnded, TokenDelivered, TransferEnded
+from tests.links import arq
 from tests.plain_engine import PlainEngine
 from tests.sim_runs import TINY, device, ends, link, of_kind, requests_of, run_events, scenario, server, spans_of
 
@@ -29,8 +30,7 @@ def links(draw):
         jitter=jitter,
         mtu="200 B",
         queue=draw(st.sampled_from(["1 MB", "400 B"])),
-        retransmit_timeout="7 ms",
-        max_retransmissions=draw(st.sampled_from([0, 2, 10])),
+        transport=arq(timeout="7 ms", max_retransmissions=draw(st.sampled_from([0, 2, 10]))),
     )
 
 
@@ -157,7 +157,7 @@ def test_the_random_scenarios_meet_what_they_are_meant_to_meet():
         "length",
         "device memory",
         "server memory",
-        "message lost on the up-link",
-        "message lost on the down-link",
+        "up-link timed out",
+        "down-link timed out",
     } <= seen
     assert {"batch", "waiting", "mixed", "up_retransmit", "down_jitter", "device_wait", "server_wait"} <= seen

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from testbed.core.rng import Stream
 from testbed.network_models.exercise import Sent, exercise
 from testbed.network_models.jitter import Jitter, jitter_law, jitter_table
-from testbed.network_models.link import BasicLink
+from testbed.network_models.origin import Origin
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.profiles import JitterConfig, LinkProfile
+from tests.links import arq, link_of
 
 ALPHA = 1e-3
 S = 1_000_000_000
@@ -32,7 +32,7 @@ def run(messages, *, seed=1, **changes):
     }
     profile = LinkProfile(**fields)
     return exercise(
-        lambda env: BasicLink(env, profile=profile, direction=Direction.UP, entity=0, seed=seed),
+        lambda env: link_of(env, profile, seed=seed),
         [Sent(int(time_ns), int(payload_bytes)) for time_ns, payload_bytes in messages],
     )
 
@@ -80,8 +80,7 @@ def test_rounds_are_the_largest_of_geometric_counts(num_packets, p_loss):
     transfers, _ = run(
         ((index * 100 * S, num_packets * 1460) for index in range(num_messages)),
         loss=p_loss,
-        retransmit_timeout="1 s",
-        max_retransmissions=1000,
+        transport=arq(timeout="1 s", max_retransmissions=1000),
     )
     rounds = np.asarray([1 + item.retransmit_ns // timeout_ns for item in transfers])
     most = 1
@@ -98,7 +97,9 @@ def test_rounds_are_the_largest_of_geometric_counts(num_packets, p_loss):
 def test_messages_are_given_up_with_probability_of_n_losses_in_a_row():
     num_messages, p_loss, rounds = 20_000, 0.4, 3
     _, account = run(
-        ((index * 100 * S, 100) for index in range(num_messages)), loss=p_loss, max_retransmissions=rounds - 1
+        ((index * 100 * S, 100) for index in range(num_messages)),
+        loss=p_loss,
+        transport=arq(max_retransmissions=rounds - 1),
     )
     assert stats.binomtest(account.lost, num_messages, p_loss**rounds).pvalue > ALPHA
 
@@ -133,7 +134,7 @@ def test_a_jitter_table_has_its_laws_moments(law, mean_ms, std_ms, mean_error, s
 )
 def test_drawn_jitter_has_the_tables_moments(config):
     num_draws, z = 20_000, stats.norm.ppf(1 - ALPHA / 2)
-    jitter, table = Jitter(config=config, stream=Stream.named(3, "link.up.jitter"), entity=1), jitter_table(config)
+    jitter, table = Jitter(config, Origin(seed=3, direction=Direction.UP, entity=1)), jitter_table(config)
     draws = np.asarray([jitter.delay_ns(message) for message in range(num_draws)], dtype=float)
     assert abs(draws.mean() - table.mean) < z * math.sqrt(table.variance / num_draws)
     low, high = table.cells[:-1].astype(float) - table.mean, table.cells[1:].astype(float) - table.mean
@@ -145,7 +146,7 @@ def test_drawn_jitter_has_the_tables_moments(config):
 def test_an_overloaded_queue_fills_to_its_limit_and_passes_its_rate():
     # Twice the rate for 60 s into 64 packets of room: half is dropped for good, the link is never idle.
     messages = [(index * 750_000, 1460) for index in range(80_000)]
-    transfers, account = run(messages, queue="96000 B", max_retransmissions=0)
+    transfers, account = run(messages, queue="96000 B", transport=arq(max_retransmissions=0))
     assert account.peak_backlog_bytes == 96_000
     assert max(item.queue_ns for item in transfers) == 63 * 1_500_000
     assert account.delivered == 40_000 + 64 - 1

@@ -168,7 +168,12 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
         ("policy.codec", "int9", "policy.codec: unknown codec (got 'int9'); {codec}; 'int8'"),
         ("router", "least-load", "router: unknown router (got 'least-load'); allowed: least-loaded; 'least-loaded'"),
         ("servers.0.scheduler", "fifi", "servers[0].scheduler: unknown scheduler (got 'fifi'); allowed: fifo; 'fifo'"),
-        (LINK, wifi(model="bosic"), "fleet[0].link.model: unknown link model (got 'bosic'); allowed: basic; 'basic'"),
+        (
+            LINK,
+            wifi(transport="selective-repeats"),
+            "fleet[0].link.transport.kind: unknown transport (got 'selective-repeats'); allowed: selective-repeat; "
+            "'selective-repeat'",
+        ),
         (
             f"{ARRIVALS}.kind",
             "poison",

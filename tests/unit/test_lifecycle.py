@@ -177,11 +177,13 @@ def test_a_request_too_large_for_every_server_is_out_of_memory_at_once():
             assert world.server_ends(1)[0].peak_kv_bytes == 0
 
 
-def test_a_lost_message_fails_the_request_and_frees_what_it_held():
-    dead_end = group(link=link(loss=0.99, max_retransmissions=0, retransmit_timeout="5 ms"))
+def test_a_link_that_gives_up_ends_the_request_and_frees_what_it_held():
+    dead_end = group(
+        link=link(loss=0.99, transport={"kind": "selective-repeat", "max_retransmissions": 0, "timeout": "5 ms"})
+    )
     world, events = run_world(scenario(fleet=[dead_end]))
     (ended,) = of_kind(events, RequestEnded)
-    assert (ended.outcome, ended.reason) == (Outcome.FAILED, "message lost on the up-link")
+    assert (ended.outcome, ended.reason) == (Outcome.LINK_TIMEOUT, "up-link timed out")
     assert spans_of(events)[-1][1:] == ("up_retransmit", ended.time_ns - 5 * MS, ended.time_ns)
     assert [event.delivered for event in of_kind(events, TransferEnded)] == [False]
     assert world.devices[0].turn.count == 0

@@ -8,31 +8,34 @@ import simpy
 
 from testbed.core.errors import ScenarioError
 from testbed.core.rng import QuantileTable, Stream
-from testbed.network_models.build import build_link
 from testbed.network_models.exercise import Sent, exercise
 from testbed.network_models.jitter import jitter_table
-from testbed.network_models.link import BasicLink
+from testbed.network_models.origin import Origin
 from testbed.network_models.packets import Framing
-from testbed.network_models.transfer import Direction, Transfer
-from testbed.network_models.transmitter import Transmitter
+from testbed.network_models.queues.transmitter import Transmitter
+from testbed.network_models.rates.constant import ConstantRate
+from testbed.network_models.transfer import Direction, Fate, Transfer
+from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import JitterConfig, LinkProfile
+from tests.links import arq, link_of
 
 US, MS = 1_000, 1_000_000
+FIELDS = {
+    "name": "by-hand",
+    "rate_up": "8 Mbit/s",
+    "rate_down": "80 Mbit/s",
+    "propagation_delay": "10 ms",
+    "transport": arq(timeout="100 ms"),
+}
+RATE = ConstantRate(ConstantRate.Config(rate="8 Mbit/s"), Origin(seed=1, direction=Direction.UP, entity=0))
 
 
 def profile(**changes):
-    fields = {
-        "name": "by-hand",
-        "rate_up": "8 Mbit/s",
-        "rate_down": "80 Mbit/s",
-        "propagation_delay": "10 ms",
-        "retransmit_timeout": "100 ms",
-    }
-    return LinkProfile(**{**fields, **changes})
+    return LinkProfile(**{**FIELDS, **changes})
 
 
 def make(env, *, direction=Direction.UP, entity=0, seed=1, **changes):
-    return BasicLink(env, profile=profile(**changes), direction=direction, entity=entity, seed=seed)
+    return link_of(env, profile(**changes), direction=direction, entity=entity, seed=seed)
 
 
 def run(*messages, **changes):
@@ -59,7 +62,7 @@ def test_a_message_alone():
         wire_bytes=3120,  # 1500 + 1500 + 120
         num_packets=3,
         num_retransmissions=0,
-        delivered=True,
+        fate=Fate.DELIVERED,
         queue_ns=0,
         serialise_ns=3120 * US,
         propagate_ns=10 * MS,
@@ -87,7 +90,7 @@ def test_messages_queue_in_order_of_sending():
 
 
 def test_a_packet_holds_its_room_until_its_last_bit_left():
-    queue = Transmitter(rate_bps=8_000_000, limit_bytes=3000, packet_bytes=1500)
+    queue = Transmitter(RATE, limit_bytes=3000, packet_bytes=1500)
     assert queue.offer(0, 2, 0).num_full == 2
     assert queue.offer(1500 * US - 1, 1, 0).num_full == 0
     burst = queue.offer(1500 * US, 1, 0)
@@ -98,7 +101,7 @@ def test_a_packet_holds_its_room_until_its_last_bit_left():
 
 
 def test_a_full_queue_drops_packets_and_a_smaller_one_may_still_fit():
-    queue = Transmitter(rate_bps=8_000_000, limit_bytes=4000, packet_bytes=1500)
+    queue = Transmitter(RATE, limit_bytes=4000, packet_bytes=1500)
     burst = queue.offer(0, 5, 700)
     assert (burst.num_full, burst.took_last, burst.wire_bytes) == (2, True, 3700)
     burst = queue.offer(0, 0, 301)
@@ -125,7 +128,7 @@ def test_a_message_the_queue_took_nothing_of_tries_again_after_the_timeout():
 
 def test_the_sender_gives_up_one_timeout_after_its_last_round():
     # One packet fits a round: 3 of 4 are through after two repeats.
-    (transfer,), account = run((0, 4 * 1460), queue="1500 B", max_retransmissions=2)
+    (transfer,), account = run((0, 4 * 1460), queue="1500 B", transport=arq(timeout="100 ms", max_retransmissions=2))
     assert not transfer.delivered
     assert transfer.propagate_ns == transfer.jitter_ns == 0
     assert transfer.ended_ns == 3 * (1500 * US + 100 * MS)
@@ -209,8 +212,6 @@ def test_a_negative_size_is_refused():
         make(simpy.Environment()).send(-1)
 
 
-def test_the_profile_names_the_model():
-    env = simpy.Environment()
-    assert isinstance(build_link(env, profile(), Direction.UP, 0, 1), BasicLink)
-    with pytest.raises(ScenarioError, match="did you mean 'basic'"):
-        build_link(env, profile().model_copy(update={"model": "basik"}), Direction.UP, 0, 1)
+def test_the_profile_names_its_pieces():
+    with pytest.raises(ScenarioError, match=r"unknown transport.*did you mean 'selective-repeat'"):
+        validate(LinkProfile, {**FIELDS, "transport": "selective-repeats"})

@@ -46,6 +46,7 @@ KEYS = {
         "completed",
         "oom",
         "failed",
+        "link_timeout",
         "authentication",
         "incomplete",
     ),
@@ -127,7 +128,7 @@ def test_percentiles_are_numpys(ttft_ns: list[int]) -> None:
     np.testing.assert_allclose([found[k] for k in ("mean", "p50", "p95", "p99")], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("outcome", ["oom", "failed", "authentication", "incomplete"])
+@pytest.mark.parametrize("outcome", ["oom", "failed", "link_timeout", "authentication", "incomplete"])
 def test_only_completed_requests_count_as_latency(outcome: str) -> None:
     late = {"first_token_ns": 9_000 * MS, "ttft_s": 9.0, "tpot_s": 9.0, "e2e_s": 9.0, "end_ns": 9_000 * MS}
     alone = _summary([_request(0)])
@@ -224,7 +225,7 @@ def test_groups_add_up_to_the_whole(tmp_path: Path) -> None:
     summary: dict[str, Any] = write_run(tmp_path, fake_run())
     groups = summary["by_group"]
     assert list(groups) == [group.name for group in GROUPS]
-    for outcome in ("completed", "oom", "failed", "authentication", "incomplete"):
+    for outcome in ("completed", "oom", "failed", "link_timeout", "authentication", "incomplete"):
         assert sum(group[outcome] for group in groups.values()) == summary[outcome]
     assert groups["pi-real"]["quality"] == summary["quality"]
     assert (groups["pi-real"]["real"], groups["phones"]["real"], groups["phones"]["quality"]) == (True, False, None)

@@ -65,9 +65,9 @@ def test_every_quantity_survives_the_round_trip_to_the_last_bit(
     scenario = built(
         ("fleet.0.link", link), ("fleet.0.device", device), ("workload.arrivals.rate_per_device", f"{per_s} /s")
     )
-    assert scenario.fleet[0].link.rate_up == rate
+    assert scenario.fleet[0].link.rate_up.rate == rate
     assert scenario.fleet[0].link.propagation_delay == delay_ns
-    assert scenario.fleet[0].link.loss == loss
+    assert scenario.fleet[0].link.loss.p == loss
     again = build_scenario(yaml.safe_load(yaml_text(scenario.as_data())), base=HERE)
     assert again == scenario
     assert build_scenario(parse_value(yaml_text(scenario.as_data())), base=HERE) == scenario
@@ -117,7 +117,7 @@ def test_a_merge_takes_over_what_the_mapping_does_not_give(tmp_path: Path) -> No
 
 def test_a_loss_may_be_written_with_an_exponent(tmp_path: Path) -> None:
     text = yaml.safe_dump(TINY).replace("link: wifi", "link: {use: wifi, loss: 1e-3}")
-    assert load_scenario(write(tmp_path / "s.yaml", text)).fleet[0].link.loss == 1e-3
+    assert load_scenario(write(tmp_path / "s.yaml", text)).fleet[0].link.loss.p == 1e-3
 
 
 # ---- fingerprint
@@ -172,8 +172,8 @@ def test_what_changes_a_result_changes_the_fingerprint(path: str, value: Any) ->
     [
         ("fleet.0.count=50", "fleet.0.count", 50),
         ("fleet.pis.count=50", "fleet.0.count", 50),
-        ("fleet.pis.link.loss=0.02", "fleet.0.link.loss", 0.02),
-        ("fleet.pis.link.loss=2 %", "fleet.0.link.loss", 0.02),
+        ("fleet.pis.link.loss=0.02", "fleet.0.link.loss.p", 0.02),
+        ("fleet.pis.link.loss=2 %", "fleet.0.link.loss.p", 0.02),
         ("fleet.0.link=lte", "fleet.0.link.name", "lte"),
         ("fleet.0.device=jetson-orin-nano", "fleet.0.device.name", "jetson-orin-nano"),
         ("servers.cloud.server.memory=40 GB", "servers.0.server.memory", 40 * 10**9),
@@ -248,7 +248,7 @@ def test_own_catalogue_entries_come_first(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     own = load_scenario("s.yaml").fleet[0].link
     assert own.name == shipped.name == "wifi"
-    assert own.rate_up == 1000 != shipped.rate_up
+    assert own.rate_up.rate == 1000 != shipped.rate_up.rate
     assert load_scenario("s.yaml", overrides=["fleet.0.link=new"]).fleet[0].link.name == "new"
     assert {"new", "lte", "wifi"} <= set(entries("link"))
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-from testbed.core.rng import Stream, U64Array, probability_u32
+from testbed.core.rng import U64Array, probability_u32
+from testbed.network_models.origin import Origin
+from testbed.scenarios.base import LossProbability
+from testbed.scenarios.pieces import LossConfig
 
 _ATTEMPT_SHIFT = 40  # a packet's number lies below, its transmission's above
 _BLOCK = 512  # first transmissions drawn at a time
@@ -14,18 +18,22 @@ _FEW = 32  # under this many, plain ints beat an array
 
 
 class BernoulliLoss:
-    """Every transmission is lost with probability `p_loss`, independently of all others.
+    """Every transmission is lost with the same probability, independently of all others.
 
     Transmission `attempt` (0 is the first) of the link's packet number k has its own key (attempt, k). So what other
     messages did in between, and when, can't change its fate.
     """
 
+    class Config(LossConfig):
+        kind: Literal["bernoulli"] = "bernoulli"
+        p: LossProbability
+
     __slots__ = ("_drawn_until", "_entity", "_stream", "_threshold", "_upcoming")
 
-    def __init__(self, *, p_loss: float, stream: Stream, entity: int) -> None:
-        self._threshold = probability_u32(p_loss)
-        self._stream = stream
-        self._entity = entity
+    def __init__(self, config: Config, origin: Origin) -> None:
+        self._threshold = probability_u32(config.p)
+        self._stream = origin.stream("loss")
+        self._entity = origin.entity
         self._upcoming: list[int] = []  # packets whose first transmission will be lost, drawn ahead, latest first
         self._drawn_until = 0
 
@@ -45,6 +53,10 @@ class BernoulliLoss:
         first = packets[0]
         is_lost = self._is_lost(attempt, first, packets[-1] + 1 - first)
         return [packet for packet in packets if is_lost[packet - first]]
+
+    def is_lost(self, packet: int, attempt: int, time_ns: int) -> bool:
+        """Whether this one transmission is lost."""
+        return self._stream.u64(self._entity, attempt << _ATTEMPT_SHIFT | packet) >> 32 < self._threshold
 
     def _first_lost(self, packets: Sequence[int]) -> list[int]:
         stop = packets[-1] + 1

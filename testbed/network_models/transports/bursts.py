@@ -1,4 +1,4 @@
-"""The basic access link: constant rate, propagation delay, jitter, independent loss with retransmission, a FIFO queue.
+"""Selective repeat, message by message: what happens to a message's packets is computed a round at a time.
 
 A message is cut into packets, which are handed to the queue back to back: a *round*. Packets that were lost, or dropped
 by a full queue, are handed over again `retransmit_timeout` after the round's last bit left (after the attempt itself,
@@ -22,14 +22,10 @@ from dataclasses import dataclass
 
 import simpy
 
-from testbed.core.rng import Stream
+from testbed.network_models.channel import Channel
 from testbed.network_models.clock import Delivery, Timer
-from testbed.network_models.jitter import Jitter
-from testbed.network_models.loss import BernoulliLoss
-from testbed.network_models.packets import Framing
-from testbed.network_models.transfer import Direction, LinkSnapshot, Transfer
-from testbed.network_models.transmitter import Burst, Transmitter
-from testbed.scenarios.profiles import LinkProfile
+from testbed.network_models.queues.transmitter import Burst, Transmitter
+from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -50,8 +46,8 @@ class _Flight:
     num_retransmissions: int = 0
 
 
-class BasicLink:
-    """One direction of one access link; `entity` is the link's id, which keys its draws."""
+class BurstLink:
+    """One direction of one access link, message by message."""
 
     __slots__ = (
         "_delivered",
@@ -64,32 +60,28 @@ class BasicLink:
         "_lost",
         "_lost_packets",
         "_lost_payload_bytes",
+        "_max_retransmissions",
         "_messages",
         "_packets",
         "_payload_bytes",
-        "_profile",
+        "_propagation_ns",
         "_retransmissions",
+        "_timeout_ns",
         "_transmitter",
         "_wire_bytes",
     )
 
-    def __init__(
-        self, env: simpy.Environment, *, profile: LinkProfile, direction: Direction, entity: int, seed: int
-    ) -> None:
+    def __init__(self, env: simpy.Environment, channel: Channel, *, timeout_ns: int, max_retransmissions: int) -> None:
         self._env = env
-        self._profile = profile
-        self._framing = Framing(mtu_bytes=profile.mtu, header_bytes=profile.header)
+        self._timeout_ns = timeout_ns
+        self._max_retransmissions = max_retransmissions
+        self._propagation_ns = channel.propagation_ns
+        self._framing = channel.framing
         self._transmitter = Transmitter(
-            rate_bps=profile.rate_up if direction is Direction.UP else profile.rate_down,
-            limit_bytes=profile.queue,
-            packet_bytes=profile.mtu,
+            channel.rate, limit_bytes=channel.queue_limit_bytes, packet_bytes=channel.framing.mtu_bytes
         )
-        self._loss = BernoulliLoss(
-            p_loss=profile.loss, stream=Stream.named(seed, f"link.{direction}.loss"), entity=entity
-        )
-        self._jitter = Jitter(
-            config=profile.jitter, stream=Stream.named(seed, f"link.{direction}.jitter"), entity=entity
-        )
+        self._loss = channel.loss
+        self._jitter = channel.jitter
         self._messages = self._delivered = self._lost = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
         self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
@@ -138,16 +130,16 @@ class BasicLink:
     def _conclude(self, flight: _Flight, burst: Burst, missing: list[int]) -> None:
         """After a round: the message is complete, or is repeated in part, or is given up."""
         now_ns = int(self._env.now)
-        timeout_ns = burst.end_ns + self._profile.retransmit_timeout
+        timeout_ns = burst.end_ns + self._timeout_ns
         if not missing:
-            propagate_ns, jitter_ns = self._profile.propagation_delay, self._jitter.delay_ns(flight.message)
+            propagate_ns, jitter_ns = self._propagation_ns, self._jitter.delay_ns(flight.message)
             ended_ns = burst.end_ns + propagate_ns + jitter_ns
-            transfer = _account(flight, ended_ns, propagate_ns, jitter_ns, delivered=True)
+            transfer = _account(flight, ended_ns, propagate_ns, jitter_ns, fate=Fate.DELIVERED)
             flight.done.settle(transfer, ended_ns - now_ns)
-        elif flight.attempt < self._profile.max_retransmissions:
+        elif flight.attempt < self._max_retransmissions:
             Timer(self._env, timeout_ns - now_ns, lambda _: self._repeat(flight, missing))
         else:
-            flight.done.settle(_account(flight, timeout_ns, 0, 0, delivered=False), timeout_ns - now_ns)
+            flight.done.settle(_account(flight, timeout_ns, 0, 0, fate=Fate.TIMEOUT), timeout_ns - now_ns)
 
     def _repeat(self, flight: _Flight, missing: list[int]) -> None:
         flight.attempt += 1
@@ -186,7 +178,7 @@ class BasicLink:
         )
 
 
-def _account(flight: _Flight, ended_ns: int, propagate_ns: int, jitter_ns: int, *, delivered: bool) -> Transfer:
+def _account(flight: _Flight, ended_ns: int, propagate_ns: int, jitter_ns: int, *, fate: Fate) -> Transfer:
     """The exact breakdown: what no other part explains is time lost to retransmission."""
     return Transfer(
         sent_ns=flight.sent_ns,
@@ -195,7 +187,7 @@ def _account(flight: _Flight, ended_ns: int, propagate_ns: int, jitter_ns: int, 
         wire_bytes=flight.wire_bytes,
         num_packets=flight.num_packets,
         num_retransmissions=flight.num_retransmissions,
-        delivered=delivered,
+        fate=fate,
         queue_ns=flight.first_start_ns - flight.sent_ns,
         serialise_ns=flight.first_end_ns - flight.first_start_ns,
         propagate_ns=propagate_ns,

@@ -1,11 +1,11 @@
-"""The sending end of a link: a FIFO queue with a byte limit, drained at a constant rate."""
+"""The sending end of a link: a FIFO queue with a byte limit, drained at the link's rate."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
 
-from testbed.core.units import serialisation_ns
+from testbed.network_models.rates.segments import Rate, finish_ns, num_finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +36,15 @@ class Transmitter:
         "_held_bytes",
         "_limit_bytes",
         "_packet_bytes",
-        "_packet_ns",
-        "_rate_bps",
+        "_rate",
         "_waiting",
         "peak_backlog_bytes",
     )
 
-    def __init__(self, *, rate_bps: int, limit_bytes: int, packet_bytes: int) -> None:
-        self._rate_bps = rate_bps
+    def __init__(self, rate: Rate, *, limit_bytes: int, packet_bytes: int) -> None:
+        self._rate = rate
         self._limit_bytes = limit_bytes
         self._packet_bytes = packet_bytes  # a full-size one
-        self._packet_ns = serialisation_ns(packet_bytes, rate_bps)
         self._busy_until_ns = 0
         self._busy_total_ns = 0
         self._waiting: deque[Burst] = deque()
@@ -59,20 +57,20 @@ class Transmitter:
         room_bytes = self._limit_bytes - backlog_bytes
         num_full = min(num_full, room_bytes // self._packet_bytes)
         wire_bytes = num_full * self._packet_bytes
-        service_ns = num_full * self._packet_ns
         took_last = 0 < last_bytes <= room_bytes - wire_bytes
+        start_ns = end_ns = max(now_ns, self._busy_until_ns)
+        if num_full:
+            end_ns = finish_ns(self._rate, start_ns, self._packet_bytes, num_full)
         if took_last:
             wire_bytes += last_bytes
-            service_ns += serialisation_ns(last_bytes, self._rate_bps)
+            end_ns = finish_ns(self._rate, end_ns, last_bytes)
         if not wire_bytes:
             return Burst(start_ns=now_ns, end_ns=now_ns, num_full=0, took_last=False, wire_bytes=0)
-        start_ns = max(now_ns, self._busy_until_ns)
-        end_ns = start_ns + service_ns
         burst = Burst(start_ns=start_ns, end_ns=end_ns, num_full=num_full, took_last=took_last, wire_bytes=wire_bytes)
         self._waiting.append(burst)
         self._held_bytes += wire_bytes
         self._busy_until_ns = end_ns
-        self._busy_total_ns += service_ns
+        self._busy_total_ns += end_ns - start_ns
         self.peak_backlog_bytes = max(self.peak_backlog_bytes, backlog_bytes + wire_bytes)
         return burst
 
@@ -83,8 +81,8 @@ class Transmitter:
         if not self._waiting:
             return 0
         head = self._waiting[0]
-        num_gone = min(head.num_full, (now_ns - head.start_ns) // self._packet_ns)
-        return self._held_bytes - num_gone * self._packet_bytes
+        num_gone = num_finished(self._rate, head.start_ns, self._packet_bytes, now_ns) if head.num_full else 0
+        return self._held_bytes - min(head.num_full, num_gone) * self._packet_bytes
 
     def busy_ns(self, now_ns: int) -> int:
         """Time spent sending until now."""

@@ -1,0 +1,74 @@
+"""A rate that is constant for a while, then another: what every rate process is to a queue.
+
+A packet's bits leave at the rate of each instant. A packet ends at the first whole nanosecond by which all its bits
+have left, and the next begins there: `finish_ns` of n packets is n times `finish_ns` of one, exactly.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from testbed.core.units import BITS_PER_BYTE, NS_PER_S
+
+FOREVER = 1 << 62
+
+
+class Segment(NamedTuple):
+    """The rate from some instant until `end_ns`, exclusive; 0 while nothing leaves."""
+
+    rate_bps: int
+    end_ns: int
+
+
+class Rate(Protocol):
+    """Bits a second at every instant: a pure function of time, whatever is sent."""
+
+    def segment(self, time_ns: int) -> Segment:
+        """The segment that holds `time_ns`."""
+        ...
+
+
+def finish_ns(rate: Rate, start_ns: int, size_bytes: int, count: int = 1) -> int:
+    """When the last bit of `count` packets of `size_bytes` has left, the first of them from `start_ns` on."""
+    now_ns = start_ns
+    while count:
+        rate_bps, end_ns = rate.segment(now_ns)
+        packet_ns = _packet_ns(size_bytes, rate_bps) if rate_bps else FOREVER
+        whole = min(count, (end_ns - now_ns) // packet_ns)
+        now_ns += whole * packet_ns
+        count -= whole
+        if count and whole == 0:
+            now_ns = _finish_across(rate, now_ns, size_bytes)
+            count -= 1
+    return now_ns
+
+
+def num_finished(rate: Rate, start_ns: int, size_bytes: int, until_ns: int) -> int:
+    """How many packets of `size_bytes`, back to back from `start_ns` on, have left by `until_ns`."""
+    now_ns, count = start_ns, 0
+    while now_ns < until_ns:
+        rate_bps, end_ns = rate.segment(now_ns)
+        packet_ns = _packet_ns(size_bytes, rate_bps) if rate_bps else FOREVER
+        whole = (min(end_ns, until_ns) - now_ns) // packet_ns
+        now_ns += whole * packet_ns
+        count += whole
+        if whole == 0:
+            now_ns = _finish_across(rate, now_ns, size_bytes)
+            count += now_ns <= until_ns
+    return count
+
+
+def _packet_ns(size_bytes: int, rate_bps: int) -> int:
+    return -(-size_bytes * BITS_PER_BYTE * NS_PER_S // rate_bps)
+
+
+def _finish_across(rate: Rate, now_ns: int, size_bytes: int) -> int:
+    """One packet that one segment alone can't hold; `left` is in bit-nanoseconds a second."""
+    left = size_bytes * BITS_PER_BYTE * NS_PER_S
+    while True:
+        rate_bps, end_ns = rate.segment(now_ns)
+        if rate_bps:
+            if left <= rate_bps * (end_ns - now_ns):
+                return now_ns - (-left // rate_bps)
+            left -= rate_bps * (end_ns - now_ns)
+        now_ns = end_ns

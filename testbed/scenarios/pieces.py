@@ -1,0 +1,84 @@
+"""What a link is made of, as a file describes it: each piece is a mapping whose `kind` names a registry row.
+
+The row's class has a `Config`, its piece's keys, next to what it configures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BeforeValidator
+
+from testbed.core.errors import ScenarioError
+from testbed.core.registry import Registry
+from testbed.scenarios.base import Block, as_pydantic
+from testbed.scenarios.problems import validate
+
+
+class PieceConfig(Block):
+    """Base of every piece's own configuration."""
+
+    kind: str
+
+    @property
+    def needs_packets(self) -> str:
+        """Why a link with this piece can't be computed message by message; "" where it can."""
+        return ""
+
+
+class RateConfig(PieceConfig):
+    """How fast bits leave."""
+
+
+class LossConfig(PieceConfig):
+    """Which packets never arrive."""
+
+
+class QueueConfig(PieceConfig):
+    """Who waits, and who is dropped."""
+
+
+class TransportConfig(PieceConfig):
+    """What the ends of a link do about loss, order and speed."""
+
+
+def piece(registry: Registry, *, short_kind: str = "", short_key: str = "") -> BeforeValidator:
+    """Reads a mapping by its `kind`.
+
+    A bare value stands for the kind `short_kind` with that value under `short_key`; without a `short_kind`, for the
+    kind of that name.
+    """
+
+    def read(value: object) -> Any:
+        if isinstance(value, PieceConfig):
+            return value
+        try:
+            if isinstance(value, dict):
+                return validate(registry.load(_kind(registry, value)).Config, value)
+            if short_kind:
+                return _short(registry, short_kind, short_key, value)
+            return validate(registry.load(_kind(registry, {"kind": value})).Config, {"kind": value})
+        except ScenarioError as error:
+            raise as_pydantic(error) from None
+
+    return BeforeValidator(read)
+
+
+def _short(registry: Registry, kind: str, key: str, value: object) -> Any:
+    try:
+        return validate(registry.load(kind).Config, {"kind": kind, key: value})
+    except ScenarioError as error:  # what is wrong is the bare value itself
+        raise ScenarioError(error.problem, value=error.value, allowed=error.allowed, nearest=error.nearest) from None
+
+
+def _kind(registry: Registry, data: dict[str, Any]) -> str:
+    if "kind" not in data:
+        raise ScenarioError("required key is missing", path="kind", allowed=sorted(registry))
+    kind = data["kind"]
+    if not isinstance(kind, str):
+        raise ScenarioError(f"a {registry.kind}'s name is expected", path="kind", value=kind, allowed=sorted(registry))
+    try:
+        registry.check(kind)
+    except ScenarioError as error:
+        raise error.located(path="kind") from None
+    return kind
