@@ -38,6 +38,7 @@ class Packet:
     size_bytes: int  # headers included
     end: End
     ports: Sequence[Port]
+    entity: int  # whose packet it is: keys its draws wherever several share a port
     number: int  # place among its sender's packets on this path: with `attempt` the key of its loss
     attempt: int
     message: int  # the key of its jitter: packets of one message stay together

@@ -8,7 +8,7 @@ import simpy
 from pydantic import Field
 
 from testbed.network_models.channel import Channel
-from testbed.network_models.packets import Framing
+from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Path
 from testbed.network_models.transports.bursts import BurstLink
 from testbed.network_models.transports.transport import Access

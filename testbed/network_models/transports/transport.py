@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import simpy
 
 from testbed.network_models.channel import Channel
-from testbed.network_models.packets import Framing
+from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Path
 from testbed.network_models.transfer import Link
 from testbed.scenarios.pieces import TransportConfig
