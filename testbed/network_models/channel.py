@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from testbed.core.registry import LOSSES, RATES
+from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.origin import Origin
-from testbed.network_models.framing import Framing
 from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.transfer import Direction
