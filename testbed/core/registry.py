@@ -65,7 +65,11 @@ RATES = Registry("rate", {"constant": "testbed.network_models.rates.constant:Con
 LOSSES = Registry("loss", {"bernoulli": "testbed.network_models.losses.bernoulli:BernoulliLoss"})
 QUEUES = Registry("queue", {"drop-tail": "testbed.network_models.queues.drop_tail:DropTail"})
 TRANSPORTS = Registry(
-    "transport", {"selective-repeat": "testbed.network_models.transports.selective_repeat:SelectiveRepeat"}
+    "transport",
+    {
+        "selective-repeat": "testbed.network_models.transports.selective_repeat:SelectiveRepeat",
+        "tcp": "testbed.network_models.transports.tcp:Tcp",
+    },
 )
 SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
