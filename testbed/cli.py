@@ -49,6 +49,13 @@ class Kind(StrEnum):
     MODEL = "model"
     POLICY = "policy"
     CODEC = "codec"
+    QUANTISER = "quantiser"
+    RATE = "rate"
+    LOSS = "loss"
+    QUEUE = "queue"
+    TRANSPORT = "transport"
+    SCHEDULER = "scheduler"
+    ROUTER = "router"
 
 
 ScenarioName = Annotated[str, typer.Argument(metavar="SCENARIO", help="A file, or the name of a shipped scenario.")]
