@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import simpy
 
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
-from testbed.network_models.build import build_access, resolution
+from testbed.network_models.build import one_way, resolution
 from testbed.network_models.exercise import Sent, exercise, exercise_in_turn
-from testbed.network_models.transfer import Direction, Fate, Link, LinkSnapshot, Transfer
+from testbed.network_models.transfer import Direction, Fate, LinkSnapshot, Transfer
 from testbed.scenarios.profiles import LinkProfile
 
 PARTS = ("connect", "window", "queue", "serialise", "retransmit", "propagate", "jitter")
@@ -61,10 +61,7 @@ class Trial:
 def run_trial(profile: LinkProfile, load: Load, seed: int) -> Trial:
     """Send the load over a fresh link until every message has ended."""
 
-    def make(env: simpy.Environment) -> Link:
-        access = build_access(env, profile, entity=0, seed=seed)
-        return access.up if load.direction is Direction.UP else access.down
-
+    make = partial(one_way, profile=profile, direction=load.direction, entity=0, seed=seed)
     if load.every_ns is None:
         transfers, account = exercise_in_turn(make, [load.payload_bytes] * load.num_messages)
     else:
