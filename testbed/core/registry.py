@@ -69,6 +69,7 @@ TRANSPORTS = Registry(
     {
         "selective-repeat": "testbed.network_models.transports.selective_repeat:SelectiveRepeat",
         "tcp": "testbed.network_models.transports.tcp:Tcp",
+        "quic": "testbed.network_models.transports.quic:Quic",
     },
 )
 SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})

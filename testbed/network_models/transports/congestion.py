@@ -1,7 +1,8 @@
 """Congestion control: how many bytes may be under way. TCP and QUIC share it.
 
-Both laws count acknowledged bytes (RFC 5681, section 3.1; RFC 9002, section 7), so delayed acknowledgements slow neither
-of them down. Arithmetic is in whole bytes and nanoseconds, with the remainders carried: the same on every machine.
+Both laws count acknowledged bytes (RFC 5681, section 3.1; RFC 9002, section 7), so delayed acknowledgements slow
+neither of them down. Arithmetic is in whole bytes and nanoseconds with the remainders carried: the same on every
+machine.
 """
 
 from __future__ import annotations

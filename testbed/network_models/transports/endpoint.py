@@ -1,4 +1,4 @@
-"""The two ends of a connection on the clock: engines, their timers, their packets, and the account of each direction."""
+"""The two ends of a connection on the clock: engines, timers, packets, and the account of each direction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Endpoint:
         self._alarm_ns = -1  # of the timer that will come first
         self._messages = self._delivered = self._lost = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
-        self._packets = self._retransmissions = self._dropped_packets = 0
+        self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
         self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
 
     # --- messages ----------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Endpoint:
                 size_bytes=outgoing.size_bytes,
                 end=self,
                 ports=self._path.ports,
-                entity=0,
+                entity=self._path.entity,
                 number=number,
                 attempt=0,
                 message=max(0, self._messages - 1) if segment is None else segment.message.number,
@@ -149,7 +149,10 @@ class Endpoint:
         self._ack_bytes += size_bytes
 
     def dropped(self, packet: Packet) -> None:
-        self._dropped_packets += 1
+        self._dropped_packets += _content(packet)[1].segment is not None
+
+    def lost(self, packet: Packet, gone_ns: int) -> None:
+        self._lost_packets += _content(packet)[1].segment is not None
 
     def arrived(self, packet: Packet) -> None:
         engine, outgoing = _content(packet)
@@ -183,8 +186,8 @@ class Endpoint:
         self._duplicate_packets += 1
 
     def snapshot(self) -> LinkSnapshot:
-        """The counters now; changes nothing."""
-        port = self._path.ports[0]
+        """The counters now; changes nothing. Packets are those with a message's bytes; the port carries others too."""
+        usage = self._path.ports[0].usage(int(self._env.now))
         return LinkSnapshot(
             messages=self._messages,
             delivered=self._delivered,
@@ -196,10 +199,10 @@ class Endpoint:
             packets=self._packets,
             retransmissions=self._retransmissions,
             dropped_packets=self._dropped_packets,
-            lost_packets=port.lost_packets,
-            busy_ns=port.busy_ns,
-            backlog_bytes=port.backlog_bytes(int(self._env.now)),
-            peak_backlog_bytes=port.peak_backlog_bytes,
+            lost_packets=self._lost_packets,
+            busy_ns=usage.busy_ns,
+            backlog_bytes=usage.backlog_bytes,
+            peak_backlog_bytes=usage.peak_backlog_bytes,
             ack_bytes=self._ack_bytes,
             duplicate_packets=self._duplicate_packets,
             corrupt_packets=self._corrupt_packets,

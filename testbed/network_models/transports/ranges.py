@@ -52,13 +52,14 @@ class Ranges:
             n -= stop - start
         return -1
 
+    def overlaps(self, start: int, stop: int) -> bool:
+        """Whether any of [start, stop) is in it."""
+        index = bisect_right(self._stops, start)
+        return index < len(self._starts) and self._starts[index] < stop
+
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """Every range, ascending."""
         return tuple(zip(self._starts, self._stops, strict=True))
 
     def __len__(self) -> int:
         return len(self._starts)
-
-    def __contains__(self, number: int) -> bool:
-        index = bisect_right(self._starts, number) - 1
-        return index >= 0 and number < self._stops[index]

@@ -113,6 +113,7 @@ class Segment:
     num_sent: int = 0
     in_flight: bool = False  # its last transmission is neither acknowledged nor given up
     acknowledged: bool = False
+    has_arrived: bool = False
 
     def transmit(self, now_ns: int) -> None:
         """It is handed to the queue."""

@@ -20,7 +20,7 @@ class TcpPacket(NamedTuple):
 
     is_syn: bool
     ack: TcpAck | None
-    index: int = 0
+    place: int = 0  # of the segment in the stream
     segment: Segment | None = None
 
 
@@ -74,7 +74,7 @@ class TcpEnd:
             return None
         assert content.ack is not None
         self.sender.acknowledged(now_ns, content.ack)
-        if content.segment is None or not self._receiver.receive(now_ns, content.index, content.segment):
+        if content.segment is None or not self._receiver.receive(now_ns, content.place, content.segment):
             return None
         return content.segment
 

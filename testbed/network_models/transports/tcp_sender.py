@@ -1,8 +1,8 @@
 """The sending half of a TCP end: what may be sent, what is lost, when to send again.
 
 Loss recovery follows RFC 6675: a segment is lost when three above it were selectively acknowledged. The first is sent
-again at once, others as the pipe allows; a repeat that is lost as well waits for the time-out. Congestion control sees one
-loss a window. The time-out follows RFC 6298 with Karn's rule, doubled each time it runs out with nothing new arrived.
+again at once, others as the pipe allows; a repeat that is lost as well waits for the time-out. Congestion control sees
+one loss a window. The time-out follows RFC 6298 with Karn's rule and doubles each time it runs out in a row.
 """
 
 from __future__ import annotations
@@ -197,15 +197,13 @@ class TcpSender:
     # --- time-out ----------------------------------------------------------------------------------------------------
 
     def expire(self, now_ns: int) -> bool:
-        """The time-out may have run out: all that is not acknowledged counts as lost. Whether this was once too often."""
+        """The time-out may have run out: all not acknowledged counts as lost. Whether this was once too often."""
         if not 0 <= self.deadline_ns <= now_ns:
             return False
         if not self.num_timeouts:
             self.congestion.collapsed(self._in_use_bytes, self._rules.segment_bytes)
         self.num_timeouts += 1
-        outstanding = [
-            index for index in range(self._unacked, self._next) if not self._segments[index].acknowledged
-        ]
+        outstanding = [index for index in range(self._unacked, self._next) if not self._segments[index].acknowledged]
         for index in outstanding:
             self._settle(self._segments[index])
         self._lost = deque(outstanding)
