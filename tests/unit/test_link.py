@@ -7,11 +7,12 @@ import pytest
 import simpy
 
 from testbed.core.errors import ScenarioError
-from testbed.core.rng import QuantileTable, Stream
+from testbed.core.quantiles import QuantileTable
+from testbed.core.rng import Stream
 from testbed.network_models.exercise import Sent, exercise
+from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import jitter_table
 from testbed.network_models.origin import Origin
-from testbed.network_models.framing import Framing
 from testbed.network_models.queues.transmitter import Transmitter
 from testbed.network_models.rates.constant import ConstantRate
 from testbed.network_models.transfer import Direction, Fate, Transfer
