@@ -40,6 +40,10 @@ class FifoPort:
         self._held_bytes = self._peak_backlog_bytes = 0
         self._trains = Trains(env)
 
+    @property
+    def propagation_ns(self) -> int:
+        return self._channel.propagation_ns
+
     def offer(self, packet: Packet) -> None:
         now_ns, size_bytes, channel = int(self._env.now), packet.size_bytes, self._channel
         backlog_bytes = self._backlog_bytes(now_ns) + size_bytes
@@ -55,11 +59,11 @@ class FifoPort:
             packet.end.left(packet, left_ns)
         jitter_ns = channel.jitter.delay_ns(packet.message)
         out_ns = left_ns + channel.propagation_ns + jitter_ns
+        packet.propagate_ns += channel.propagation_ns
+        packet.jitter_ns += jitter_ns
         if channel.loss.is_lost(packet.number, packet.attempt, left_ns):
             packet.end.lost(packet, out_ns)
             return
-        packet.propagate_ns += channel.propagation_ns
-        packet.jitter_ns += jitter_ns
         self._trains.add(packet, out_ns)
 
     def _clock_out(self, start_ns: int, size_bytes: int, backlog_bytes: int) -> int:
