@@ -67,6 +67,7 @@ class PacketLink(ABC):
 
     __slots__ = (
         "_ack_bytes",
+        "_corrupt_packets",
         "_delivered",
         "_delivered_payload_bytes",
         "_dropped_packets",
@@ -94,7 +95,7 @@ class PacketLink(ABC):
         self._messages = self._delivered = self._given_up = self._next_packet = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
         self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
-        self._wire_bytes = self._ack_bytes = self._duplicate_packets = 0
+        self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
@@ -167,7 +168,7 @@ class PacketLink(ABC):
         full_bytes, short_bytes, short = self._framing.mtu_bytes, flight.short_bytes, flight.short
         for number in packets:
             size_bytes = short_bytes if number in short else full_bytes
-            offer(Packet(size_bytes, self, ports, entity, number, attempt, flight.number, flight))
+            offer(Packet(size_bytes, self, ports, entity, number, attempt, flight.number, flight.sent_ns, flight))
 
     def left(self, packet: Packet, left_ns: int) -> None:
         flight = packet.content
@@ -200,7 +201,10 @@ class PacketLink(ABC):
     def lost(self, packet: Packet, gone_ns: int) -> None:
         flight = packet.content
         assert isinstance(flight, Flight)
-        self._lost_packets += 1
+        if packet.is_corrupt:
+            self._corrupt_packets += 1
+        else:
+            self._lost_packets += 1
         self._missed(flight, packet, gone_ns)
 
     def arrived(self, packet: Packet) -> None:
@@ -284,4 +288,5 @@ class PacketLink(ABC):
             peak_backlog_bytes=usage.peak_backlog_bytes,
             ack_bytes=self._ack_bytes,
             duplicate_packets=self._duplicate_packets,
+            corrupt_packets=self._corrupt_packets,
         )
