@@ -25,6 +25,7 @@ from testbed.network_models.ports.packet import Path
 from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.transfer import Fate
 from testbed.network_models.transports.bursts import BurstLink, Flight
+from testbed.network_models.transports.packet_repeat import PacketRepeatLink
 from testbed.network_models.transports.transport import Access
 from testbed.scenarios.base import PositiveTimeNs
 from testbed.scenarios.pieces import TransportConfig
@@ -46,7 +47,13 @@ class SelectiveRepeat:
         return Access(*(RepeatLink(env, channel, self._config) for channel in (up, down)))
 
     def over_packets(self, env: simpy.Environment, framing: Framing, up: Path, down: Path) -> Access:
-        raise NotImplementedError  # SKELETON: to be written with the packet engine
+        return Access(*(self._packet_link(env, framing, path) for path in (up, down)))
+
+    def _packet_link(self, env: simpy.Environment, framing: Framing, path: Path) -> PacketRepeatLink:
+        config = self._config
+        return PacketRepeatLink(
+            env, framing, path, timeout_ns=config.timeout, max_retransmissions=config.max_retransmissions
+        )
 
 
 class RepeatLink(BurstLink):
