@@ -123,7 +123,7 @@ class BurstLink(ABC):
 
     def _deliver(self, flight: Flight, left_ns: int, fate: Fate = Fate.DELIVERED) -> None:
         """The message ends when the packet whose last bit leaves at `left_ns` arrives, or would have."""
-        propagate_ns, jitter_ns = self._propagation_ns, self._jitter.delay_ns(flight.message)
+        propagate_ns, jitter_ns = self._propagation_ns, self._jitter.delay_ns(flight.message, flight.sent_ns)
         self._settle(flight, left_ns + propagate_ns + jitter_ns, fate, propagate_ns, jitter_ns)
 
     def _settle(self, flight: Flight, ended_ns: int, fate: Fate, propagate_ns: int = 0, jitter_ns: int = 0) -> None:

@@ -128,7 +128,7 @@ class PacedLink:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
         assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
         now_ns, channel = int(self._env.now), self._channel
-        jitter_ns = channel.jitter.delay_ns(self._messages)
+        jitter_ns = channel.jitter.delay_ns(self._messages, now_ns)
         message = _Message(
             first_packet=self._next_packet,
             num_packets=channel.framing.num_packets(payload_bytes),

@@ -83,7 +83,7 @@ class RepeatLink(BurstLink):
         config = self._config
         deadline_ns = FOREVER if config.patience is None else flight.sent_ns + config.patience
         if not missing:
-            if left_ns + self._propagation_ns + self._jitter.delay_ns(flight.message) <= deadline_ns:
+            if left_ns + self._propagation_ns + self._jitter.delay_ns(flight.message, flight.sent_ns) <= deadline_ns:
                 self._deliver(flight, left_ns)
             else:
                 self._settle(flight, deadline_ns, Fate.TIMEOUT)
