@@ -121,6 +121,13 @@ class BurstLink(ABC):
         self._lost_packets += len(lost)
         return burst, sorted([*lost, *dropped])
 
+    def _lose(self, flight: Flight, left_ns: int) -> None:
+        """For good; the queue took what left until `left_ns`. Where it took nothing, the message ends at once."""
+        if flight.wire_bytes:
+            self._deliver(flight, left_ns, Fate.LOST)
+        else:
+            self._settle(flight, left_ns, Fate.LOST)
+
     def _deliver(self, flight: Flight, left_ns: int, fate: Fate = Fate.DELIVERED) -> None:
         """The message ends when the packet whose last bit leaves at `left_ns` arrives, or would have."""
         propagate_ns, jitter_ns = self._propagation_ns, self._jitter.delay_ns(flight.message, flight.sent_ns)

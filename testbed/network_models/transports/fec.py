@@ -22,8 +22,8 @@ from testbed.network_models.channel import Channel
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Path
 from testbed.network_models.queues.transmitter import Burst
-from testbed.network_models.transfer import Fate
 from testbed.network_models.transports.bursts import BurstLink, Flight
+from testbed.network_models.transports.packet_once import PacketOnceLink
 from testbed.network_models.transports.transport import Access
 from testbed.scenarios.pieces import TransportConfig
 
@@ -43,7 +43,10 @@ class ForwardErrorCorrection:
         return Access(*(FecLink(env, channel, self._config) for channel in (up, down)))
 
     def over_packets(self, env: simpy.Environment, framing: Framing, up: Path, down: Path) -> Access:
-        raise NotImplementedError  # SKELETON: to be written with the packet engine
+        num_data, num_parity = self._config.data, self._config.parity
+        return Access(
+            *(PacketOnceLink(env, framing, path, num_data=num_data, num_parity=num_parity) for path in (up, down))
+        )
 
 
 class FecLink(BurstLink):
@@ -67,7 +70,7 @@ class FecLink(BurstLink):
         flight.first_start_ns, flight.first_end_ns = took[0].start_ns, took[-1].end_ns
         per_block = Counter(packet // (config.data + config.parity) for packet in missing)
         if max(per_block.values(), default=0) > config.parity:
-            self._deliver(flight, flight.first_end_ns, Fate.LOST)
+            self._lose(flight, flight.first_end_ns)
             return
         last_block = range(earlier_blocks * (config.data + config.parity), flight.num_packets)
         arrived = [packet for packet in last_block if packet not in missing]

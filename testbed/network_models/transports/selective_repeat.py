@@ -52,7 +52,12 @@ class SelectiveRepeat:
     def _packet_link(self, env: simpy.Environment, framing: Framing, path: Path) -> PacketRepeatLink:
         config = self._config
         return PacketRepeatLink(
-            env, framing, path, timeout_ns=config.timeout, max_retransmissions=config.max_retransmissions
+            env,
+            framing,
+            path,
+            timeout_ns=config.timeout,
+            max_retransmissions=config.max_retransmissions,
+            patience_ns=config.patience,
         )
 
 

@@ -20,6 +20,7 @@ from testbed.network_models.channel import Channel
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Path
 from testbed.network_models.transports.paced import PacedLink
+from testbed.network_models.transports.packet_paced import PacketPacedLink
 from testbed.network_models.transports.transport import Access
 from testbed.scenarios.base import PositiveTimeNs
 from testbed.scenarios.pieces import TransportConfig
@@ -52,4 +53,16 @@ class StopAndWait:
         )
 
     def over_packets(self, env: simpy.Environment, framing: Framing, up: Path, down: Path) -> Access:
-        raise NotImplementedError  # SKELETON: to be written with the packet engine
+        return Access(self._packet_link(env, framing, up, down), self._packet_link(env, framing, down, up))
+
+    def _packet_link(self, env: simpy.Environment, framing: Framing, path: Path, reverse: Path) -> PacketPacedLink:
+        config = self._config
+        return PacketPacedLink(
+            env,
+            framing,
+            path,
+            reverse=reverse,
+            timeout_ns=config.timeout,
+            max_retransmissions=config.max_retransmissions,
+            patience_ns=config.patience,
+        )
