@@ -67,6 +67,9 @@ QUEUES = Registry("queue", {"drop-tail": "testbed.network_models.queues.drop_tai
 TRANSPORTS = Registry(
     "transport",
     {
+        "datagram": "testbed.network_models.transports.datagram:Datagram",
+        "fec": "testbed.network_models.transports.fec:ForwardErrorCorrection",
+        "stop-and-wait": "testbed.network_models.transports.stop_and_wait:StopAndWait",
         "selective-repeat": "testbed.network_models.transports.selective_repeat:SelectiveRepeat",
         "tcp": "testbed.network_models.transports.tcp:Tcp",
         "quic": "testbed.network_models.transports.quic:Quic",
