@@ -131,6 +131,7 @@ class Endpoint:
                 number=number,
                 attempt=0,
                 message=max(0, self._messages - 1) if segment is None else segment.message.number,
+                sent_ns=now_ns if segment is None else segment.message.sent_ns,
                 content=(self.engine, outgoing),
             )
         )
@@ -152,7 +153,12 @@ class Endpoint:
         self._dropped_packets += _content(packet)[1].segment is not None
 
     def lost(self, packet: Packet, gone_ns: int) -> None:
-        self._lost_packets += _content(packet)[1].segment is not None
+        if _content(packet)[1].segment is None:
+            return
+        if packet.is_corrupt:  # the checksum shows it
+            self._corrupt_packets += 1
+        else:
+            self._lost_packets += 1
 
     def arrived(self, packet: Packet) -> None:
         engine, outgoing = _content(packet)
@@ -161,9 +167,6 @@ class Endpoint:
 
     def read(self, packet: Packet, outgoing: Outgoing) -> None:
         """A packet of the other end is here."""
-        if packet.is_corrupt:  # the checksum shows it
-            self.peer.count_corrupt()
-            return
         now_ns = int(self._env.now)
         segment = self.engine.receive(now_ns, outgoing.content)
         if segment is not None:
@@ -176,10 +179,6 @@ class Endpoint:
         segment.message.arrive(segment, packet, now_ns)
         for message in self.engine.completed(segment):
             self.peer.deliver(message)
-
-    def count_corrupt(self) -> None:
-        """One of the packets sent from here arrived with a wrong checksum."""
-        self._corrupt_packets += 1
 
     def count_duplicate(self) -> None:
         """One of the segments sent from here arrived once more."""
