@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from testbed.core.registry import LOSSES, RATES
+from testbed.core.errors import ScenarioError
+from testbed.core.registry import LOSSES, RATES, Registry
 from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.origin import Origin
 from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.transfer import Direction
-from testbed.scenarios.pieces import QueueConfig
+from testbed.scenarios.pieces import PieceConfig, QueueConfig
 from testbed.scenarios.profiles import LinkProfile
 
 
@@ -52,14 +53,24 @@ class Channel:
 
 
 def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
-    """The pieces of this direction."""
+    """The pieces of this direction.
+
+    Raises ScenarioError, with the key of the profile, for a file that a piece can't read.
+    """
     rate = profile.rate_up if origin.direction is Direction.UP else profile.rate_down
     return Channel(
         origin=origin,
         framing=Framing(mtu_bytes=profile.mtu, header_bytes=profile.header),
-        rate=RATES.load(rate.kind)(rate, origin),
-        loss=LOSSES.load(profile.loss.kind)(profile.loss, origin),
+        rate=_made(RATES, rate, origin, f"rate_{origin.direction}"),
+        loss=_made(LOSSES, profile.loss, origin, "loss"),
         jitter=Jitter(profile.jitter, origin),
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,
     )
+
+
+def _made(registry: Registry, config: PieceConfig, origin: Origin, path: str) -> Any:
+    try:
+        return registry.load(config.kind)(config, origin)
+    except ScenarioError as error:  # of a file that it reads
+        raise error.below(path) from None
