@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import LOSSES, RATES, Registry
+from testbed.core.registry import LOSSES, RATES
 from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
+from testbed.network_models.losses.bernoulli import Bernoulli
 from testbed.network_models.origin import Origin
 from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.transfer import Direction
-from testbed.scenarios.pieces import PieceConfig, QueueConfig
+from testbed.scenarios.pieces import QueueConfig
 from testbed.scenarios.profiles import LinkProfile
 
 
@@ -41,7 +43,10 @@ class Channel:
     framing: Framing
     rate: Rate
     loss: Loss
+    duplication: Loss | None  # which of the packets that are not lost arrive once more
+    corruption: Loss | None  # which of them arrive with a wrong bit
     jitter: Jitter
+    keeps_order: bool  # what leaves later never arrives earlier, whatever its jitter
     propagation_ns: int
     queue: QueueConfig
 
@@ -57,20 +62,28 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
 
     Raises ScenarioError, with the key of the profile, for a file that a piece can't read.
     """
-    rate = profile.rate_up if origin.direction is Direction.UP else profile.rate_down
+    config = profile.rate_up if origin.direction is Direction.UP else profile.rate_down
+    with _said_of(f"rate_{origin.direction}"):
+        rate: Rate = RATES.load(config.kind)(config, origin)
+    with _said_of("loss"):
+        loss: Loss = LOSSES.load(profile.loss.kind)(profile.loss, origin, rate)
     return Channel(
         origin=origin,
         framing=Framing(mtu_bytes=profile.mtu, header_bytes=profile.header),
-        rate=_made(RATES, rate, origin, f"rate_{origin.direction}"),
-        loss=_made(LOSSES, profile.loss, origin, "loss"),
+        rate=rate,
+        loss=loss,
+        duplication=Bernoulli(profile.duplicate, origin, "duplicate") if profile.duplicate else None,
+        corruption=Bernoulli(profile.corrupt, origin, "corrupt") if profile.corrupt else None,
         jitter=Jitter(profile.jitter, origin),
+        keeps_order=profile.jitter is not None and not profile.jitter.reorder,
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,
     )
 
 
-def _made(registry: Registry, config: PieceConfig, origin: Origin, path: str) -> Any:
+@contextmanager
+def _said_of(key: str) -> Iterator[None]:
     try:
-        return registry.load(config.kind)(config, origin)
-    except ScenarioError as error:  # of a file that it reads
-        raise error.below(path) from None
+        yield
+    except ScenarioError as error:
+        raise error.below(key) from None
