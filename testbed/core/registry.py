@@ -61,7 +61,13 @@ CODECS = Registry(
         "ts-tabq": "testbed.codecs.named:TsTabq",
     },
 )
-RATES = Registry("rate", {"constant": "testbed.network_models.rates.constant:ConstantRate"})
+RATES = Registry(
+    "rate",
+    {
+        "constant": "testbed.network_models.rates.constant:ConstantRate",
+        "trace": "testbed.network_models.rates.trace:TraceRate",
+    },
+)
 LOSSES = Registry("loss", {"bernoulli": "testbed.network_models.losses.bernoulli:BernoulliLoss"})
 QUEUES = Registry("queue", {"drop-tail": "testbed.network_models.queues.drop_tail:DropTail"})
 TRANSPORTS = Registry(
