@@ -62,8 +62,20 @@ CODECS = Registry(
     },
 )
 RATES = Registry("rate", {"constant": "testbed.network_models.rates.constant:ConstantRate"})
-LOSSES = Registry("loss", {"bernoulli": "testbed.network_models.losses.bernoulli:BernoulliLoss"})
-QUEUES = Registry("queue", {"drop-tail": "testbed.network_models.queues.drop_tail:DropTail"})
+LOSSES = Registry(
+    "loss",
+    {
+        "bernoulli": "testbed.network_models.losses.bernoulli:BernoulliLoss",
+        "gilbert-elliott": "testbed.network_models.losses.gilbert_elliott:GilbertElliottLoss",
+    },
+)
+QUEUES = Registry(
+    "queue",
+    {
+        "drop-tail": "testbed.network_models.queues.drop_tail:DropTail",
+        "codel": "testbed.network_models.queues.codel:Codel",
+    },
+)
 TRANSPORTS = Registry(
     "transport", {"selective-repeat": "testbed.network_models.transports.selective_repeat:SelectiveRepeat"}
 )

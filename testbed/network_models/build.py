@@ -5,11 +5,10 @@ from __future__ import annotations
 import simpy
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import TRANSPORTS
-from testbed.network_models.channel import build_channel
+from testbed.core.registry import QUEUES, TRANSPORTS
+from testbed.network_models.channel import Channel, build_channel
 from testbed.network_models.origin import Origin
-from testbed.network_models.ports.fifo import FifoPort
-from testbed.network_models.ports.packet import Path
+from testbed.network_models.ports.packet import Path, Port
 from testbed.network_models.transfer import Direction, Link
 from testbed.network_models.transports.transport import Access, Transport
 from testbed.scenarios.profiles import LinkProfile
@@ -23,8 +22,14 @@ def build_access(env: simpy.Environment, profile: LinkProfile, *, entity: int, s
     transport: Transport = TRANSPORTS.load(profile.transport.kind)(profile.transport)
     if resolution(profile) == "messages":
         return transport.over_messages(env, up, down)
-    paths = (Path(ports=(FifoPort(env, channel),), entity=entity) for channel in (up, down))
+    paths = (Path(ports=(port_of(env, channel),), entity=entity) for channel in (up, down))
     return transport.over_packets(env, up.framing, *paths)
+
+
+def port_of(env: simpy.Environment, channel: Channel) -> Port:
+    """A port of the channel's own, as its queue wants it."""
+    port: Port = QUEUES.load(channel.queue.kind).port(env, channel)
+    return port
 
 
 def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, *, entity: int, seed: int) -> Link:

@@ -11,7 +11,6 @@ from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.losses.bernoulli import Bernoulli
 from testbed.network_models.origin import Origin
-from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.pieces import QueueConfig
@@ -47,12 +46,6 @@ class Channel:
     keeps_order: bool  # what leaves later never arrives earlier, whatever its jitter
     propagation_ns: int
     queue: QueueConfig
-
-    @property
-    def queue_limit_bytes(self) -> int:
-        """Of a drop-tail queue."""
-        assert isinstance(self.queue, DropTail.Config), "other queues need packets"
-        return self.queue.limit
 
 
 def build_channel(profile: LinkProfile, origin: Origin) -> Channel:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import Registry
-from testbed.scenarios.base import Block, as_pydantic
+from testbed.scenarios.base import Block, PositiveSizeBytes, as_pydantic
 from testbed.scenarios.problems import validate
 
 
@@ -36,6 +36,8 @@ class LossConfig(PieceConfig):
 
 class QueueConfig(PieceConfig):
     """Who waits, and who is dropped."""
+
+    limit: PositiveSizeBytes  # waiting and in service, a direction
 
 
 class TransportConfig(PieceConfig):

@@ -125,8 +125,7 @@ class LinkProfile(Profile):
         if self.header >= self.mtu:
             allowed = f"less than the mtu of {self.mtu} B"
             raise _at("header", "headers leave no room in a packet", value=f"{self.header} B", allowed=allowed)
-        limit = getattr(self.queue, "limit", None)
-        if limit is not None and limit < self.mtu:
+        if self.queue.limit < self.mtu:
             allowed = f"at least the mtu of {self.mtu} B"
-            raise _at("queue", "the queue can't hold one packet", value=f"{limit} B", allowed=allowed)
+            raise _at("queue", "the queue can't hold one packet", value=f"{self.queue.limit} B", allowed=allowed)
         return self

@@ -78,7 +78,7 @@ class BurstLink:
         self._propagation_ns = channel.propagation_ns
         self._framing = channel.framing
         self._transmitter = Transmitter(
-            channel.rate, limit_bytes=channel.queue_limit_bytes, packet_bytes=channel.framing.mtu_bytes
+            channel.rate, limit_bytes=channel.queue.limit, packet_bytes=channel.framing.mtu_bytes
         )
         self._loss = channel.loss
         self._jitter = channel.jitter
