@@ -59,14 +59,21 @@ class Plain:
         fates = [self.is_lost(self.packets + place) if time_ns else True for place, time_ns in enumerate(left)]
         self.packets += len(sizes)
         through = [None if lost else time_ns for time_ns, lost in zip(left, fates, strict=True)]
-        return through, max((time_ns for time_ns in left if time_ns), default=now_ns)
+        return through, max((time_ns for time_ns in left if time_ns), default=None)
+
+    def end(self, number, now_ns, complete_ns, last_ns):
+        """Delivered or not, and when: at once, where nothing left."""
+        if last_ns is None:
+            return False, now_ns
+        extra_ns = self.profile.propagation_delay + self.extra_ns(number)
+        return complete_ns is not None, (last_ns if complete_ns is None else complete_ns) + extra_ns
 
 
 def datagrams(profile, messages):
     plain, ends = Plain(profile), []
     for number, message in enumerate(messages):
         through, last_ns = plain.once(message.time_ns, plain.sizes(message.payload_bytes))
-        ends.append((all(through), last_ns + profile.propagation_delay + plain.extra_ns(number)))
+        ends.append(plain.end(number, message.time_ns, last_ns if all(through) else None, last_ns))
     return plain, ends
 
 
@@ -82,9 +89,7 @@ def coded(profile, messages):
             arrived = [time_ns for time_ns in through[place : place + len(block) + config.parity] if time_ns]
             place += len(block) + config.parity
             complete_ns = max(complete_ns, arrived[len(block) - 1] if len(arrived) >= len(block) else FOREVER)
-        delivered = complete_ns < FOREVER
-        delay_ns = profile.propagation_delay + plain.extra_ns(number)
-        ends.append((delivered, (complete_ns if delivered else last_ns) + delay_ns))
+        ends.append(plain.end(number, message.time_ns, complete_ns if complete_ns < FOREVER else None, last_ns))
     return plain, ends
 
 
