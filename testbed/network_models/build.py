@@ -55,4 +55,20 @@ def resolution(profile: LinkProfile) -> str:
 def needs_packets(profile: LinkProfile) -> str:
     """Why the link can't be computed by messages; "" where it can."""
     pieces = (profile.rate_up, profile.rate_down, profile.jitter, profile.loss, profile.queue, profile.transport)
-    return next((piece.needs_packets for piece in pieces if piece is not None and piece.needs_packets), "")
+    reasons = [piece.needs_packets for piece in pieces if piece is not None]
+    return next(filter(None, [*reasons, _needs_order(profile)]), "")
+
+
+def _needs_order(profile: LinkProfile) -> str:
+    """Why this transport can't be computed ahead of its transmissions; "" where it can or is not."""
+    if not profile.transport.looks_ahead:
+        return ""
+    keeps_order = profile.jitter is not None and not profile.jitter.reorder
+    reasons = {
+        f"a loss of kind {profile.loss.kind} follows the order of packets": profile.loss.follows_order,
+        "copies are made of packets": profile.duplicate > 0,
+        "bits of packets go wrong": profile.corrupt > 0,
+        "packets keep their order": keeps_order,
+    }
+    why = next((reason for reason, applies in reasons.items() if applies), "")
+    return f"{profile.transport.kind} is computed before its packets are sent, and {why}" if why else ""

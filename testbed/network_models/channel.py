@@ -47,6 +47,11 @@ class Channel:
     propagation_ns: int
     queue: QueueConfig
 
+    @property
+    def is_faithful(self) -> bool:
+        """What is not lost arrives once, as it was sent."""
+        return self.corruption is None and self.duplication is None
+
 
 def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
     """The pieces of this direction."""

@@ -5,7 +5,7 @@ The row's class has a `Config`, its piece's keys, next to what it configures.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BeforeValidator
 
@@ -33,6 +33,8 @@ class RateConfig(PieceConfig):
 class LossConfig(PieceConfig):
     """Which packets never arrive."""
 
+    follows_order: ClassVar[bool] = False  # a packet's fate depends on what was sent before it
+
 
 class QueueConfig(PieceConfig):
     """Who waits, and who is dropped."""
@@ -42,6 +44,8 @@ class QueueConfig(PieceConfig):
 
 class TransportConfig(PieceConfig):
     """What the ends of a link do about loss, order and speed."""
+
+    looks_ahead: ClassVar[bool] = False  # by messages, it draws the fates of packets before they are sent
 
 
 def piece(registry: Registry, *, short_kind: str = "", short_key: str = "") -> BeforeValidator:

@@ -69,7 +69,7 @@ def test_a_wave_has_one_value_at_an_instant_whoever_asks_when(times, entity):
 
 
 # Of one wave: golden, as digests are; it stands for runs with correlated jitter on every machine.
-GOLDEN_RANKS = []
+GOLDEN_RANKS = [3989771981, 3989771981, 2794161328, 2794161328, 1028549438]
 
 
 def test_golden_ranks():

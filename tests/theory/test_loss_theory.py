@@ -92,7 +92,7 @@ def test_the_chain_starts_in_its_stationary_law():
     assert stats.binomtest(sum(firsts), 2000, 0.25).pvalue > ALPHA
 
 
-def plain_chain(p, r, good, bad, count, seed, entity):
+def plain_chain(p, r, good, bad, *, count, seed, entity):
     """The definition, a step at a time: draw k moves the state from transmission k to k + 1."""
     names = ("loss.state", "loss", "loss.start")
     states, losses, start = (Stream.named(seed, f"link.up.{name}") for name in names)
@@ -108,15 +108,13 @@ probabilities = st.floats(0, 1)
 
 @settings(deadline=None, max_examples=60)
 @given(
-    p=probabilities,
-    r=st.floats(0.01, 1),
-    good=probabilities,
-    bad=probabilities,
+    chain=st.tuples(probabilities, st.floats(0.01, 1)),
+    losses=st.tuples(probabilities, probabilities),
     chunks=st.lists(st.integers(0, 700) | st.just(-1), min_size=1, max_size=8),
     seed=st.integers(0, 2**32),
 )
-def test_chunks_and_single_packets_walk_the_same_chain(p, r, good, bad, chunks, seed):
-    good, bad = sorted((good, bad))
+def test_chunks_and_single_packets_walk_the_same_chain(chain, losses, chunks, seed):
+    (p, r), (good, bad) = chain, sorted(losses)
     config = gilbert_elliott(p=p, r=r, loss_good=good, loss_bad=bad)
     loss, found, place = loss_of(config, origin_of(seed=seed)), [], 0
     for size in chunks:  # -1: one packet on its own; numbers and attempts say nothing, places do
@@ -128,7 +126,7 @@ def test_chunks_and_single_packets_walk_the_same_chain(p, r, good, bad, chunks, 
         gone = set(loss.lost(numbers, 2))
         found += [number in gone for number in numbers]
         place += size
-    assert found == plain_chain(p, r, good, bad, place, seed, 3)
+    assert found == plain_chain(p, r, good, bad, count=place, seed=seed, entity=3)
 
 
 KINDS = [{"kind": "bernoulli", "p": 0.2}, gilbert_elliott(p=0.1, r=0.3), gilbert_elliott(mean_loss=0.1, mean_burst=2)]

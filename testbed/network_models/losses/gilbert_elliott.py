@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ class GilbertElliottLoss(OrderedLoss):
         With the states' usual losses, 0 and 1, that number is the mean length of a burst of losses.
         """
 
+        follows_order: ClassVar[bool] = True
         kind: Literal["gilbert-elliott"] = "gilbert-elliott"
         p: Probability | None = None  # good to bad
         r: Probability | None = None  # bad to good

@@ -32,6 +32,7 @@ class CodelPort:
         "_limit_bytes",
         "_medium",
         "_peak_backlog_bytes",
+        "_propagation_ns",
         "_queue",
         "_rate",
     )
@@ -40,6 +41,7 @@ class CodelPort:
         config = cast("Codel.Config", channel.queue)
         self._env = env
         self._rate = channel.rate
+        self._propagation_ns = channel.propagation_ns
         self._limit_bytes = config.limit
         self._queue = CodelQueue(
             target_ns=config.target, interval_ns=config.interval, packet_bytes=channel.framing.mtu_bytes
@@ -48,6 +50,10 @@ class CodelPort:
         self._is_serving = False  # a packet is in service, or the next is being chosen
         self._in_service_bytes = 0
         self._busy_until_ns = self._busy_total_ns = self._peak_backlog_bytes = 0
+
+    @property
+    def propagation_ns(self) -> int:
+        return self._propagation_ns
 
     def offer(self, packet: Packet) -> None:
         now_ns = int(self._env.now)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import simpy
 
@@ -39,6 +40,9 @@ class Flight:
     first_end_ns: int = 0
     wire_bytes: int = 0
     num_retransmissions: int = 0
+    floor_ns: int = 0  # on a link that keeps the order: this round can't arrive earlier
+    corrupt: list[int] = field(default_factory=list)  # packets that came with a wrong bit which nobody found
+    is_corrupt: bool = False  # and that the message was put together from
 
 
 class BurstLink(ABC):
@@ -46,12 +50,16 @@ class BurstLink(ABC):
 
     __slots__ = (
         "_ack_bytes",
+        "_channel",
+        "_corrupt_packets",
         "_delivered",
         "_delivered_payload_bytes",
         "_dropped_packets",
+        "_duplicate_packets",
         "_env",
         "_framing",
         "_jitter",
+        "_last_out_ns",
         "_loss",
         "_lost",
         "_lost_packets",
@@ -65,6 +73,8 @@ class BurstLink(ABC):
         "_wire_bytes",
     )
 
+    _checks: ClassVar[bool] = True  # a packet with a wrong bit is found, and of no use
+
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
         self._env = env
         self._propagation_ns = channel.propagation_ns
@@ -77,7 +87,9 @@ class BurstLink(ABC):
         self._messages = self._delivered = self._lost = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
         self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
-        self._wire_bytes = self._ack_bytes = 0
+        self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
+        self._channel = channel
+        self._last_out_ns = 0  # when the last bit that left comes out at the far end
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
@@ -90,6 +102,7 @@ class BurstLink(ABC):
             last_packet_bytes=self._framing.last_packet_bytes(payload_bytes),
             sent_ns=int(self._env.now),
             done=Delivery(self._env),
+            floor_ns=self._last_out_ns,
         )
         flight.done.callbacks.append(self._count_end)
         self._messages += 1
@@ -119,7 +132,25 @@ class BurstLink(ABC):
         self._wire_bytes += burst.wire_bytes
         self._dropped_packets += len(dropped)
         self._lost_packets += len(lost)
-        return burst, sorted([*lost, *dropped])
+        if self._channel.keeps_order and burst.wire_bytes:
+            out_ns = burst.end_ns + self._propagation_ns + self._jitter_ns(flight, burst.end_ns)
+            self._last_out_ns = max(self._last_out_ns, out_ns)
+        if self._channel.is_faithful:
+            return burst, sorted([*lost, *dropped])
+        return burst, sorted([*lost, *dropped, *self._spoilt(flight, packets, set(lost))])
+
+    def _spoilt(self, flight: Flight, packets: Sequence[int], lost: set[int]) -> list[int]:
+        """Of the packets that arrive, those that are of no use; copies are counted."""
+        attempt, channel = flight.attempt, self._channel
+        arrived = [packet for packet in packets if packet not in lost]
+        corrupt = channel.corruption.lost(arrived, attempt) if channel.corruption is not None else []
+        self._corrupt_packets += len(corrupt)
+        spoilt = corrupt if self._checks else []
+        flight.corrupt += [] if self._checks else corrupt
+        if channel.duplication is not None:
+            copied = channel.duplication.lost([packet for packet in arrived if packet not in spoilt], attempt)
+            self._duplicate_packets += len(copied)
+        return spoilt
 
     def _lose(self, flight: Flight, left_ns: int) -> None:
         """For good; the queue took what left until `left_ns`. Where it took nothing, the message ends at once."""
@@ -130,8 +161,15 @@ class BurstLink(ABC):
 
     def _deliver(self, flight: Flight, left_ns: int, fate: Fate = Fate.DELIVERED) -> None:
         """The message ends when the packet whose last bit leaves at `left_ns` arrives, or would have."""
-        propagate_ns, jitter_ns = self._propagation_ns, self._jitter.delay_ns(flight.message, flight.sent_ns)
+        propagate_ns, jitter_ns = self._propagation_ns, self._jitter_ns(flight, left_ns)
         self._settle(flight, left_ns + propagate_ns + jitter_ns, fate, propagate_ns, jitter_ns)
+
+    def _jitter_ns(self, flight: Flight, left_ns: int) -> int:
+        """Of a packet of this round whose last bit leaves at `left_ns`."""
+        jitter_ns = self._jitter.delay_ns(flight.message, flight.sent_ns)
+        if self._channel.keeps_order:
+            return max(jitter_ns, flight.floor_ns - left_ns - self._propagation_ns)
+        return jitter_ns
 
     def _settle(self, flight: Flight, ended_ns: int, fate: Fate, propagate_ns: int = 0, jitter_ns: int = 0) -> None:
         """The exact breakdown: what no other part explains is time lost to retransmission."""
@@ -149,6 +187,7 @@ class BurstLink(ABC):
             propagate_ns=propagate_ns,
             jitter_ns=jitter_ns,
             retransmit_ns=ended_ns - propagate_ns - jitter_ns - end_ns,
+            is_corrupt=flight.is_corrupt and fate is Fate.DELIVERED,
         )
         flight.done.settle(transfer, ended_ns - int(self._env.now))
 
@@ -181,4 +220,6 @@ class BurstLink(ABC):
             backlog_bytes=self._transmitter.backlog_bytes(now_ns),
             peak_backlog_bytes=self._transmitter.peak_backlog_bytes,
             ack_bytes=self._ack_bytes,
+            duplicate_packets=self._duplicate_packets,
+            corrupt_packets=self._corrupt_packets,
         )

@@ -88,7 +88,7 @@ class RepeatLink(BurstLink):
         config = self._config
         deadline_ns = FOREVER if config.patience is None else flight.sent_ns + config.patience
         if not missing:
-            if left_ns + self._propagation_ns + self._jitter.delay_ns(flight.message, flight.sent_ns) <= deadline_ns:
+            if left_ns + self._propagation_ns + self._jitter_ns(flight, left_ns) <= deadline_ns:
                 self._deliver(flight, left_ns)
             else:
                 self._settle(flight, deadline_ns, Fate.TIMEOUT)
@@ -101,6 +101,7 @@ class RepeatLink(BurstLink):
 
     def _repeat(self, flight: Flight, missing: list[int]) -> None:
         flight.attempt += 1
+        flight.floor_ns = self._last_out_ns
         flight.num_retransmissions += len(missing)
         self._retransmissions += len(missing)
         self._round(flight, missing)
