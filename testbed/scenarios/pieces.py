@@ -46,6 +46,7 @@ class TransportConfig(PieceConfig):
     """What the ends of a link do about loss, order and speed."""
 
     looks_ahead: ClassVar[bool] = False  # by messages, it draws the fates of packets before they are sent
+    least_mtu_bytes: ClassVar[int] = 0
 
 
 def piece(registry: Registry, *, short_kind: str = "", short_key: str = "") -> BeforeValidator:

@@ -56,7 +56,7 @@ class GilbertElliottLoss(OrderedLoss):
             if self.loss_good > self.loss_bad:
                 allowed = f"at most loss_bad of {self.loss_bad:g}"
                 raise as_pydantic(
-                    ScenarioError("good loses more", path="loss_good", value=self.loss_good, allowed=allowed)
+                    ScenarioError("good loses more than bad", path="loss_good", value=self.loss_good, allowed=allowed)
                 )
             if self.mean_loss is not None:
                 self._check_means(self.mean_loss, self.mean_burst or 1.0)
