@@ -64,6 +64,7 @@ UNITS: Mapping[str, Mapping[str, Fraction]] = MappingProxyType(
             {"uJ": "1e-6", "\u00b5J": "1e-6", "\u03bcJ": "1e-6", "mJ": "1e-3", "J": 1, "kJ": 1000, "Wh": 3600}
         ),
         "ratio": _fractions({"%": "1/100", "": 1}),
+        "distance": _fractions({"m": 1, "km": 1000}),
     }
 )
 
@@ -83,6 +84,7 @@ ALLOWED: Mapping[str, str] = MappingProxyType(
         "power": "a number with mW, W or kW, such as 3 W",
         "energy": "a number with uJ, mJ, J, kJ or Wh, such as 2 J",
         "ratio": "a number, alone or with %, such as 0.02 or 2 %",
+        "distance": "a number with m or km, such as 80 km",
     }
 )
 

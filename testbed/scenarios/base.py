@@ -113,6 +113,7 @@ ComputeRate = Annotated[float, _reader("compute", float, above_zero=True), _sche
 Frequency = Annotated[
     float, _reader("frequency", float, above_zero=True, at_least=_LEAST_RATE), _schema("frequency"), _written("/s")
 ]
+Distance = Annotated[float, _reader("distance", float, at_least=_ZERO), _schema("distance"), _written("m")]
 Power = Annotated[float, _reader("power", float, at_least=_ZERO), _schema("power"), _written("W")]
 Probability = Annotated[float, _reader("ratio", float, at_least=_ZERO, at_most=(1.0, "1")), _schema("ratio")]
 LossProbability = Annotated[float, _reader("ratio", float, at_least=_ZERO, at_most=(0.999, "0.999")), _schema("ratio")]

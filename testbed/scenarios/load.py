@@ -15,6 +15,7 @@ from testbed.scenarios.overrides import apply_overrides
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, Profile, ServerProfile
 from testbed.scenarios.schema import Scenario
+from testbed.scenarios.topology_files import resolve_topology
 from testbed.scenarios.yaml_file import read_yaml
 
 PROFILES: Mapping[str, type[Profile]] = MappingProxyType(
@@ -62,6 +63,8 @@ def _nearest_file(path: Path, known: Iterable[str]) -> str | None:
 def build_scenario(data: Mapping[str, Any], *, base: Path) -> Scenario:
     """Validate plain data; the files and folders it names are looked up below `base`, the scenario's folder, first."""
     resolved = _resolve_files(_resolve_references(copy.deepcopy(dict(data))), base)
+    if resolved.get("topology") is not None:
+        resolved["topology"] = _resolve_network(resolved["topology"], base)
     return validate(Scenario, resolved)
 
 
@@ -114,6 +117,19 @@ def _resolve(reference: Any, kind: str, path: str) -> Any:
     kept = profile.model_dump(mode="json", exclude_none=True)
     kept["sources"] = {field: text for field, text in kept["sources"].items() if field not in changes}
     return {**kept, **changes}
+
+
+def _resolve_network(reference: Any, base: Path) -> Any:
+    """What is wrong inside a topology's own file has no place in this one."""
+    try:
+        return resolve_topology(reference, base)
+    except ScenarioError as error:
+        if error.file is not None:
+            raise
+        path = ".".join(part for part in ("topology", error.path) if part)
+        raise ScenarioError(
+            error.problem, path=path, value=error.value, allowed=error.allowed, nearest=error.nearest
+        ) from None
 
 
 def _resolve_files(data: dict[str, Any], base: Path) -> dict[str, Any]:
