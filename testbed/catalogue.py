@@ -8,13 +8,13 @@ from typing import Any
 import yaml
 
 from testbed.core.errors import ScenarioError, nearest_name
-from testbed.core.registry import CODECS, POLICIES, Registry
+from testbed.core.registry import SEAMS, Registry
 from testbed.models.source import known_names, resolve
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.yaml_file import read_yaml
 
 _FILES = ("device", "server", "link", "scenario")
-_REGISTRIES: dict[str, Registry] = {"policy": POLICIES, "codec": CODECS}
+_REGISTRIES: dict[str, Registry] = {registry.kind: registry for registry in SEAMS}
 
 
 def listing(kind: str) -> list[dict[str, str]]:

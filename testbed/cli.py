@@ -14,6 +14,7 @@ import typer
 from testbed import __version__
 from testbed.cli_eval import eval_
 from testbed.cli_model import app as model_app
+from testbed.cli_network import link
 from testbed.cli_study import app as study_app
 from testbed.command import command_of, new_app
 from testbed.core.errors import ScenarioError
@@ -28,6 +29,7 @@ app.add_typer(model_app)
 app.add_typer(study_app)
 command = command_of(app)
 command(eval_)
+command(link)
 
 
 class ExecutorName(StrEnum):
@@ -47,6 +49,13 @@ class Kind(StrEnum):
     MODEL = "model"
     POLICY = "policy"
     CODEC = "codec"
+    QUANTISER = "quantiser"
+    RATE = "rate"
+    LOSS = "loss"
+    QUEUE = "queue"
+    TRANSPORT = "transport"
+    SCHEDULER = "scheduler"
+    ROUTER = "router"
 
 
 ScenarioName = Annotated[str, typer.Argument(metavar="SCENARIO", help="A file, or the name of a shipped scenario.")]

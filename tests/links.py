@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from testbed.network_models.build import build_access
+from testbed.network_models.build import one_way
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.profiles import LinkProfile
 
 
 def link_of(env, profile, *, direction=Direction.UP, entity=0, seed=1):
     """One direction of a fresh link."""
-    access = build_access(env, profile, entity=entity, seed=seed)
-    return access.up if direction is Direction.UP else access.down
+    return one_way(env, profile, direction, entity=entity, seed=seed)
 
 
 def changed(profile, **changes):

@@ -173,7 +173,7 @@ class Trip:
         self.engine.links[self.request.device]["up"].send(size, self.up_done)
 
     def up_done(self, sent, pieces, account):
-        self.transfers.append((self.engine.now, "up", *account))
+        self.transfers.append((self.engine.now, "up", sent, *account))
         self.follow(sent, pieces)
         if account[-1]:
             self.server.ready(self)
@@ -199,7 +199,7 @@ class Trip:
             self.server.ready(self)
 
     def down_done(self, index, sent, pieces, account):
-        self.transfers.append((self.engine.now, "down", *account))
+        self.transfers.append((self.engine.now, "down", sent, *account))
         if self.split == 0:
             return self.stream_done(index, sent, pieces, delivered=account[-1])
         self.follow(sent, pieces)

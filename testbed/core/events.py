@@ -120,6 +120,7 @@ class TransferEnded(Event):
     request: int
     link: int
     direction: str  # up | down
+    sent_ns: int
     payload_bytes: int
     wire_bytes: int  # headers and repeated packets included
     num_packets: int

@@ -10,7 +10,7 @@ from testbed.network_models.channel import build_channel
 from testbed.network_models.origin import Origin
 from testbed.network_models.ports.fifo import FifoPort
 from testbed.network_models.ports.packet import Path
-from testbed.network_models.transfer import Direction
+from testbed.network_models.transfer import Direction, Link
 from testbed.network_models.transports.transport import Access, Transport
 from testbed.scenarios.profiles import LinkProfile
 
@@ -23,7 +23,14 @@ def build_access(env: simpy.Environment, profile: LinkProfile, *, entity: int, s
     transport: Transport = TRANSPORTS.load(profile.transport.kind)(profile.transport)
     if resolution(profile) == "messages":
         return transport.over_messages(env, up, down)
-    return transport.over_packets(env, up.framing, Path(ports=(FifoPort(env, up),)), Path(ports=(FifoPort(env, down),)))
+    paths = (Path(ports=(FifoPort(env, channel),), entity=entity) for channel in (up, down))
+    return transport.over_packets(env, up.framing, *paths)
+
+
+def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, *, entity: int, seed: int) -> Link:
+    """One direction of a link of its own."""
+    access = build_access(env, profile, entity=entity, seed=seed)
+    return access.up if direction is Direction.UP else access.down
 
 
 def resolution(profile: LinkProfile) -> str:

@@ -33,6 +33,23 @@ def exercise(
     return [transfers[number] for number in range(len(transfers))], link.snapshot()
 
 
+def exercise_in_turn(
+    make_link: Callable[[simpy.Environment], Link], payloads_bytes: Iterable[int]
+) -> tuple[list[Transfer], LinkSnapshot]:
+    """Send each message when the one before has ended, as the steps of one request do."""
+    env = simpy.Environment()
+    link = make_link(env)
+    transfers: list[Transfer] = []
+
+    def send() -> Generator[simpy.Event, Transfer, None]:
+        for payload_bytes in payloads_bytes:
+            transfers.append((yield link.send(payload_bytes)))
+
+    env.process(send())
+    env.run()
+    return transfers, link.snapshot()
+
+
 def _send(
     env: simpy.Environment, link: Link, messages: Iterable[Sent], transfers: dict[int, Transfer]
 ) -> Generator[simpy.Event, None, None]:

@@ -24,6 +24,8 @@ from testbed.quantization.stores import AffineStore, MixedStore
 
 
 class Atom:
+    """Outlier channels at 8 bits, moved to the end; all others at few bits in groups, by GPTQ."""
+
     needs_text = True
 
     def __init__(self, config: WeightConfig) -> None:

@@ -27,6 +27,8 @@ BLOCK = 128  # columns whose later corrections are made in one product; a multip
 
 
 class Gptq:
+    """Rounds column after column; the columns still to come take up the error, as inputs of the layer weigh it."""
+
     needs_text = True
 
     def __init__(self, config: WeightConfig) -> None:

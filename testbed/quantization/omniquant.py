@@ -35,6 +35,8 @@ ALPHA_WITHOUT_INPUTS = 0.5  # where inputs are not rounded, weights have less to
 
 
 class OmniQuant:
+    """Learns where to clip weights and how to scale inputs, block by block."""
+
     needs_text = False  # statistics of single inputs; it learns from whole layers
 
     def __init__(self, config: WeightConfig) -> None:

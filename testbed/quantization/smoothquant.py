@@ -24,6 +24,8 @@ _LEAST = 1e-5  # of a channel's largest value: a channel that is always zero kee
 
 
 class SmoothQuant:
+    """Moves the spread of inputs into the weights, then rounds both."""
+
     needs_text = True
 
     def __init__(self, config: WeightConfig) -> None:

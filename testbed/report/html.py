@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testbed.report import results_sections, run_sections
+from testbed.report import network_sections, results_sections, run_sections
 from testbed.report.markup import Markup, element, join
 from testbed.report.style import CSS
 from testbed.results import files
@@ -27,7 +27,8 @@ def render(run: Run) -> str:
         results_sections.outcomes(run),
         results_sections.latencies(run),
         results_sections.hops(run),
-        results_sections.traffic(run),
+        network_sections.traffic(run),
+        network_sections.delays(run),
         results_sections.servers(run),
         results_sections.quality(run),
         run_sections.environment(run),

@@ -18,7 +18,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, MultipleLocator, Percen
 
 from testbed.core.events import HOPS
 from testbed.report.markup import Markup
-from testbed.report.series import Load, Traffic, slice_edges_s
+from testbed.report.series import Delays, Load, Traffic, slice_edges_s
 from testbed.report.style import DASHES, HOP_COLOURS, NUM_SERIES
 
 FloatArray = npt.NDArray[np.float64]
@@ -116,6 +116,29 @@ def traffic_over_time(traffic: Traffic, duration_s: float) -> Markup:
         return _inline(figure, "traffic", "Traffic over time: payload as an area, bytes on the wire as a line")
 
 
+def delay_over_time(found: Mapping[str, Delays], duration_s: float) -> Markup:
+    """Median and 95th percentile of each slice, up and down one above the other, and what never came as crosses."""
+    edges = slice_edges_s(duration_s)
+    centres = (edges[:-1] + edges[1:]) / 2
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE_IN, 3.6), layout="constrained")
+        for index, (axes, direction) in enumerate(zip(figure.subplots(2, 1, sharex=True), ("up", "down"), strict=True)):
+            one = found[direction]
+            median, high = one.by_slice(duration_s, 50), one.by_slice(duration_s, 95)
+            axes.fill_between(centres, median, high, color=_SERIES[index], alpha=0.3, linewidth=0, step="mid")
+            axes.step(centres, median, where="mid", color=_SERIES[index], linewidth=1.3, marker=".", markersize=2)
+            gone = ~one.delivered
+            axes.plot(one.sent_s[gone], one.delay_s[gone], "x", color=_INK, markersize=4)
+            axes.set_title(f"{direction}-link", loc="left", fontsize=9)
+            _delay_axis(axes, one.delay_s)
+            axes.set_xlim(0, duration_s)
+        axes.xaxis.set_major_locator(MaxNLocator(8))
+        axes.set_xlabel("virtual time, s")
+        return _inline(
+            figure, "delays", "Delay of messages over time: median as a line, up to the 95th percentile as an area"
+        )
+
+
 def load_over_time(loads: Sequence[Load], duration_s: float) -> Markup:
     """Utilisation, batch and queue, a line a server."""
     edges = slice_edges_s(duration_s)
@@ -155,6 +178,15 @@ def _latency_axis(axes: Axes, values: FloatArray) -> None:
     else:
         axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(unit="s"))
+
+
+def _delay_axis(axes: Axes, delay_s: FloatArray) -> None:
+    positive = delay_s[delay_s > 0]
+    if positive.size and positive.max() > _LOG_FROM * positive.min():
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(EngFormatter(unit="s"))
 
 
 def _time_axis(axes: Axes, duration_s: float) -> None:

@@ -12,10 +12,9 @@ import pyarrow.compute as pc
 
 from testbed.core.events import HOPS, Outcome
 from testbed.report import plots, series, words
-from testbed.report.markup import Markup, element, figure, join, section, table
+from testbed.report.markup import Markup, element, figure, section, table
 from testbed.report.style import DASHES, HOP_COLOURS, NUM_SERIES
-from testbed.results import files
-from testbed.results.folder import Run, batches
+from testbed.results.folder import Run
 
 _NUM_TEXTS = 5
 _NUM_REASONS = 12
@@ -192,27 +191,6 @@ def hops(run: Run) -> Markup:
 def _named_hop(hop: str) -> Markup:
     swatch = element("span", class_="swatch", style=f"background:{HOP_COLOURS[hop]}", aria_hidden="true")
     return element("span", swatch, words.HOP_WORDS[hop], class_="hop")
-
-
-def traffic(run: Run) -> Markup:
-    summary = run.summary
-    columns = ["end_ns", "direction", "payload_bytes", "wire_bytes"]
-    found = series.traffic(batches(run.folder / files.TRANSFERS, columns), summary["duration_s"])
-    rows = [
-        [direction, words.size(summary[f"bytes_{direction}"]), words.size(summary[f"wire_bytes_{direction}"])]
-        for direction in ("up", "down")
-    ]
-    totals = table("Bytes of the whole run", ["direction", "payload", "on the wire"], rows)
-    if summary["encryption"] is not None:
-        totals = join([totals, element("p", f"Encryption added, {words.encryption(summary['encryption'])}.")])
-    note = f"{_VIRTUAL} Wire bytes hold headers and repeated packets too. "
-    if found is None:
-        recorded = (run.folder / files.TRANSFERS).exists()
-        note += "No message crossed a link." if recorded else "Single messages were not recorded (record.spans is off)."
-        return section("Traffic", totals, note=note)
-    note += "Filled: payload; line: on the wire; each counted when its message left the link."
-    drawn = element("div", plots.traffic_over_time(found, summary["duration_s"]), class_="wide")
-    return section("Traffic", drawn, totals, note=note)
 
 
 def servers(run: Run) -> Markup:

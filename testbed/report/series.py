@@ -57,6 +57,52 @@ def traffic(transfers: Iterable[pa.RecordBatch], duration_s: float) -> Traffic |
     return Traffic(payload={"up": payload[0], "down": payload[1]}, wire={"up": wire[0], "down": wire[1]})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delays:
+    """The messages of one direction: when each was handed over, how long it took, and whether it came."""
+
+    sent_s: FloatArray
+    delay_s: FloatArray
+    delivered: npt.NDArray[np.bool_]
+
+    @property
+    def percentiles(self) -> list[float | None]:
+        """p50, p95, p99 and the longest delay of what was delivered."""
+        kept = self.delay_s[self.delivered]
+        return [float(np.percentile(kept, rank)) if kept.size else None for rank in (50, 95, 99, 100)]
+
+    def by_slice(self, duration_s: float, rank: float) -> FloatArray:
+        """A percentile of the delivered messages of each slice: [NUM_SLICES], NaN where there is none."""
+        slices = np.minimum((self.sent_s / duration_s * NUM_SLICES).astype(np.int64), NUM_SLICES - 1)
+        found = np.full(NUM_SLICES, np.nan)
+        for index in range(NUM_SLICES):
+            own = self.delay_s[(slices == index) & self.delivered]
+            if own.size:
+                found[index] = np.percentile(own, rank)
+        return found
+
+
+def delays(transfers: Iterable[pa.RecordBatch], duration_s: float) -> dict[str, Delays] | None:
+    """By direction; None where no message was recorded."""
+    columns: dict[str, list[npt.NDArray[np.generic]]] = {"sent_ns": [], "end_ns": [], "direction": [], "delivered": []}
+    for batch in transfers:
+        for name, parts in columns.items():
+            column = batch.column(name)
+            plain = column.dictionary_decode() if name == "direction" else column
+            parts.append(plain.to_numpy(zero_copy_only=False))
+    if not sum(part.size for part in columns["sent_ns"]) or not duration_s:
+        return None
+    whole = {name: np.concatenate(parts) for name, parts in columns.items()}
+    found = {}
+    for direction in ("up", "down"):
+        own = whole["direction"] == direction
+        sent_s, ended_s = whole["sent_ns"][own] / NS_PER_S, whole["end_ns"][own] / NS_PER_S
+        found[direction] = Delays(
+            sent_s=sent_s, delay_s=ended_s - sent_s, delivered=whole["delivered"][own].astype(bool)
+        )
+    return found
+
+
 def load(iterations: pa.Table, server: int, duration_s: float) -> Load:
     """Of one server, whose iterations follow each other without overlap."""
     mine = iterations["server"].to_numpy() == server

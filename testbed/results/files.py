@@ -88,6 +88,7 @@ TRANSFER_SCHEMA = pa.schema(
         ("device", _INT),
         ("direction", pa.dictionary(pa.int8(), _TEXT)),
         ("codec", pa.dictionary(pa.int32(), _TEXT)),
+        ("sent_ns", _INT),
         ("end_ns", _INT),
         ("payload_bytes", _INT),
         ("wire_bytes", _INT),

@@ -108,6 +108,7 @@ class RunRecorder:
                 event.link,
                 event.direction == "down",
                 self._rows.message_codec(event),
+                event.sent_ns,
                 event.time_ns,
                 event.payload_bytes,
                 event.wire_bytes,

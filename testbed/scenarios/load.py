@@ -68,6 +68,23 @@ def build_scenario(data: Mapping[str, Any], *, base: Path) -> Scenario:
     return validate(Scenario, resolved)
 
 
+def load_link(source: str, overrides: Iterable[str] = ()) -> LinkProfile:
+    """A link by its file or by its name in the catalogue, with changes.
+
+    Raises ScenarioError, located in its file, for anything that is wrong with it.
+    """
+    path = Path(source)
+    is_file = path.suffix in {".yaml", ".yml"} or path.name != source
+    if is_file and not path.is_file():
+        raise ScenarioError("no such link file", file=path, nearest=nearest_name(path.stem, entries("link")))
+    file = path if is_file else find("link", source)
+    try:
+        profile = validate(LinkProfile, _profile_data(file))
+    except ScenarioError as error:
+        raise error.located(file=file) from None
+    return validate(LinkProfile, apply_overrides(profile.model_dump(mode="json", exclude_none=True), overrides))
+
+
 def load_profile(kind: str, name: str) -> Profile:
     """One entry of the catalogue."""
     path = find(kind, name)

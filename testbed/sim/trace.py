@@ -99,6 +99,7 @@ class Trace:
                 request=self.request,
                 link=self.device,
                 direction=direction.value,
+                sent_ns=transfer.sent_ns,
                 payload_bytes=transfer.payload_bytes,
                 wire_bytes=transfer.wire_bytes,
                 num_packets=transfer.num_packets,

@@ -113,6 +113,7 @@ def transfers(events, number):
         (
             event.time_ns,
             event.direction,
+            event.sent_ns,
             event.payload_bytes,
             event.wire_bytes,
             event.num_packets,

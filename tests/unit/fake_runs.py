@@ -217,6 +217,7 @@ class _Journey:
                 request=self.request,
                 link=self.device.device,
                 direction="up" if up else "down",
+                sent_ns=now_ns - (70 if up else 15) * MS,
                 payload_bytes=payload,
                 wire_bytes=payload + 40 * (1 + repeated),
                 num_packets=1,

@@ -17,7 +17,7 @@ import yaml
 
 from testbed import __version__
 from testbed.cli import Kind
-from testbed.core.registry import CODECS, POLICIES
+from testbed.core.registry import SEAMS
 from testbed.results import files
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.load import load_scenario
@@ -136,7 +136,7 @@ def test_list_names_every_entry_of_a_kind(kind: Kind) -> None:
     done = call("list", kind.value, "--json")
     assert (done.code, done.err) == (0, "")
     rows = json.loads(done.out)
-    known = {"policy": list(POLICIES), "codec": list(CODECS)}
+    known = {registry.kind: list(registry) for registry in SEAMS}
     if kind is Kind.MODEL:
         assert {"pebble", "llama-2-7b"} <= {row["name"] for row in rows}
     else:
@@ -144,6 +144,10 @@ def test_list_names_every_entry_of_a_kind(kind: Kind) -> None:
     assert all(row["description"] and row["origin"] for row in rows)
     table = call("list", kind.value).out
     assert all(row["name"] in table for row in rows)
+
+
+def test_every_seam_can_be_listed() -> None:
+    assert {registry.kind for registry in SEAMS} <= {kind.value for kind in Kind}
 
 
 def test_show_prints_an_entry_with_its_sources() -> None:

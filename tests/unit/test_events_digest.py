@@ -38,6 +38,7 @@ ONE_OF_EACH = [
         request=1,
         link=2,
         direction="up",
+        sent_ns=3,
         payload_bytes=100,
         wire_bytes=140,
         num_packets=1,

@@ -67,6 +67,7 @@ def _transfer(time_ns: int, direction: str, payload: int, wire: int, retransmiss
         request=7,
         link=0,
         direction=direction,
+        sent_ns=time_ns - 15,
         payload_bytes=payload,
         wire_bytes=wire,
         num_packets=1,
@@ -329,7 +330,7 @@ def test_the_canonical_text_is_written_down() -> None:
     """A change here changes every digest that was ever published."""
     assert canonical_text(ONE_REQUEST[4]) == "03 SpanEnded(215, 7, 0, up_serialise, 150, 210, 340)\n"
     assert canonical_text(ONE_REQUEST[-1]) == "07 RequestEnded(340, 7, completed, 'length')\n"
-    assert canonical_text(ONE_REQUEST[6]) == "04 TransferEnded(215, 7, 0, 'up', 300, 340, 1, 2, 1)\n"
+    assert canonical_text(ONE_REQUEST[6]) == "04 TransferEnded(215, 7, 0, 'up', 200, 300, 340, 1, 2, 1)\n"
     assert canonical_text(Event(time_ns=3)) == "00 Event(3)\n"
 
 
