@@ -51,12 +51,16 @@ class Channel:
         return self.queue.limit
 
 
+def framing_of(profile: LinkProfile) -> Framing:
+    return Framing(mtu_bytes=profile.mtu, header_bytes=profile.header)
+
+
 def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
     """The pieces of this direction."""
     rate = profile.rate_up if origin.direction is Direction.UP else profile.rate_down
     return Channel(
         origin=origin,
-        framing=Framing(mtu_bytes=profile.mtu, header_bytes=profile.header),
+        framing=framing_of(profile),
         rate=RATES.load(rate.kind)(rate, origin),
         loss=LOSSES.load(profile.loss.kind)(profile.loss, origin),
         jitter=Jitter(profile.jitter, origin),

@@ -16,6 +16,7 @@ from testbed.scenarios.pieces import LossConfig, QueueConfig, RateConfig, piece
 
 NODE_KINDS = ("cell-site", "access-router", "router", "edge-site", "region", "data-centre")  # from the rim inwards
 NodeKind = Literal["cell-site", "access-router", "router", "edge-site", "region", "data-centre"]
+Way = tuple[str, str]  # one direction of an edge: from, to
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
 # Light in standard single-mode fibre at 1550 nm: c over a group index of 1.4682 (Corning SMF-28 Ultra, data sheet).
@@ -55,8 +56,8 @@ class Failures(Block):
     mean_down: PositiveTimeNs
 
 
-class Cable(Block):
-    """What an edge is made of, wherever it lies: both ways alike, each way its own port with its own queue."""
+class Strand(Block):
+    """What an edge is made of, however long it is: both ways alike, each way its own port with its own queue."""
 
     rate: Annotated[SerializeAsAny[RateConfig], piece(RATES, short_kind="constant", short_key="rate")]
     delay: TimeNs | None = None  # one way
@@ -71,9 +72,17 @@ class Cable(Block):
     source: str = ""
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _not_two_lengths(self) -> Self:
         if self.delay is not None and self.distance is not None:
             raise _at("distance", "an edge has a delay or a distance, not both", allowed="one of delay, distance")
+        return self
+
+
+class Cable(Strand):
+    """A strand with its length."""
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
         if self.delay is None and self.distance is None:
             raise _at("delay", "required key is missing", allowed="a delay, or a distance")
         return self
@@ -94,7 +103,7 @@ class Edge(Cable):
     one_way: bool = False
 
     @property
-    def ways(self) -> list[tuple[str, str]]:
+    def ways(self) -> list[Way]:
         """(from, to) of each direction."""
         first, second = self.between
         return [(first, second)] if self.one_way else [(first, second), (second, first)]
@@ -116,13 +125,13 @@ class Topology(Block):
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise _at(f"nodes[{index}].name", "an earlier node has this name", value=name)
-        known, seen = frozenset(names), set[tuple[str, str]]()
+        known, seen = frozenset(names), set[Way]()
         for index, edge in enumerate(self.edges):
             self._check_edge(f"edges[{index}].between", edge, known, seen)
             seen.update(edge.ways)
         return self
 
-    def _check_edge(self, path: str, edge: Edge, known: frozenset[str], seen: set[tuple[str, str]]) -> None:
+    def _check_edge(self, path: str, edge: Edge, known: frozenset[str], seen: set[Way]) -> None:
         for end, name in enumerate(edge.between):
             if name not in known:
                 raise unknown_node(f"{path}[{end}]", name, sorted(known))

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from testbed.core.errors import ScenarioError, nearest_name
-from testbed.scenarios.base import Block, TimeNs, as_pydantic
+from testbed.scenarios.base import Block, Distance, TimeNs, as_pydantic
 from testbed.scenarios.problems import validate
-from testbed.scenarios.topology import Cable, NodeKind, NodeName
+from testbed.scenarios.topology import Cable, NodeKind, NodeName, Strand
 
 Data = dict[str, Any]
 _MOST = 1024  # nodes of one kind
@@ -38,7 +38,7 @@ def _node(name: str, kind: NodeKind) -> Data:
     return {"name": name, "kind": kind}
 
 
-def _edge(first: str, second: str, cable: Cable, **changes: Any) -> Data:
+def _edge(first: str, second: str, cable: Strand, **changes: Any) -> Data:
     return {"between": [first, second], **cable.model_dump(mode="json", exclude_unset=True), **changes}
 
 
@@ -145,22 +145,38 @@ class MultiRegion(Shape):
     kind: Literal["multi-region"] = "multi-region"
     regions: Annotated[list[NodeName], Field(min_length=2, max_length=64)]
     mesh: Literal["full", "ring"] = "full"
-    delays: dict[str, TimeNs]  # one way: "eu-west us-east"
-    backbone: Cable  # its delay where `delays` names none for a pair
+    delays: dict[str, TimeNs] = Field(default_factory=dict)  # one way, by pair: "eu-west us-east"
+    distances: dict[str, Distance] = Field(default_factory=dict)  # of fibre, likewise
+    backbone: Strand  # its own length is that of pairs without one
     sites_per_region: int = Field(default=1, ge=1, le=64)
     site: Cable  # from an edge site to its region
     data_centre: Cable  # from a region's router to its servers
 
     @model_validator(mode="after")
-    def _delays_are_of_pairs(self) -> Self:
+    def _lengths_are_of_pairs(self) -> Self:
         pairs = [" ".join(pair) for pair in self._pairs()]
         either_way = pairs + [" ".join(reversed(pair)) for pair in self._pairs()]
-        for key in self.delays:
-            if key not in either_way:
-                error = ScenarioError("no backbone cable joins these regions", path=f"delays.{key}", value=key,
-                                      allowed=pairs, nearest=nearest_name(key, pairs))  # fmt: skip
-                raise as_pydantic(error)
+        for name in ("delays", "distances"):
+            for key in getattr(self, name):
+                if key not in either_way:
+                    error = ScenarioError("no backbone cable joins these regions", path=f"{name}.{key}", value=key,
+                                          allowed=pairs, nearest=nearest_name(key, pairs))  # fmt: skip
+                    raise as_pydantic(error)
+        bare = next((pair for pair in self._pairs() if not self._length(*pair)), None)
+        if bare is not None and self.backbone.delay is None and self.backbone.distance is None:
+            error = ScenarioError("no length for these regions", path="distances", value=" ".join(bare),
+                                  allowed="an entry of delays or distances, or a delay of the backbone")  # fmt: skip
+            raise as_pydantic(error)
         return self
+
+    def _length(self, one: str, other: str) -> Data:
+        """What is said of this pair."""
+        for key in (f"{one} {other}", f"{other} {one}"):
+            if key in self.delays:
+                return {"delay": f"{self.delays[key]} ns", "distance": None}
+            if key in self.distances:
+                return {"delay": None, "distance": f"{self.distances[key]!r} m"}
+        return {}
 
     def _pairs(self) -> list[tuple[str, str]]:
         if self.mesh == "full" or len(self.regions) == 2:  # noqa: PLR2004 - a ring of two is one cable
@@ -179,9 +195,7 @@ class MultiRegion(Shape):
 
     def edges(self) -> Iterator[Data]:
         for one, other in self._pairs():
-            delay_ns = self.delays.get(f"{one} {other}", self.delays.get(f"{other} {one}"))
-            known = {} if delay_ns is None else {"delay": f"{delay_ns} ns", "distance": None}
-            yield _edge(one, other, self.backbone, **known)
+            yield _edge(one, other, self.backbone, **self._length(one, other))
         yield from (_edge(f"{region}-dc", region, self.data_centre) for region in self.regions)
         yield from (_edge(name, region, self.site) for name, region in self._sites())
 

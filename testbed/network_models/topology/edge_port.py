@@ -1,4 +1,4 @@
-"""One direction of a shared edge: a queue that is drained at its rate, then the wire."""
+"""One direction of a shared edge: a queue that is drained at the edge's rate, then the wire."""
 
 from __future__ import annotations
 
@@ -16,30 +16,138 @@ from testbed.network_models.ports.packet import Packet, Port, PortUsage
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.topology.failures import Failures
 from testbed.network_models.transfer import Direction
-from testbed.scenarios.topology import Edge
+from testbed.scenarios.topology import Edge, Way
 
-Way = tuple[str, str]
+_UNFRAMED = Framing(mtu_bytes=1, header_bytes=0)  # packets come as their senders cut them
+
+
+class NoLoss:
+    """Nothing is lost."""
+
+    def lost(self, packets: object, attempt: int) -> list[int]:
+        return []
+
+    def is_lost(self, packet: int, attempt: int, time_ns: int) -> bool:
+        return False
 
 
 class EdgePort:
-    """The two stages of a direction, and its account. Every packet offered is dropped, lost, failed, passed or here."""
+    """The stages of one direction of an edge, and its account."""
 
     def __init__(self, env: simpy.Environment, edge: Edge, way: Way, *, failures: Failures | None, seed: int) -> None:
-        self.way = way
         origin = Origin(seed=seed, direction=Direction.UP, entity=0, place=f"edge.{way[0]}.{way[1]}")
         rate: Rate = RATES.load(edge.rate.kind)(edge.rate, origin)
-        self._queue = FifoPort(env, _bare_channel(edge, origin, rate))
-        self._wire = Wire(env, edge, origin, rate, failures)
-        self._counter = _Counter(env, self._queue)
-        self.stages: tuple[Port, ...] = (self._counter, self._wire)
+        self.way = way
+        self._failures = failures
+        self._queue = _Entry(FifoPort(env, _queue_alone(edge, origin, rate)))
+        self._wire = Wire(env, edge, origin, failures)
+        self.stages: tuple[Port, ...] = (self._queue, self._wire)
 
     def end(self, now_ns: int) -> EdgeEnd:
-        """Its account now."""
-        usage, wire, counter = self._queue.usage(now_ns), self._wire, self._counter
+        """Its account until now: what was offered was dropped, lost, failed or carried, or is waiting."""
+        queue, wire, usage = self._queue, self._wire, self._queue.usage(now_ns)
         return EdgeEnd(
             source=self.way[0],
             target=self.way[1],
-            offered_packets=counter.packets,
-            offered_bytes=counter.bytes,
-            dropped_packets=counter.packets - counter.taken_packets,
+            offered_packets=queue.offered_packets,
+            offered_bytes=queue.offered_bytes,
+            carried_packets=wire.carried_packets,
+            carried_bytes=wire.carried_bytes,
+            dropped_packets=usage.dropped_packets,
+            lost_packets=wire.lost_packets,
+            failed_packets=wire.failed_packets,
+            waiting_bytes=usage.backlog_bytes,
+            peak_backlog_bytes=usage.peak_backlog_bytes,
+            busy_ns=usage.busy_ns,
+            down_ns=0 if self._failures is None else self._failures.total_ns(now_ns),
         )
+
+
+def _queue_alone(edge: Edge, origin: Origin, rate: Rate) -> Channel:
+    """The channel of a port that only queues and clocks out: loss and delay come after it."""
+    return Channel(
+        origin=origin,
+        framing=_UNFRAMED,
+        rate=rate,
+        loss=NoLoss(),
+        jitter=Jitter(None, origin),
+        propagation_ns=0,
+        queue=edge.queue,
+    )
+
+
+class _Entry:
+    """Counts what comes to the queue."""
+
+    __slots__ = ("_queue", "offered_bytes", "offered_packets", "usage")
+
+    def __init__(self, queue: FifoPort) -> None:
+        self._queue = queue
+        self.usage = queue.usage
+        self.offered_packets = self.offered_bytes = 0
+
+    def offer(self, packet: Packet) -> None:
+        self.offered_packets += 1
+        self.offered_bytes += packet.size_bytes
+        self._queue.offer(packet)
+
+
+class Wire:
+    """From a packet's last bit to its arrival: loss, with draws of the sender's own, failure, and delay."""
+
+    __slots__ = (
+        "_edge",
+        "_env",
+        "_failures",
+        "_losses",
+        "_origin",
+        "_propagation_ns",
+        "_trains",
+        "carried_bytes",
+        "carried_packets",
+        "failed_packets",
+        "lost_packets",
+    )
+
+    def __init__(self, env: simpy.Environment, edge: Edge, origin: Origin, failures: Failures | None) -> None:
+        self._env = env
+        self._edge = edge
+        self._origin = origin
+        self._propagation_ns = edge.propagation_ns
+        self._failures = failures
+        self._losses: dict[int, Loss] = {}  # by the sender's entity
+        self._trains = Trains(env)
+        self.carried_packets = self.carried_bytes = self.lost_packets = self.failed_packets = 0
+
+    def offer(self, packet: Packet) -> None:
+        """Its last bit has just left the queue."""
+        now_ns = int(self._env.now)
+        out_ns = now_ns + self._propagation_ns
+        failures = self._failures
+        if failures is not None and (failures.is_down(now_ns) or failures.next_failure_ns(now_ns) < out_ns):
+            self.failed_packets += 1
+            packet.end.lost(packet, out_ns)
+        elif self._edge.loss is not None and self._loss_of(packet).is_lost(packet.number, packet.attempt, now_ns):
+            self.lost_packets += 1
+            packet.end.lost(packet, out_ns)
+        else:
+            self.carried_packets += 1
+            self.carried_bytes += packet.size_bytes
+            packet.propagate_ns += self._propagation_ns
+            self._trains.add(packet, out_ns)
+
+    def _loss_of(self, packet: Packet) -> Loss:
+        found = self._losses.get(packet.entity)
+        if found is None:
+            found = self._losses[packet.entity] = self._new_loss(packet.entity)
+        return found
+
+    def _new_loss(self, entity: int) -> Loss:
+        config = self._edge.loss
+        assert config is not None, "asked for on lossy edges only"
+        loss: Loss = LOSSES.load(config.kind)(config, self._origin.of(entity))
+        return loss
+
+    def usage(self, now_ns: int) -> PortUsage:
+        """It holds no queue."""
+        return PortUsage(0, 0, 0, 0)

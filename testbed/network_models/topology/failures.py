@@ -19,7 +19,16 @@ def _exponential(mean_ns: int) -> QuantileTable:
 class Failures:
     """Times at which one edge is down, both ways; two that touch or overlap are one."""
 
-    __slots__ = ("_ends_ns", "_mean_down", "_mean_up", "_num_drawn", "_random_ns", "_scheduled", "_starts_ns", "_stream")
+    __slots__ = (
+        "_ends_ns",
+        "_mean_down",
+        "_mean_up",
+        "_num_drawn",
+        "_random_ns",
+        "_scheduled",
+        "_starts_ns",
+        "_stream",
+    )
 
     def __init__(self, edge: Edge, seed: int) -> None:
         one, other = sorted(edge.between)
@@ -51,6 +60,12 @@ class Failures:
         if place >= 0 and time_ns < self._ends_ns[place]:
             return self._ends_ns[place]
         return self.next_failure_ns(time_ns)
+
+    def total_ns(self, until_ns: int) -> int:
+        """Spent down until this instant."""
+        self._know(until_ns)
+        pairs = zip(self._starts_ns, self._ends_ns, strict=True)
+        return sum(min(end_ns, until_ns) - start_ns for start_ns, end_ns in pairs if start_ns < until_ns)
 
     def _know(self, time_ns: int) -> None:
         """All failures up to this instant, and one beyond it, are in the lists."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
 import networkx as nx
 
 from testbed.core.errors import ScenarioError, nearest_name
-from testbed.scenarios.topology import Edge, Topology
+from testbed.scenarios.topology import Edge, Topology, Way
 
-Way = tuple[str, str]  # one direction of an edge: from, to
 NONE_DOWN: frozenset[Way] = frozenset()
 
 _COSTS: Mapping[str, Callable[[Edge], int]] = MappingProxyType(
@@ -61,13 +61,18 @@ class Routes:
             ))  # fmt: skip
         return tuple(nodes)
 
+    def joins(self, one: str, other: str) -> bool:
+        """Whether there are routes both ways while nothing is down."""
+        return one in self._towards(other, NONE_DOWN) and other in self._towards(one, NONE_DOWN)
+
     def _towards(self, target: str, down: frozenset[Way]) -> dict[str, int]:
         """What the way to `target` costs from every node that has one."""
         key = (target, down)
         if key not in self._costs:
-            self._costs[key] = nx.single_source_dijkstra_path_length(
+            found: Any = nx.single_source_dijkstra_path_length(
                 self.graph.reverse(copy=False), target, weight=self._weigh(down)
             )
+            self._costs[key] = found
         return self._costs[key]
 
     def _weigh(self, down: frozenset[Way]) -> Callable[[str, str, Any], int | None]:
@@ -79,7 +84,7 @@ class Routes:
 
     def edges(self, nodes: tuple[str, ...]) -> list[Edge]:
         """The edges along a route."""
-        return [self.graph[one][other]["edge"] for one, other in zip(nodes, nodes[1:], strict=False)]
+        return [self.graph[one][other]["edge"] for one, other in pairwise(nodes)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

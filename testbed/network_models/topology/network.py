@@ -16,10 +16,10 @@ from testbed.network_models.ports.packet import Packet, Port, PortUsage
 from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.topology.edge_port import EdgePort
 from testbed.network_models.topology.failures import Failures
-from testbed.network_models.topology.graph import NONE_DOWN, Routes, Way
-from testbed.scenarios.topology import Topology
+from testbed.network_models.topology.graph import NONE_DOWN, Routes
+from testbed.scenarios.topology import Topology, Way
 
-_NO_USAGE = PortUsage(0, 0, 0)
+_NO_USAGE = PortUsage(0, 0, 0, 0)
 
 
 class Network:
@@ -38,6 +38,10 @@ class Network:
         self._chosen: dict[tuple[str, str, frozenset[Way]], tuple[EdgePort, ...] | None] = {}
         self.unrouted_packets = 0  # that came to their first node when there was no way on
 
+    @property
+    def now_ns(self) -> int:
+        return int(self._env.now)
+
     def ports(self, source: str, target: str) -> tuple[EdgePort, ...] | None:
         """The ports along the present route; None where there is none."""
         key = (source, target, self._down_now())
@@ -50,7 +54,7 @@ class Network:
         """What routes avoid now."""
         if not self._failures:
             return NONE_DOWN
-        seen_ns = int(self._env.now) - self._topology.reroute_after
+        seen_ns = self.now_ns - self._topology.reroute_after
         if seen_ns >= self._down_until_ns:
             self._down = frozenset(way for way, failures in self._failures.items() if failures.is_down(seen_ns))
             self._down_until_ns = min(
@@ -67,8 +71,7 @@ class Network:
 
     def edge_ends(self) -> list[EdgeEnd]:
         """The account of every direction of every edge, in the order of names; nothing passed those without a port."""
-        now_ns = int(self._env.now)
-        return [self._port(*way).end(now_ns) for way in sorted(self.routes.graph.edges)]
+        return [self._port(*way).end(self.now_ns) for way in sorted(self.routes.graph.edges)]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -78,7 +81,6 @@ class Transit:
     network: Network
     source: str
     target: str
-    env: simpy.Environment
     before: Sequence[Port] = ()
     after: Sequence[Port] = ()
     _whole: dict[tuple[EdgePort, ...], tuple[Port, ...]] = field(default_factory=dict)
@@ -88,7 +90,7 @@ class Transit:
         route = self.network.ports(self.source, self.target)
         if route is None:
             self.network.unrouted_packets += 1
-            packet.refused(int(self.env.now))
+            packet.refused(self.network.now_ns)
             return
         if route not in self._whole:
             inner = [port for edge in route for port in edge.stages]

@@ -60,9 +60,9 @@ class PacketLink:
         assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
         num_packets = self._framing.num_packets(payload_bytes)
         flight = Flight(
-            number=self._messages,
+            number=self._path.numbers.message(),
             payload_bytes=payload_bytes,
-            first_packet=self._packets,
+            first_packet=self._path.numbers.packets(num_packets),
             num_packets=num_packets,
             last_packet_bytes=self._framing.last_packet_bytes(payload_bytes),
             sent_ns=int(self._env.now),
