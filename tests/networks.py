@@ -50,12 +50,12 @@ class Far:
         self.packets[packet.number] = packet
 
 
-def send(net, env, far, source, target, sizes, *, at_ns=0, entity=0, first=0):
+def send(net, far, way, sizes, *, at_ns=0, entity=0, first=0):
     """Packets of these sizes, handed over together at an instant; numbered from `first`."""
-    transit = Transit(network=net, source=source, target=target)
+    transit = Transit(network=net, source=way[0], target=way[1])
 
     def hand_over(_):
         for number, size in enumerate(sizes, first):
-            transit.offer(Packet(size, far, (transit,), entity, number, 0, 0))
+            transit.offer(Packet(size, far, (transit,), entity, number, 0, 0, at_ns))
 
-    env.timeout(at_ns).callbacks.append(hand_over)
+    far.env.timeout(at_ns).callbacks.append(hand_over)

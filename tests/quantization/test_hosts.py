@@ -185,6 +185,7 @@ def test_stories_lose_what_the_bits_take(data_dir: Path, tmp_path: Path) -> None
     shares = []
     for bits in (8, 4, 2):
         changes = [f"weights.front_bits={bits}", f"model={data_dir / 'stories260K' / 'hf'}"]
+        changes.append("workload.output_tokens.value=24")
         changes.append(f"tokenizer={data_dir / 'stories260K' / 'tok512.model'}")
         result = run_scenario(prepare(load_scenario("opsc-stories", overrides=changes)), tmp_path / str(bits))
         summary = json.loads((result.folder / "summary.json").read_text())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from testbed.core.registry import CODECS, POLICIES
+from testbed.core.registry import CODECS, POLICIES, TRANSPORTS
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Group, Scenario
 from tests.unit.tiny_scenario import GONE, TINY, call, files_below, tiny, write
@@ -151,7 +151,9 @@ def test_unknown_keys(path: str, value: Any, expected: str) -> None:
 
 def test_an_unknown_key_in_a_change_to_a_profile() -> None:
     line = refused_with((LINK, wifi(lost="2 %")))
-    assert line.startswith("fleet[0].link.lost: unknown key; allowed: description, header, jitter, loss, ")
+    assert line.startswith(
+        "fleet[0].link.lost: unknown key; allowed: corrupt, description, duplicate, header, jitter, "
+    )
     assert line.endswith("did you mean 'loss'?")
 
 
@@ -171,8 +173,8 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
         (
             LINK,
             wifi(transport="selective-repeats"),
-            "fleet[0].link.transport.kind: unknown transport (got 'selective-repeats'); allowed: selective-repeat; "
-            "'selective-repeat'",
+            "fleet[0].link.transport.kind: unknown transport (got 'selective-repeats'); "
+            "{transport}; 'selective-repeat'",
         ),
         (
             f"{ARRIVALS}.kind",
@@ -194,7 +196,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
             LINK,
             wifi(jitter={"law": "gama", "mean": "1 ms"}),
             "fleet[0].link.jitter.law: not one of the choices (got 'gama'); "
-            "allowed: constant, uniform, exponential, normal, lognormal, gamma, pareto; 'gamma'",
+            "allowed: constant, uniform, exponential, normal, lognormal, gamma, pareto, empirical; 'gamma'",
         ),
         (
             "fleet.0.compute",
@@ -216,6 +218,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
 def test_unknown_names(path: str, value: Any, expected: str) -> None:
     names = {kind: listed(entries(kind)) for kind in ("device", "server", "link")}
     names |= {"policy": listed(sorted(POLICIES)), "codec": listed(sorted(CODECS))}
+    names["transport"] = listed(sorted(TRANSPORTS))
     text = expected.format(**names) if "{" in expected else expected
     head, quote, nearest = text.rpartition("; '")
     assert refused_with((path, value)) == (f"{head}; did you mean '{nearest}?" if quote else text)

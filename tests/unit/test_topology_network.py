@@ -15,7 +15,7 @@ def run(data, *sendings, until=None, seed=1):
     env = simpy.Environment()
     net, far = network(env, data, seed=seed), Far(env)
     for source, target, sizes, keywords in sendings:
-        send(net, env, far, source, target, sizes, **keywords)
+        send(net, far, (source, target), sizes, **keywords)
     env.run(until)
     return net, far
 

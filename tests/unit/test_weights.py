@@ -264,7 +264,8 @@ def test_the_shipped_scenario_fits_only_because_its_front_is_packed(tmp_path: Pa
 
 def test_each_side_computes_as_fast_as_its_own_bits_are_read(tmp_path: Path) -> None:
     def seconds(*overrides: str) -> dict[str, float]:
-        stages = _outcomes(tmp_path, *overrides, "workload.prompts.length={law: fixed, value: 32}")["breakdown_s"]
+        short = ("workload.prompts.length={law: fixed, value: 32}", "workload.arrivals.requests_per_device=1")
+        stages = _outcomes(tmp_path, *overrides, *short)["breakdown_s"]
         return {stage: found["mean_s"] for stage, found in stages.items()}
 
     packed, plain_back = seconds(), seconds("weights.back_bits=null")

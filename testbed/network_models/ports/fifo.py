@@ -7,7 +7,7 @@ from collections import deque
 import simpy
 
 from testbed.network_models.channel import Channel
-from testbed.network_models.ports.flight import Trains
+from testbed.network_models.ports.medium import Medium
 from testbed.network_models.ports.packet import Packet, PortUsage
 from testbed.network_models.rates.segments import finish_ns
 
@@ -28,8 +28,8 @@ class FifoPort:
         "_held",
         "_held_bytes",
         "_limit_bytes",
+        "_medium",
         "_peak_backlog_bytes",
-        "_trains",
     )
 
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
@@ -39,10 +39,14 @@ class FifoPort:
         self._busy_until_ns = self._busy_total_ns = self._dropped_packets = 0
         self._held: deque[tuple[int, int]] | None = None  # (leaves at, bytes) of what waits or is in service
         self._held_bytes = self._peak_backlog_bytes = 0
-        self._trains = Trains(env)
+        self._medium = Medium(env, channel)
+
+    @property
+    def propagation_ns(self) -> int:
+        return self._channel.propagation_ns
 
     def offer(self, packet: Packet) -> None:
-        now_ns, size_bytes, channel = int(self._env.now), packet.size_bytes, self._channel
+        now_ns, size_bytes = int(self._env.now), packet.size_bytes
         backlog_bytes = self._backlog_bytes(now_ns) + size_bytes
         if backlog_bytes > self._limit_bytes:
             self._dropped_packets += 1
@@ -55,14 +59,7 @@ class FifoPort:
         if packet.hop == 0:
             packet.start_ns, packet.left_ns = start_ns, left_ns
             packet.end.left(packet, left_ns)
-        jitter_ns = channel.jitter.delay_ns(packet.message)
-        out_ns = left_ns + channel.propagation_ns + jitter_ns
-        if channel.loss.is_lost(packet.number, packet.attempt, left_ns):
-            packet.end.lost(packet, out_ns)
-            return
-        packet.propagate_ns += channel.propagation_ns
-        packet.jitter_ns += jitter_ns
-        self._trains.add(packet, out_ns)
+        self._medium.carry(packet, left_ns)
 
     def _clock_out(self, start_ns: int, size_bytes: int, backlog_bytes: int) -> int:
         """Its last bit leaves at the time returned."""

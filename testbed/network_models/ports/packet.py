@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 class End(Protocol):
     """Who sent a packet, and is told what becomes of it.
 
-    Every packet is either `dropped`, or has `left` and is then `lost` or has `arrived`. A port may tell `left` and
-    `lost` as soon as they are certain, ahead of their time: a real sender could not act on them before.
+    Every packet is either `dropped`, or has `left` and is then `lost` or has `arrived`, perhaps twice. A port may tell
+    `left` and `lost` as soon as they are certain, ahead of their time: a real sender could not act on them before.
     """
 
     def left(self, packet: Packet, left_ns: int) -> None:
@@ -23,7 +23,10 @@ class End(Protocol):
         ...
 
     def lost(self, packet: Packet, gone_ns: int) -> None:
-        """It never comes out of one of its ports: at `gone_ns` it would have, or a queue further on had no room."""
+        """It never comes out of one of its ports: at `gone_ns` it would have, or a queue further on had no room.
+
+        So it is with a packet that `is_checked` and `is_corrupt`.
+        """
         ...
 
     def arrived(self, packet: Packet) -> None:
@@ -62,6 +65,11 @@ class Numbers:
 class Port(Protocol):
     """One direction of one hop: a queue, a rate, loss, a delay."""
 
+    @property
+    def propagation_ns(self) -> int:
+        """What its delay is at least."""
+        ...
+
     def offer(self, packet: Packet) -> None:
         """Take, now, a packet that came to this port; `packet.onward()` when it comes out at the far end."""
         ...
@@ -69,6 +77,15 @@ class Port(Protocol):
     def usage(self, now_ns: int) -> PortUsage:
         """Its counters now."""
         ...
+
+
+class Beyond(NamedTuple):
+    """A packet's time after the first port: there it queued and was clocked out, everywhere it was delayed."""
+
+    queue_ns: int
+    serialise_ns: int
+    propagate_ns: int
+    jitter_ns: int
 
 
 @dataclass(slots=True, eq=False)
@@ -82,9 +99,11 @@ class Packet:
     number: int  # place among its sender's packets on this path: with `attempt` the key of its loss
     attempt: int
     message: int  # the key of its jitter: packets of one message stay together
+    sent_ns: int  # when its message was handed over: the time of its jitter, where that is correlated in time
     content: object = None  # what the end needs to know it again
     hop: int = 0  # the port it is at
-    is_corrupt: bool = False
+    is_checked: bool = True  # whether its end would find a wrong bit: the packet is then of no use, and counts as lost
+    is_corrupt: bool = False  # a bit is wrong
     start_ns: int = 0  # of its first bit, at the first port
     left_ns: int = 0  # its last bit, at the first port
     queue_ns: int = 0
@@ -99,6 +118,12 @@ class Packet:
             self.ports[self.hop].offer(self)
         else:
             self.end.arrived(self)
+
+    def beyond(self, ended_ns: int) -> Beyond:
+        """Its way from the first port's last bit to `ended_ns`, when it arrives or is gone."""
+        serialise_ns = self.serialise_ns - (self.left_ns - self.start_ns)
+        queue_ns = ended_ns - self.left_ns - self.propagate_ns - self.jitter_ns - serialise_ns
+        return Beyond(queue_ns, serialise_ns, self.propagate_ns, self.jitter_ns)
 
     def refused(self, now_ns: int) -> None:
         """A port's queue has no room for it."""
@@ -118,6 +143,11 @@ class Path:
     ports: Sequence[Port]
     entity: int = 0
     numbers: Numbers = field(default_factory=Numbers)
+
+    @property
+    def propagation_ns(self) -> int:
+        """From the last bit out of each port to the next, or to the end, together."""
+        return sum(port.propagation_ns for port in self.ports)
 
     def send(self, packet: Packet) -> None:
         """Hand a packet to the first port; its `ports` are these."""

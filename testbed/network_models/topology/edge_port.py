@@ -40,7 +40,7 @@ class EdgePort:
         self.way = way
         self._failures = failures
         self._queue = _Entry(FifoPort(env, _queue_alone(edge, origin, rate)))
-        self._wire = Wire(env, edge, origin, failures)
+        self._wire = Wire(env, edge, origin, rate, failures)
         self.stages: tuple[Port, ...] = (self._queue, self._wire)
 
     def end(self, now_ns: int) -> EdgeEnd:
@@ -70,7 +70,10 @@ def _queue_alone(edge: Edge, origin: Origin, rate: Rate) -> Channel:
         framing=_UNFRAMED,
         rate=rate,
         loss=NoLoss(),
+        duplication=None,
+        corruption=None,
         jitter=Jitter(None, origin),
+        keeps_order=False,
         propagation_ns=0,
         queue=edge.queue,
     )
@@ -79,11 +82,12 @@ def _queue_alone(edge: Edge, origin: Origin, rate: Rate) -> Channel:
 class _Entry:
     """Counts what comes to the queue."""
 
-    __slots__ = ("_queue", "offered_bytes", "offered_packets", "usage")
+    __slots__ = ("_queue", "offered_bytes", "offered_packets", "propagation_ns", "usage")
 
     def __init__(self, queue: FifoPort) -> None:
         self._queue = queue
         self.usage = queue.usage
+        self.propagation_ns = 0
         self.offered_packets = self.offered_bytes = 0
 
     def offer(self, packet: Packet) -> None:
@@ -101,19 +105,23 @@ class Wire:
         "_failures",
         "_losses",
         "_origin",
-        "_propagation_ns",
+        "_rate",
         "_trains",
         "carried_bytes",
         "carried_packets",
         "failed_packets",
         "lost_packets",
+        "propagation_ns",
     )
 
-    def __init__(self, env: simpy.Environment, edge: Edge, origin: Origin, failures: Failures | None) -> None:
+    def __init__(
+        self, env: simpy.Environment, edge: Edge, origin: Origin, rate: Rate, failures: Failures | None
+    ) -> None:
+        self._rate = rate
         self._env = env
         self._edge = edge
         self._origin = origin
-        self._propagation_ns = edge.propagation_ns
+        self.propagation_ns = edge.propagation_ns
         self._failures = failures
         self._losses: dict[int, Loss] = {}  # by the sender's entity
         self._trains = Trains(env)
@@ -122,7 +130,7 @@ class Wire:
     def offer(self, packet: Packet) -> None:
         """Its last bit has just left the queue."""
         now_ns = int(self._env.now)
-        out_ns = now_ns + self._propagation_ns
+        out_ns = now_ns + self.propagation_ns
         failures = self._failures
         if failures is not None and (failures.is_down(now_ns) or failures.next_failure_ns(now_ns) < out_ns):
             self.failed_packets += 1
@@ -133,7 +141,7 @@ class Wire:
         else:
             self.carried_packets += 1
             self.carried_bytes += packet.size_bytes
-            packet.propagate_ns += self._propagation_ns
+            packet.propagate_ns += self.propagation_ns
             self._trains.add(packet, out_ns)
 
     def _loss_of(self, packet: Packet) -> Loss:
@@ -145,7 +153,7 @@ class Wire:
     def _new_loss(self, entity: int) -> Loss:
         config = self._edge.loss
         assert config is not None, "asked for on lossy edges only"
-        loss: Loss = LOSSES.load(config.kind)(config, self._origin.of(entity))
+        loss: Loss = LOSSES.load(config.kind)(config, self._origin.of(entity), self._rate)
         return loss
 
     def usage(self, now_ns: int) -> PortUsage:

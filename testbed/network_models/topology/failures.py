@@ -6,7 +6,8 @@ from bisect import bisect_right
 from functools import lru_cache
 
 from testbed.core import distributions
-from testbed.core.rng import QuantileTable, Stream
+from testbed.core.quantiles import QuantileTable
+from testbed.core.rng import Stream
 from testbed.network_models.rates.segments import FOREVER
 from testbed.scenarios.topology import Edge
 

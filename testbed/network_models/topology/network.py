@@ -98,6 +98,12 @@ class Transit:
         packet.ports = self._whole[route]
         packet.ports[packet.hop].offer(packet)
 
+    @property
+    def propagation_ns(self) -> int:
+        """Along the present route."""
+        route = self.network.ports(self.source, self.target) or ()
+        return sum(port.propagation_ns for edge in route for port in edge.stages)
+
     def usage(self, now_ns: int) -> PortUsage:
         """It holds nothing."""
         return _NO_USAGE
