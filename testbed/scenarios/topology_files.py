@@ -10,6 +10,7 @@ from xml.etree.ElementTree import ParseError
 
 from testbed.core.errors import ScenarioError
 from testbed.scenarios.catalogue import entries, find
+from testbed.scenarios.file_paths import absolute, with_absolute_files
 from testbed.scenarios.problems import validate
 from testbed.scenarios.topology import Topology
 from testbed.scenarios.topology_shapes import generated
@@ -59,7 +60,7 @@ def _expanded(asked: Data, base: Path) -> Any:
         try:
             found = generated(asked.pop("generate"))
         except ScenarioError as error:
-            raise error.located(path="generate") if error.path is None else _under("generate", error) from None
+            raise error.below("generate") from None
     else:
         found = {}
     whole = {**found, **asked}
@@ -77,7 +78,7 @@ def _used(asked: Data, base: Path) -> Any:
         path = find("topology", name)
     except ScenarioError as error:
         raise error.located(path="use") from None
-    entry = {"name": path.stem, **read_yaml(path)}
+    entry = _entry(path)
     if isinstance(asked.get("generate"), Mapping) and isinstance(entry.get("generate"), Mapping):
         asked["generate"] = {**entry["generate"], **asked["generate"]}
         return _expanded({**entry, **asked}, base)
@@ -88,7 +89,12 @@ def _read(path: Path, every_edge: Mapping[str, Any] | None = None) -> Data:
     """What a file says, checked as a topology of its own."""
     if path.suffix == ".graphml":
         return _graphml(path, every_edge or {})
-    return _checked(path, {"name": path.stem, **({"every_edge": every_edge} if every_edge else {}), **read_yaml(path)})
+    return _checked(path, {**({"every_edge": every_edge} if every_edge else {}), **_entry(path)})
+
+
+def _entry(path: Path) -> Data:
+    data: Data = with_absolute_files({"name": path.stem, **read_yaml(path)}, path.parent)
+    return data
 
 
 def _checked(path: Path, entry: Data) -> Data:
@@ -104,13 +110,7 @@ def _checked(path: Path, entry: Data) -> Data:
 def _beside(name: Any, base: Path) -> Path:
     if not isinstance(name, str) or Path(name).suffix not in {".yaml", ".yml", ".graphml"}:
         raise ScenarioError("a file is expected", path="file", value=name, allowed="a .yaml or .graphml file")
-    beside = (base / Path(name).expanduser()).resolve()
-    return Path(name).resolve() if Path(name).exists() and not beside.exists() else beside
-
-
-def _under(key: str, error: ScenarioError) -> ScenarioError:
-    inner = f"{key}.{error.path}"
-    return ScenarioError(error.problem, path=inner, value=error.value, allowed=error.allowed, nearest=error.nearest)
+    return Path(absolute(name, base))
 
 
 def _with(defaults: Mapping[str, Any], edge: Data) -> Data:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from testbed.core.errors import ScenarioError
+from testbed.network_models.topology.edge_port import check_edge
 from testbed.network_models.topology.graph import Routes
 from testbed.scenarios.schema import Group, Scenario, Servers, places
 
@@ -11,6 +12,11 @@ def check_topology(scenario: Scenario) -> None:
     """Raise ScenarioError for a device or server that nobody can reach, and a link that can't lead into a network."""
     if scenario.topology is None or not scenario.servers:
         return
+    for index, edge in enumerate(scenario.topology.edges):
+        try:
+            check_edge(edge)
+        except ScenarioError as error:
+            raise error.below(f"topology.edges[{index}]") from None
     routes = Routes(topology=scenario.topology)
     device_nodes = {node for group in scenario.fleet for node in _nodes(scenario, group)}
     server_nodes = {node for servers in scenario.servers for node in _nodes(scenario, servers)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import simpy
 
 from testbed.core.cast import EdgeEnd
+from testbed.core.errors import ScenarioError
 from testbed.core.registry import LOSSES, RATES
 from testbed.network_models.channel import Channel, Loss
 from testbed.network_models.framing import Framing
@@ -13,6 +14,7 @@ from testbed.network_models.origin import Origin
 from testbed.network_models.ports.fifo import FifoPort
 from testbed.network_models.ports.flight import Trains
 from testbed.network_models.ports.packet import Packet, Port, PortUsage
+from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.topology.failures import Failures
 from testbed.network_models.transfer import Direction
@@ -61,6 +63,23 @@ class EdgePort:
             busy_ns=usage.busy_ns,
             down_ns=0 if self._failures is None else self._failures.total_ns(now_ns),
         )
+
+
+def check_edge(edge: Edge) -> None:
+    """Raise ScenarioError, with the key of the edge, for a file that can't be read and a queue it can't have."""
+    if not isinstance(edge.queue, DropTail.Config):
+        raise ScenarioError("an edge's queue is of another kind", path="queue.kind", value=edge.queue.kind,
+                            allowed="drop-tail")  # fmt: skip
+    origin, piece = Origin(seed=0, direction=Direction.UP, entity=0), edge.rate
+    try:
+        rate: Rate = RATES.load(piece.kind)(piece, origin)
+    except ScenarioError as error:
+        raise error.below("rate") from None
+    try:
+        if edge.loss is not None:
+            LOSSES.load(edge.loss.kind)(edge.loss, origin, rate)
+    except ScenarioError as error:
+        raise error.below("loss") from None
 
 
 def _queue_alone(edge: Edge, origin: Origin, rate: Rate) -> Channel:
