@@ -55,6 +55,10 @@ class Channel:
         return self.corruption is None and self.duplication is None
 
 
+def framing_of(profile: LinkProfile) -> Framing:
+    return Framing(mtu_bytes=profile.mtu, header_bytes=profile.header)
+
+
 def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
     """The pieces of this direction.
 
@@ -69,7 +73,7 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         jitter = Jitter(profile.jitter, origin)
     return Channel(
         origin=origin,
-        framing=Framing(mtu_bytes=profile.mtu, header_bytes=profile.header),
+        framing=framing_of(profile),
         rate=rate,
         loss=loss,
         duplication=Bernoulli(profile.duplicate, origin, "duplicate") if profile.duplicate else None,

@@ -26,6 +26,7 @@ class CodelPort:
     __slots__ = (
         "_busy_total_ns",
         "_busy_until_ns",
+        "_dropped_packets",
         "_env",
         "_in_service_bytes",
         "_is_serving",
@@ -49,7 +50,7 @@ class CodelPort:
         self._medium = Medium(env, channel)
         self._is_serving = False  # a packet is in service, or the next is being chosen
         self._in_service_bytes = 0
-        self._busy_until_ns = self._busy_total_ns = self._peak_backlog_bytes = 0
+        self._busy_until_ns = self._busy_total_ns = self._peak_backlog_bytes = self._dropped_packets = 0
 
     @property
     def propagation_ns(self) -> int:
@@ -59,7 +60,7 @@ class CodelPort:
         now_ns = int(self._env.now)
         backlog_bytes = self._backlog_bytes(now_ns) + packet.size_bytes
         if backlog_bytes > self._limit_bytes:
-            packet.refused(now_ns)
+            self._drop(packet, now_ns)
             return
         self._peak_backlog_bytes = max(self._peak_backlog_bytes, backlog_bytes)
         self._queue.push(packet, now_ns)
@@ -70,7 +71,7 @@ class CodelPort:
         """The transmitter is free: the next packet that is not dropped goes out."""
         self._is_serving = True
         self._in_service_bytes = 0
-        waiting = self._queue.pop(now_ns, lambda packet: packet.refused(now_ns))
+        waiting = self._queue.pop(now_ns, lambda packet: self._drop(packet, now_ns))
         if waiting is None:
             self._is_serving = False
             return
@@ -86,6 +87,10 @@ class CodelPort:
             packet.end.left(packet, left_ns)
         self._medium.carry(packet, left_ns)
 
+    def _drop(self, packet: Packet, now_ns: int) -> None:
+        self._dropped_packets += 1
+        packet.refused(now_ns)
+
     def _backlog_bytes(self, now_ns: int) -> int:
         """Waiting, and in service until the last bit has left."""
         in_service_bytes = self._in_service_bytes if now_ns < self._busy_until_ns else 0
@@ -93,4 +98,4 @@ class CodelPort:
 
     def usage(self, now_ns: int) -> PortUsage:
         busy_ns = self._busy_total_ns - max(0, self._busy_until_ns - now_ns)
-        return PortUsage(busy_ns, self._backlog_bytes(now_ns), self._peak_backlog_bytes)
+        return PortUsage(busy_ns, self._backlog_bytes(now_ns), self._peak_backlog_bytes, self._dropped_packets)
