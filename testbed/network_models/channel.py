@@ -48,6 +48,13 @@ class Channel:
     propagation_ns: int
     queue: QueueConfig
 
+    def missing(self, packets: Sequence[int], attempt: int) -> tuple[list[int], list[int]]:
+        """Of these transmissions those that are lost, and those of the others that are of no use for a wrong bit."""
+        lost = self.loss.lost(packets, attempt)
+        if self.corruption is None:
+            return lost, []
+        return lost, self.corruption.lost([packet for packet in packets if packet not in lost], attempt)
+
     @property
     def queue_limit_bytes(self) -> int:
         """Of a drop-tail queue."""

@@ -61,12 +61,11 @@ class Jitter:
     process's value at its instant. Messages and packets share the law and the process, not the draws.
     """
 
-    __slots__ = ("_entity", "_of_packets", "_stream", "_table", "_wave")
+    __slots__ = ("_draws", "_of_packets", "_table", "_wave")
 
     def __init__(self, config: JitterConfig | None, origin: Origin) -> None:
         self._table = None if config is None else jitter_table(config)
-        self._stream = origin.stream("jitter")
-        self._entity = origin.entity
+        self._draws = origin.draws("jitter")
         self._of_packets = config is not None and config.per == "packet"
         is_wave = config is not None and config.correlation_time > 0
         self._wave = Wave(config.correlation_time, origin, "jitter") if config is not None and is_wave else None
@@ -86,4 +85,4 @@ class Jitter:
             return 0
         if self._wave is not None:
             return self._table.value(self._wave.u32(time_ns))
-        return self._table.value(self._stream.u64(self._entity, counter) >> 32)
+        return self._table.value(self._draws.u64(counter) >> 32)

@@ -14,7 +14,7 @@ from testbed.scenarios.base import LossProbability
 from testbed.scenarios.pieces import LossConfig
 
 ATTEMPT_SHIFT = 40  # a packet's number lies below, its transmission's above
-_BLOCK = 512  # first transmissions drawn at a time
+_FIRST_BLOCK, _LAST_BLOCK = 128, 4096  # first transmissions drawn at a time
 _FEW = 32  # under this many, plain ints beat an array
 
 
@@ -25,12 +25,11 @@ class Bernoulli:
     messages did in between, and when, can't change its fate.
     """
 
-    __slots__ = ("_drawn_until", "_entity", "_stream", "_threshold", "_upcoming")
+    __slots__ = ("_drawn_until", "_draws", "_threshold", "_upcoming")
 
     def __init__(self, p: float, origin: Origin, name: str) -> None:
         self._threshold = probability_u32(p)
-        self._stream = origin.stream(name)
-        self._entity = origin.entity
+        self._draws = origin.draws(name)
         self._upcoming: list[int] = []  # packets whose first transmission will be lost, drawn ahead, latest first
         self._drawn_until = 0
 
@@ -45,7 +44,7 @@ class Bernoulli:
             return self._first_lost(packets)
         if len(packets) < _FEW:
             counter = attempt << ATTEMPT_SHIFT
-            draws = [self._stream.u64(self._entity, counter | packet) >> 32 for packet in packets]
+            draws = [self._draws.u64(counter | packet) >> 32 for packet in packets]
             return [packet for packet, u32 in zip(packets, draws, strict=True) if u32 < self._threshold]
         first = packets[0]
         is_lost = self._is_lost(attempt, first, packets[-1] + 1 - first)
@@ -53,28 +52,29 @@ class Bernoulli:
 
     def is_lost(self, packet: int, attempt: int, time_ns: int) -> bool:
         """Whether this one transmission is lost."""
-        return self._stream.u64(self._entity, attempt << ATTEMPT_SHIFT | packet) >> 32 < self._threshold
+        return self._draws.u64(attempt << ATTEMPT_SHIFT | packet) >> 32 < self._threshold
 
     def _first_lost(self, packets: Sequence[int]) -> list[int]:
-        stop = packets[-1] + 1
+        stop, upcoming = packets[-1] + 1, self._upcoming
         if stop > self._drawn_until:
             self._draw_ahead(stop)
-        found = []
-        while self._upcoming and self._upcoming[-1] < stop:
-            packet = self._upcoming.pop()
+        found: list[int] = []
+        while upcoming and upcoming[-1] < stop:
+            packet = upcoming.pop()
             if packet in packets:  # not so where the queue had dropped it
                 found.append(packet)
         return found
 
     def _draw_ahead(self, stop: int) -> None:
+        """At least to `stop`, at most about as many again as there were: a link that sends little draws little."""
         first = self._drawn_until
-        count = max(_BLOCK, stop - first)
+        count = max(min(max(first, _FIRST_BLOCK), _LAST_BLOCK), stop - first)
         lost = first + np.flatnonzero(self._is_lost(0, first, count))
         self._upcoming[:0] = lost[::-1].tolist()
         self._drawn_until = first + count
 
     def _is_lost(self, attempt: int, first_packet: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        draws: U64Array = self._stream.u64_run(self._entity, attempt << ATTEMPT_SHIFT | first_packet, count)
+        draws: U64Array = self._draws.u64_run(attempt << ATTEMPT_SHIFT | first_packet, count)
         return (draws >> np.uint64(32)) < np.uint64(self._threshold)
 
 
