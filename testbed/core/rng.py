@@ -31,9 +31,14 @@ def mix64(value: int) -> int:
 
 
 def _mix64_array(value: U64Array) -> U64Array:
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(_M1)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(_M2)
-    return value ^ (value >> np.uint64(31))
+    for shift, factor in ((30, _M1), (27, _M2)):
+        shifted = value >> np.uint64(shift)
+        shifted ^= value
+        shifted *= np.uint64(factor)
+        value = shifted
+    mixed = value >> np.uint64(31)
+    mixed ^= value
+    return mixed
 
 
 def stream_key(seed: int, name: str) -> int:
@@ -65,7 +70,9 @@ class Draws:
     def u64_run(self, first_counter: int, count: int) -> U64Array:
         """`count` draws for consecutive counters, bit for bit what `u64` gives one by one."""
         counters = np.arange(first_counter + 1, first_counter + 1 + count, dtype=np.uint64)
-        return _mix64_array(np.uint64(self.key) + counters * np.uint64(_GOLDEN))
+        counters *= np.uint64(_GOLDEN)
+        counters += np.uint64(self.key)
+        return _mix64_array(counters)
 
 
 @dataclass(frozen=True, slots=True)

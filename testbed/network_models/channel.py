@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from testbed.core.registry import LOSSES, RATES
@@ -68,7 +69,7 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
     rate: Rate = RATES.load(rate_config.kind)(rate_config, origin)
     return Channel(
         origin=origin,
-        framing=Framing(mtu_bytes=profile.mtu, header_bytes=profile.header),
+        framing=_framing(profile.mtu, profile.header),
         rate=rate,
         loss=LOSSES.load(profile.loss.kind)(profile.loss, origin, rate),
         duplication=Bernoulli(profile.duplicate, origin, "duplicate") if profile.duplicate else None,
@@ -78,3 +79,8 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,
     )
+
+
+@lru_cache(maxsize=256)  # links of one profile share it
+def _framing(mtu_bytes: int, header_bytes: int) -> Framing:
+    return Framing(mtu_bytes=mtu_bytes, header_bytes=header_bytes)

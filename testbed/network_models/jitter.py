@@ -72,17 +72,14 @@ class Jitter:
 
     def delay_ns(self, message: int, sent_ns: int) -> int:
         """Of the link's message number `message`, handed over at `sent_ns`, on top of the propagation delay."""
-        return self._drawn_ns(message, sent_ns)
+        if self._table is None:
+            return 0
+        if self._wave is not None:
+            return self._table.value(self._wave.u32(sent_ns))
+        return self._table.value(self._draws.u64(message) >> 32)
 
     def packet_delay_ns(self, packet: Packet, left_ns: int) -> int:
         """Of a packet whose last bit leaves at `left_ns`: its message's, or where each has its own that."""
         if not self._of_packets:
-            return self._drawn_ns(packet.message, packet.sent_ns)
-        return self._drawn_ns(packet.attempt << ATTEMPT_SHIFT | packet.number, left_ns)
-
-    def _drawn_ns(self, counter: int, time_ns: int) -> int:
-        if self._table is None:
-            return 0
-        if self._wave is not None:
-            return self._table.value(self._wave.u32(time_ns))
-        return self._table.value(self._draws.u64(counter) >> 32)
+            return self.delay_ns(packet.message, packet.sent_ns)
+        return self.delay_ns(packet.attempt << ATTEMPT_SHIFT | packet.number, left_ns)

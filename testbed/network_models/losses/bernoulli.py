@@ -25,13 +25,16 @@ class Bernoulli:
     messages did in between, and when, can't change its fate.
     """
 
-    __slots__ = ("_drawn_until", "_draws", "_threshold", "_upcoming")
+    __slots__ = ("_drawn_until", "_draws", "_next_lost", "_threshold", "_upcoming")
 
     def __init__(self, p: float, origin: Origin, name: str) -> None:
         self._threshold = probability_u32(p)
         self._draws = origin.draws(name)
-        self._upcoming: list[int] = []  # packets whose first transmission will be lost, drawn ahead, latest first
+        self._upcoming: list[int] | None = (
+            None  # packets whose first transmission will be lost, drawn ahead, latest first
+        )
         self._drawn_until = 0
+        self._next_lost = 0  # the next of them, or how far was drawn
 
     def lost(self, packets: Sequence[int], attempt: int) -> list[int]:
         """Those of `packets` (ascending numbers) whose transmission `attempt` is lost.
@@ -41,7 +44,7 @@ class Bernoulli:
         if not packets or not self._threshold:
             return []
         if attempt == 0:
-            return self._first_lost(packets)
+            return self._first_lost(packets) if packets[-1] >= self._next_lost else []
         if len(packets) < _FEW:
             counter = attempt << ATTEMPT_SHIFT
             draws = [self._draws.u64(counter | packet) >> 32 for packet in packets]
@@ -55,22 +58,22 @@ class Bernoulli:
         return self._draws.u64(attempt << ATTEMPT_SHIFT | packet) >> 32 < self._threshold
 
     def _first_lost(self, packets: Sequence[int]) -> list[int]:
-        stop, upcoming = packets[-1] + 1, self._upcoming
+        stop, found = packets[-1] + 1, list[int]()
         if stop > self._drawn_until:
             self._draw_ahead(stop)
-        found: list[int] = []
-        while upcoming and upcoming[-1] < stop:
-            packet = upcoming.pop()
+        while self._upcoming and self._upcoming[-1] < stop:
+            packet = self._upcoming.pop()
             if packet in packets:  # not so where the queue had dropped it
                 found.append(packet)
+        self._next_lost = self._upcoming[-1] if self._upcoming else self._drawn_until
         return found
 
     def _draw_ahead(self, stop: int) -> None:
-        """At least to `stop`, at most about as many again as there were: a link that sends little draws little."""
+        """At least to `stop`, and as many again as there were, within limits: a link that sends little draws little."""
         first = self._drawn_until
         count = max(min(max(first, _FIRST_BLOCK), _LAST_BLOCK), stop - first)
         lost = first + np.flatnonzero(self._is_lost(0, first, count))
-        self._upcoming[:0] = lost[::-1].tolist()
+        self._upcoming = [*lost[::-1].tolist(), *(self._upcoming or ())]
         self._drawn_until = first + count
 
     def _is_lost(self, attempt: int, first_packet: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -32,7 +32,9 @@ class Transmitter:
     __slots__ = (
         "_busy_total_ns",
         "_busy_until_ns",
+        "_full_ns",
         "_held_bytes",
+        "_known_bps",
         "_limit_bytes",
         "_packet_bytes",
         "_rate",
@@ -47,6 +49,7 @@ class Transmitter:
         self._busy_until_ns = 0
         self._busy_total_ns = 0
         self._waiting: deque[Burst] | None = None  # made when needed: most links of a fleet are idle
+        self._known_bps = self._full_ns = 0  # what a full-size packet takes at the rate met last
         self._held_bytes = 0  # of all bursts in `_waiting`, whole
         self.peak_backlog_bytes = 0
 
@@ -78,7 +81,11 @@ class Transmitter:
     def _end_ns(self, start_ns: int, num_full: int, last_bytes: int) -> int:
         rate_bps, until_ns = self._rate.segment(start_ns)
         if rate_bps:  # mostly all leave at one rate
-            end_ns = start_ns + num_full * packet_ns(self._packet_bytes, rate_bps) + packet_ns(last_bytes, rate_bps)
+            if rate_bps != self._known_bps:
+                self._known_bps, self._full_ns = rate_bps, packet_ns(self._packet_bytes, rate_bps)
+            end_ns = start_ns + num_full * self._full_ns
+            if last_bytes:
+                end_ns += packet_ns(last_bytes, rate_bps)
             if end_ns <= until_ns:
                 return end_ns
         end_ns = finish_ns(self._rate, start_ns, self._packet_bytes, num_full)
