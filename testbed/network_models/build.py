@@ -95,15 +95,10 @@ def needs_packets(profile: LinkProfile) -> str:
 
 
 def _needs_order(profile: LinkProfile) -> str:
-    """Why this transport can't be computed ahead of its transmissions; "" where it can or is not."""
-    if not profile.transport.looks_ahead:
+    """Why packets' fates can't be drawn ahead of their sending; "" where they can, or are not."""
+    if not (profile.transport.looks_ahead and profile.loss.follows_order):
         return ""
-    keeps_order = profile.jitter is not None and not profile.jitter.reorder
-    reasons = {
-        f"a loss of kind {profile.loss.kind} follows the order of packets": profile.loss.follows_order,
-        "copies are made of packets": profile.duplicate > 0,
-        "bits of packets go wrong": profile.corrupt > 0,
-        "packets keep their order": keeps_order,
-    }
-    why = next((reason for reason, applies in reasons.items() if applies), "")
-    return f"{profile.transport.kind} is computed before its packets are sent, and {why}" if why else ""
+    return (
+        f"{profile.transport.kind} draws the fates of packets before they are sent, and a loss of kind "
+        f"{profile.loss.kind} follows the order of sending"
+    )
