@@ -30,6 +30,7 @@ class Endpoint:
         "_engine",
         "_env",
         "_framing",
+        "_latest",
         "_lost",
         "_lost_packets",
         "_lost_payload_bytes",
@@ -39,7 +40,6 @@ class Endpoint:
         "_path",
         "_payload_bytes",
         "_retransmissions",
-        "_transmissions",
         "_wire_bytes",
         "peer",
     )
@@ -52,6 +52,7 @@ class Endpoint:
         self._engine: Engine | None = None  # made when there is something to say: idle links are many
         self.peer = self
         self._open: dict[int, tuple[Message, Delivery]] = {}  # messages that have not ended, oldest first
+        self._latest = 0  # message sent from here: what carries no message has its jitter
         self._alarm_ns = -1  # of the timer that will come first
         self._messages = self._delivered = self._lost = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
@@ -80,6 +81,7 @@ class Endpoint:
         )
         done = Delivery(self._env)
         self._open[message.number] = message, done
+        self._latest = message.number
         self._messages += 1
         self._payload_bytes += payload_bytes
         self._packets += num_packets
@@ -127,7 +129,8 @@ class Endpoint:
     def _wake(self, _: simpy.Event) -> None:
         now_ns, patience_ns = int(self._env.now), self._connection.patience_ns
         if self._alarm_ns == now_ns:
-            self._alarm_ns = -1
+            self._latest = 0  # message sent from here: what carries no message has its jitter
+        self._alarm_ns = -1
         is_gone = self.engine.expire(now_ns)
         if patience_ns is not None:
             for message, _done in list(self._open.values()):
@@ -160,7 +163,7 @@ class Endpoint:
                 entity=self._path.entity,
                 number=self._path.numbers.packets(1),  # each transmission is a packet of its own to loss
                 attempt=0,
-                message=max(0, self._messages - 1) if segment is None else segment.message.number,
+                message=self._latest if segment is None else segment.message.number,
                 sent_ns=now_ns if segment is None else segment.message.sent_ns,
                 content=(self.engine, outgoing),
             )
