@@ -67,6 +67,16 @@ QUEUES = Registry("queue", {"drop-tail": "testbed.network_models.queues.drop_tai
 TRANSPORTS = Registry(
     "transport", {"selective-repeat": "testbed.network_models.transports.selective_repeat:SelectiveRepeat"}
 )
+DISCIPLINES = Registry(
+    "discipline",
+    {
+        "fifo": "testbed.network_models.sharing.disciplines.fifo:Fifo",
+        "processor-sharing": "testbed.network_models.sharing.disciplines.weighted:ProcessorSharing",
+        "weighted": "testbed.network_models.sharing.disciplines.weighted:Weighted",
+        "round-robin": "testbed.network_models.sharing.disciplines.round_robin:RoundRobin",
+        "proportional-fair": "testbed.network_models.sharing.disciplines.proportional_fair:ProportionalFair",
+    },
+)
 SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
 QUANTISERS = Registry(
@@ -80,4 +90,4 @@ QUANTISERS = Registry(
         "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
-SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, TRANSPORTS, SCHEDULERS, ROUTERS, QUANTISERS)
+SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, TRANSPORTS, DISCIPLINES, SCHEDULERS, ROUTERS, QUANTISERS)

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import POLICIES, ROUTERS, SCHEDULERS
 from testbed.scenarios.base import Block, LossProbability, PositiveTimeNs, as_pydantic, registered
+from testbed.scenarios.cells import Cells, check_cells, check_membership
 from testbed.scenarios.kv import KV
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
@@ -70,6 +71,8 @@ class Group(Block):
     count: int = Field(ge=1)
     compute: Literal["real", "modelled"] = "modelled"
     link: LinkProfile
+    cell: str | None = None  # None: every link has its air to itself
+    weight: int | None = Field(default=None, ge=1, le=2**20)  # in the cell, where its discipline takes weights
     policy: Policy | None = None
     workload: Workload | None = None
 
@@ -136,6 +139,7 @@ class Scenario(Block):
     kv: KV | None = None  # None: keys and values in `dtype`
     seed: int = Field(ge=0, lt=2**63)
     policy: Policy
+    cells: list[Cells] = Field(default_factory=list)
     fleet: list[Group] = Field(min_length=1)
     servers: list[Servers] = Field(default_factory=list)
     router: Annotated[str, registered(ROUTERS)] = "least-loaded"
@@ -151,6 +155,9 @@ class Scenario(Block):
     def _consistent(self) -> Self:
         _check_unique("fleet", [group.name for group in self.fleet])
         _check_unique("servers", [servers.name for servers in self.servers])
+        check_cells(self.cells)
+        for index, group in enumerate(self.fleet):
+            check_membership(f"fleet[{index}]", self.cells, group.cell, group.weight)
         if self.workload is None and any(group.workload is None for group in self.fleet):
             raise as_pydantic(
                 ScenarioError("required key is missing", path="workload", allowed="one here, or one in every group")
