@@ -23,7 +23,8 @@ def build_access(env: simpy.Environment, profile: LinkProfile, *, entity: int, s
     transport: Transport = TRANSPORTS.load(profile.transport.kind)(profile.transport)
     if resolution(profile) == "messages":
         return transport.over_messages(env, up, down)
-    return transport.over_packets(env, up.framing, Path(ports=(FifoPort(env, up),)), Path(ports=(FifoPort(env, down),)))
+    paths = (Path(ports=(FifoPort(env, channel),), entity=entity) for channel in (up, down))
+    return transport.over_packets(env, up.framing, *paths)
 
 
 def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, *, entity: int, seed: int) -> Link:
