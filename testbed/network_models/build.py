@@ -10,20 +10,24 @@ from testbed.network_models.channel import build_channel
 from testbed.network_models.origin import Origin
 from testbed.network_models.ports.fifo import FifoPort
 from testbed.network_models.ports.packet import Path
+from testbed.network_models.sharing.cell import Cell
 from testbed.network_models.transfer import Direction, Link
 from testbed.network_models.transports.transport import Access, Transport
 from testbed.scenarios.profiles import LinkProfile
 
 
-def build_access(env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int) -> Access:
-    """Both directions of one link; `entity` keys its draws."""
+def build_access(
+    env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int, cell: Cell | None = None, weight: int = 1
+) -> Access:
+    """Both directions of one link; `entity` keys its draws. Its air is its own, or its cell's, with this weight."""
     up, down = (
         build_channel(profile, Origin(seed=seed, direction=direction, entity=entity)) for direction in Direction
     )
     transport: Transport = TRANSPORTS.load(profile.transport.kind)(profile.transport)
-    if resolution(profile) == "messages":
+    if resolution(profile, cell) == "messages":
         return transport.over_messages(env, up, down)
-    paths = (Path(ports=(FifoPort(env, channel),), entity=entity) for channel in (up, down))
+    ports = (FifoPort(env, channel) if cell is None else cell.port(channel, weight) for channel in (up, down))
+    paths = (Path(ports=(port,), entity=entity) for port in ports)
     return transport.over_packets(env, up.framing, *paths)
 
 
@@ -33,12 +37,12 @@ def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, 
     return access.up if direction is Direction.UP else access.down
 
 
-def resolution(profile: LinkProfile) -> str:
+def resolution(profile: LinkProfile, cell: Cell | None = None) -> str:
     """``messages`` or ``packets``; `auto` takes messages wherever they give the same answer.
 
     Raises ScenarioError where messages are asked for and a piece can't have them.
     """
-    reason = needs_packets(profile)
+    reason = needs_packets(profile) or ("" if cell is None else cell.needs_packets)
     if profile.resolution == "messages" and reason:
         raise ScenarioError(
             f"this link can't be computed by messages: {reason}", path="resolution", value="messages",

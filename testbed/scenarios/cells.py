@@ -28,9 +28,7 @@ class Cells(Block):
     @property
     def needs_packets(self) -> str:
         """Why the links in these cells can't be computed message by message; "" where they can."""
-        if self.collision:
-            return "collisions hit single packets"
-        return self.discipline.needs_packets
+        return "when a packet leaves depends on what the cell's other links send later"
 
     def names(self) -> list[str]:
         """Of each cell: the common name, with a number where there are several."""

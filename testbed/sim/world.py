@@ -31,6 +31,7 @@ from testbed.core.registry import ROUTERS, SCHEDULERS
 from testbed.core.rng import Stream, entity_key
 from testbed.models.source import ModelSource
 from testbed.network_models.build import build_access
+from testbed.network_models.sharing.cell import Cell
 from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
 from testbed.sim.choosing import Chooser
@@ -96,6 +97,7 @@ class World:
         self.answers: dict[int, Answer] = {}  # of completed real requests
         self.audits: dict[int, Promise] = {}
         self.admission = Gate(self.clock, Rank.ADMISSION)
+        self.cells = {cells.name: [Cell(self.clock, cells, name) for name in cells.names()] for cells in scenario.cells}
         self.devices = [self._device(number, *member) for number, member in enumerate(_each(scenario.fleet))]
         self._built = [self._server(number, group) for number, (group, _) in enumerate(_each(scenario.servers))]
 
@@ -175,7 +177,15 @@ class World:
 
     def _device(self, number: int, group: Group, place: int) -> Device:
         port = self._port(self._edge_host(number)) if group.compute == "real" else None
-        access = build_access(self.clock, group.link, entity=entity_key(group.name, place), seed=self.scenario.seed)
+        cells = None if group.cell is None else self.cells[group.cell]
+        access = build_access(
+            self.clock,
+            group.link,
+            entity=entity_key(group.name, place),
+            seed=self.scenario.seed,
+            cell=None if cells is None else cells[place % len(cells)],
+            weight=group.weight or 1,
+        )
         return Device(
             device=number,
             profile=group.device,

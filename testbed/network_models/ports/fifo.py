@@ -7,12 +7,12 @@ from collections import deque
 import simpy
 
 from testbed.network_models.channel import Channel
-from testbed.network_models.ports.flight import Trains
+from testbed.network_models.ports.departure import DeparturePort
 from testbed.network_models.ports.packet import Packet, PortUsage
 from testbed.network_models.rates.segments import finish_ns
 
 
-class FifoPort:
+class FifoPort(DeparturePort):
     """One direction of one link with a byte limit; starts follow Lindley's recursion.
 
     A packet holds its bytes in the queue until its last bit has left; one that leaves at t has made room for what is
@@ -22,45 +22,28 @@ class FifoPort:
     __slots__ = (
         "_busy_total_ns",
         "_busy_until_ns",
-        "_channel",
-        "_env",
         "_held",
         "_held_bytes",
         "_limit_bytes",
         "_peak_backlog_bytes",
-        "_trains",
     )
 
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
-        self._env = env
-        self._channel = channel
+        super().__init__(env, channel)
         self._limit_bytes = channel.queue_limit_bytes
         self._busy_until_ns = self._busy_total_ns = 0
         self._held: deque[tuple[int, int]] | None = None  # (leaves at, bytes) of what waits or is in service
         self._held_bytes = self._peak_backlog_bytes = 0
-        self._trains = Trains(env)
 
     def offer(self, packet: Packet) -> None:
-        now_ns, size_bytes, channel = int(self._env.now), packet.size_bytes, self._channel
+        now_ns, size_bytes = int(self._env.now), packet.size_bytes
         backlog_bytes = self._backlog_bytes(now_ns) + size_bytes
         if backlog_bytes > self._limit_bytes:
             packet.refused(now_ns)
             return
         start_ns = max(now_ns, self._busy_until_ns)
         left_ns = self._clock_out(start_ns, size_bytes, backlog_bytes)
-        packet.queue_ns += start_ns - now_ns
-        packet.serialise_ns += left_ns - start_ns
-        if packet.hop == 0:
-            packet.start_ns, packet.left_ns = start_ns, left_ns
-            packet.end.left(packet, left_ns)
-        jitter_ns = channel.jitter.delay_ns(packet.message)
-        out_ns = left_ns + channel.propagation_ns + jitter_ns
-        if channel.loss.is_lost(packet.number, packet.attempt, left_ns):
-            packet.end.lost(packet, out_ns)
-            return
-        packet.propagate_ns += channel.propagation_ns
-        packet.jitter_ns += jitter_ns
-        self._trains.add(packet, out_ns)
+        self._depart(packet, now_ns, start_ns, left_ns)
 
     def _clock_out(self, start_ns: int, size_bytes: int, backlog_bytes: int) -> int:
         """Its last bit leaves at the time returned."""

@@ -24,8 +24,13 @@ class Cell:
         down = up if config.duplex == "half" else self._medium()
         self.media = {Direction.UP: up, Direction.DOWN: down}
 
+    @property
+    def needs_packets(self) -> str:
+        """Why its links can't be computed message by message; "" where they can."""
+        return self._config.needs_packets
+
     def port(self, channel: Channel, weight: int) -> CellPort:
-        """One more link's way to the air, in one direction."""
+        """One link's way to the air, in one direction."""
         origin = channel.origin
         member = self.media[origin.direction].join(channel.rate, weight)
         return CellPort(self._env, channel, member, Collisions(self._config.collision, origin))

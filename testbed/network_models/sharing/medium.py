@@ -2,14 +2,13 @@
 
 A member alone sends at its own link's rate. With others it has a share of the air: nothing, all, or something between,
 as the discipline grants it, at its own rate of each instant. A member's own jobs leave in the order in which they came.
-A job is one packet, or a burst of packets back to back; which of them makes no difference to anybody's times, unless the
-discipline takes turns by the job.
+A job is one packet, or a burst of packets back to back: where turns don't end with a job, all times are the same.
 
 What happens is computed from change to change: a grant begins or ends, a job comes or ends. Between two changes a
 member's progress is closed form (`sharing.work`), so nothing is lost by waiting for the next one.
 
-Order at one instant: (1) jobs that end, in the order of the members; (2) a grant that is over; (3) jobs that come now, in
-the order of the calls.
+Order at one instant: (1) jobs that end, in the order of the members; (2) a grant that is over; (3) jobs that come now,
+in the order of the calls.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import simpy
 from testbed.network_models.clock import Timer
 from testbed.network_models.rates.segments import FOREVER, Rate
 from testbed.network_models.sharing.member import Job, Member, Served
+from testbed.network_models.sharing.work import Share
 
 
 class Grants(NamedTuple):
@@ -123,7 +123,8 @@ class Medium:
             member.stop(now_ns)
         self._grants, total = grants, grants.total
         self._ends = [
-            (member.start(now_ns, weight, total), member.number, member) for member, weight in grants.weights.items()
+            (member.start(now_ns, Share(weight, total)), member.number, member)
+            for member, weight in grants.weights.items()
         ]
         heapq.heapify(self._ends)
         return True

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from testbed.network_models.rates.segments import Rate
-from testbed.network_models.sharing.work import Work, end_of, serve, work_of
+from testbed.network_models.sharing.work import NOTHING, Share, Work, end_of, serve, work_of
 
 
 class Served(NamedTuple):
@@ -42,7 +42,7 @@ class Member:
     """`number` is its place among the members of its medium, which breaks ties."""
 
     __slots__ = (
-        "_air_ns", "_carrier", "_granted", "_held_bytes", "_since_ns", "_total", "jobs", "number", "rate", "weight",
+        "_air_ns", "_carrier", "_held_bytes", "_share", "_since_ns", "jobs", "number", "rate", "weight",
     )  # fmt: skip
 
     def __init__(self, carrier: Carrier, number: int, rate: Rate, weight: int) -> None:
@@ -52,7 +52,7 @@ class Member:
         self.weight = weight
         self.jobs: deque[Job] = deque()
         self._held_bytes = 0  # of all jobs, whole
-        self._granted, self._total = 0, 1  # its share now
+        self._share = NOTHING
         self._since_ns = 0  # up to when its account is written
         self._air_ns = 0
 
@@ -70,11 +70,11 @@ class Member:
 
     def air_ns(self, now_ns: int) -> int:
         """The medium's time that its jobs have taken until now."""
-        return self._air_ns + (now_ns - self._since_ns) * self._granted // self._total
+        return self._air_ns + (now_ns - self._since_ns) * self._share.weight // self._share.total
 
-    def start(self, now_ns: int, granted: int, total: int) -> int:
+    def start(self, now_ns: int, share: Share) -> int:
         """From now on it has this share. Returns when its first job ends, if the share stays."""
-        self._granted, self._total, self._since_ns = granted, total, now_ns
+        self._share, self._since_ns = share, now_ns
         return self.go_on(now_ns)
 
     def go_on(self, now_ns: int) -> int:
@@ -82,14 +82,14 @@ class Member:
         job = self.jobs[0]
         if job.start_ns < 0:
             job.start_ns = now_ns
-        return end_of(self.rate, self._granted, self._total, job.work, now_ns)
+        return end_of(self.rate, self._share, job.work, now_ns)
 
     def stop(self, now_ns: int) -> None:
         """Its share is over; its first job keeps what was served of it."""
         if self.jobs:
             self.jobs[0].work = self._work_left(now_ns)
         self._write_account(now_ns)
-        self._granted = 0
+        self._share = NOTHING
 
     def end_first(self, now_ns: int) -> Job:
         """Its first job has left, now."""
@@ -100,9 +100,9 @@ class Member:
 
     def _work_left(self, now_ns: int) -> Work:
         work = self.jobs[0].work
-        if not self._granted:
+        if self._share is NOTHING:
             return work
-        return serve(self.rate, self._granted, self._total, work, self._since_ns, now_ns)[1]
+        return serve(self.rate, self._share, work, self._since_ns, now_ns)[1]
 
     def _write_account(self, now_ns: int) -> None:
         self._air_ns = self.air_ns(now_ns)

@@ -1,9 +1,9 @@
 """Bits under a share of a link's own rate, in integers: served to the nanosecond, never faster than the share.
 
 Work is counted in bit-nanoseconds a second, so that a rate of R bit/s serves R of them a nanosecond, and a share of
-weight w among W in all serves R w / W. A packet ends at the first whole nanosecond by which all of it is served, and the
-next begins there, as on a link of one's own (`rates.segments`). Where a share changes within a packet, what is served
-of it is rounded down to whole units, 1e-9 of a bit.
+weight w among W in all serves R w / W. A packet ends at the first whole nanosecond by which all of it is served, and
+the next begins there, as on a link of one's own (`rates.segments`). Where a share changes within a packet, what is
+served of it is rounded down to whole units, 1e-9 of a bit.
 """
 
 from __future__ import annotations
@@ -41,12 +41,22 @@ def work_of(num_full: int, full_bytes: int, last_bytes: int) -> Work:
     return Work(last_bytes * _PER_BYTE, last_bytes, 0, full_bytes, 0)
 
 
-def serve(rate: Rate, weight: int, total: int, work: Work, start_ns: int, until_ns: int) -> tuple[int, Work]:
-    """Serve `work` from `start_ns` on at weight / total of `rate`, not beyond `until_ns`.
+class Share(NamedTuple):
+    """Of the air: weight / total."""
+
+    weight: int
+    total: int
+
+
+NOTHING, ALL = Share(0, 1), Share(1, 1)
+
+
+def serve(rate: Rate, share: Share, work: Work, start_ns: int, until_ns: int) -> tuple[int, Work]:
+    """Serve `work` from `start_ns` on at this share of `rate`, not beyond `until_ns`.
 
     Returns when it was done, with DONE, or `until_ns` with what is left of it.
     """
-    now_ns, (left, size_bytes, num_full, full_bytes, last_bytes) = start_ns, work
+    now_ns, (weight, total), (left, size_bytes, num_full, full_bytes, last_bytes) = start_ns, share, work
     left *= total  # so that a nanosecond serves rate * weight of it, a whole number
     full = full_bytes * _PER_BYTE * total
     while now_ns < until_ns:
@@ -70,9 +80,9 @@ def serve(rate: Rate, weight: int, total: int, work: Work, start_ns: int, until_
     return until_ns, Work(-(-left // total), size_bytes, num_full, full_bytes, last_bytes)
 
 
-def end_of(rate: Rate, weight: int, total: int, work: Work, start_ns: int) -> int:
+def end_of(rate: Rate, share: Share, work: Work, start_ns: int) -> int:
     """When `work` is done; FOREVER where the rate never suffices."""
-    return serve(rate, weight, total, work, start_ns, FOREVER)[0]
+    return serve(rate, share, work, start_ns, FOREVER)[0]
 
 
 def capacity(rate: Rate, start_ns: int, until_ns: int) -> int:
