@@ -53,5 +53,5 @@ def resolution(profile: LinkProfile, cell: Cell | None = None) -> str:
 
 def needs_packets(profile: LinkProfile) -> str:
     """Why the link can't be computed by messages; "" where it can."""
-    pieces = (profile.rate_up, profile.rate_down, profile.loss, profile.queue, profile.transport)
-    return next((piece.needs_packets for piece in pieces if piece.needs_packets), "")
+    pieces = (profile.rate_up, profile.rate_down, profile.jitter, profile.loss, profile.queue, profile.transport)
+    return next((piece.needs_packets for piece in pieces if piece is not None and piece.needs_packets), "")

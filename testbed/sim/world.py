@@ -97,7 +97,9 @@ class World:
         self.answers: dict[int, Answer] = {}  # of completed real requests
         self.audits: dict[int, Promise] = {}
         self.admission = Gate(self.clock, Rank.ADMISSION)
-        self.cells = {cells.name: [Cell(self.clock, cells, name) for name in cells.names()] for cells in scenario.cells}
+        self._cells = {
+            cells.name: [Cell(self.clock, cells, name) for name in cells.names()] for cells in scenario.cells
+        }
         self.devices = [self._device(number, *member) for number, member in enumerate(_each(scenario.fleet))]
         self._built = [self._server(number, group) for number, (group, _) in enumerate(_each(scenario.servers))]
 
@@ -171,13 +173,18 @@ class World:
         """Every server's account of a run that took this long."""
         return [_server_end(built, duration_ns) for built in self._built]
 
+    @property
+    def cells(self) -> list[Cell]:
+        """All of them, in the scenario's order."""
+        return [cell for cells in self._cells.values() for cell in cells]
+
     def _route(self, kv_reserve_bytes: int) -> Server | None:
         able = [built.server for built in self._built if built.server.fits_ever(kv_reserve_bytes)]
         return able[self._router.choose([server.num_outstanding for server in able])] if able else None
 
     def _device(self, number: int, group: Group, place: int) -> Device:
         port = self._port(self._edge_host(number)) if group.compute == "real" else None
-        cells = None if group.cell is None else self.cells[group.cell]
+        cells = None if group.cell is None else self._cells[group.cell]
         access = build_access(
             self.clock,
             group.link,

@@ -7,12 +7,12 @@ from collections import deque
 import simpy
 
 from testbed.network_models.channel import Channel
-from testbed.network_models.ports.departure import DeparturePort
+from testbed.network_models.ports.medium import Medium
 from testbed.network_models.ports.packet import Packet, PortUsage
 from testbed.network_models.rates.segments import finish_ns
 
 
-class FifoPort(DeparturePort):
+class FifoPort:
     """One direction of one link with a byte limit; starts follow Lindley's recursion.
 
     A packet holds its bytes in the queue until its last bit has left; one that leaves at t has made room for what is
@@ -22,18 +22,23 @@ class FifoPort(DeparturePort):
     __slots__ = (
         "_busy_total_ns",
         "_busy_until_ns",
+        "_channel",
+        "_env",
         "_held",
         "_held_bytes",
         "_limit_bytes",
+        "_medium",
         "_peak_backlog_bytes",
     )
 
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
-        super().__init__(env, channel)
+        self._env = env
+        self._channel = channel
         self._limit_bytes = channel.queue_limit_bytes
         self._busy_until_ns = self._busy_total_ns = 0
         self._held: deque[tuple[int, int]] | None = None  # (leaves at, bytes) of what waits or is in service
         self._held_bytes = self._peak_backlog_bytes = 0
+        self._medium = Medium(env, channel)
 
     def offer(self, packet: Packet) -> None:
         now_ns, size_bytes = int(self._env.now), packet.size_bytes
@@ -43,7 +48,12 @@ class FifoPort(DeparturePort):
             return
         start_ns = max(now_ns, self._busy_until_ns)
         left_ns = self._clock_out(start_ns, size_bytes, backlog_bytes)
-        self._depart(packet, now_ns, start_ns, left_ns)
+        packet.queue_ns += start_ns - now_ns
+        packet.serialise_ns += left_ns - start_ns
+        if packet.hop == 0:
+            packet.start_ns, packet.left_ns = start_ns, left_ns
+            packet.end.left(packet, left_ns)
+        self._medium.carry(packet, left_ns)
 
     def _clock_out(self, start_ns: int, size_bytes: int, backlog_bytes: int) -> int:
         """Its last bit leaves at the time returned."""

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 class End(Protocol):
     """Who sent a packet, and is told what becomes of it.
 
-    Every packet is either `dropped`, or has `left` and is then `lost` or has `arrived`. A port may tell `left` and
-    `lost` as soon as they are certain, ahead of their time: a real sender could not act on them before.
+    Every packet is either `dropped`, or has `left` and is then `lost` or has `arrived`, perhaps twice. A port may tell
+    `left` and `lost` as soon as they are certain, ahead of their time: a real sender could not act on them before.
     """
 
     def left(self, packet: Packet, left_ns: int) -> None:
@@ -23,7 +23,10 @@ class End(Protocol):
         ...
 
     def lost(self, packet: Packet, gone_ns: int) -> None:
-        """It never comes out of one of its ports: at `gone_ns` it would have, or a queue further on had no room."""
+        """It never comes out of one of its ports: at `gone_ns` it would have, or a queue further on had no room.
+
+        So it is with a packet that `is_checked` and `is_corrupt`.
+        """
         ...
 
     def arrived(self, packet: Packet) -> None:
@@ -62,9 +65,11 @@ class Packet:
     number: int  # place among its sender's packets on this path: with `attempt` the key of its loss
     attempt: int
     message: int  # the key of its jitter: packets of one message stay together
+    sent_ns: int  # when its message was handed over: the time of its jitter, where that is correlated in time
     content: object = None  # what the end needs to know it again
     hop: int = 0  # the port it is at
-    is_corrupt: bool = False
+    is_checked: bool = True  # whether its end would find a wrong bit: the packet is then of no use, and counts as lost
+    is_corrupt: bool = False  # a bit is wrong
     start_ns: int = 0  # of its first bit, at the first port
     left_ns: int = 0  # its last bit, at the first port
     queue_ns: int = 0

@@ -7,23 +7,24 @@ from collections.abc import Callable
 import simpy
 
 from testbed.network_models.channel import Channel
-from testbed.network_models.ports.departure import DeparturePort
+from testbed.network_models.ports.medium import Medium
 from testbed.network_models.ports.packet import Packet, PortUsage
 from testbed.network_models.sharing.collisions import Collisions
 from testbed.network_models.sharing.member import Member, Served
 
 
-class CellPort(DeparturePort):
+class CellPort:
     """One direction of one link in a cell. When a packet leaves is known when it has left.
 
     A packet's wait begins when it comes and ends when it is first granted air; from there to its last bit it is being
     clocked out, however little of the air it has. Busy time is air time.
     """
 
-    __slots__ = ("_collisions", "_limit_bytes", "_member", "_peak_backlog_bytes")
+    __slots__ = ("_collisions", "_env", "_limit_bytes", "_medium", "_member", "_peak_backlog_bytes")
 
     def __init__(self, env: simpy.Environment, channel: Channel, member: Member, collisions: Collisions) -> None:
-        super().__init__(env, channel)
+        self._env = env
+        self._medium = Medium(env, channel)
         self._limit_bytes = channel.queue_limit_bytes
         self._member = member
         self._collisions = collisions
@@ -40,8 +41,14 @@ class CellPort(DeparturePort):
 
     def _sent(self, packet: Packet, came_ns: int) -> Callable[[Served], None]:
         def done(served: Served) -> None:
-            is_spoilt = self._collisions.is_lost(packet.number, packet.attempt, served.num_contending)
-            self._depart(packet, came_ns, served.start_ns, served.end_ns, is_spoilt=is_spoilt)
+            start_ns, left_ns, num_contending = served
+            packet.queue_ns += start_ns - came_ns
+            packet.serialise_ns += left_ns - start_ns
+            if packet.hop == 0:
+                packet.start_ns, packet.left_ns = start_ns, left_ns
+                packet.end.left(packet, left_ns)
+            is_spoilt = self._collisions.is_lost(packet.number, packet.attempt, num_contending)
+            self._medium.carry(packet, left_ns, is_spoilt=is_spoilt)
 
         return done
 

@@ -53,7 +53,7 @@ class PacketLink:
         self._messages = self._delivered = self._given_up = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
         self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
-        self._wire_bytes = self._duplicate_packets = 0
+        self._wire_bytes = self._duplicate_packets = self._corrupt_packets = 0
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
@@ -96,7 +96,8 @@ class PacketLink:
         last = flight.first_packet + flight.num_packets - 1
         for number in packets:
             size_bytes = flight.last_packet_bytes if number == last else full_bytes
-            path.send(Packet(size_bytes, self, path.ports, path.entity, number, flight.attempt, flight.number, flight))
+            key = (path.entity, number, flight.attempt, flight.number, flight.sent_ns)
+            path.send(Packet(size_bytes, self, path.ports, *key, flight))
 
     def left(self, packet: Packet, left_ns: int) -> None:
         flight = packet.content
@@ -127,7 +128,10 @@ class PacketLink:
     def lost(self, packet: Packet, gone_ns: int) -> None:
         flight = packet.content
         assert isinstance(flight, Flight)
-        self._lost_packets += 1
+        if packet.is_corrupt:
+            self._corrupt_packets += 1
+        else:
+            self._lost_packets += 1
         self._missed(flight, packet)
 
     def arrived(self, packet: Packet) -> None:
@@ -209,4 +213,5 @@ class PacketLink:
             backlog_bytes=usage.backlog_bytes,
             peak_backlog_bytes=usage.peak_backlog_bytes,
             duplicate_packets=self._duplicate_packets,
+            corrupt_packets=self._corrupt_packets,
         )

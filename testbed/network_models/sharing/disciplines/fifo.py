@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal
 
-from testbed.network_models.sharing.medium import NOBODY, Grants
+from testbed.network_models.sharing.air import NOBODY, Grants
 from testbed.network_models.sharing.member import Member
 from testbed.scenarios.pieces import DisciplineConfig
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from testbed.core.errors import ScenarioError
 from testbed.core.units import format_seconds, ns_to_seconds
-from testbed.network_models.sharing.medium import NOBODY, Grants
+from testbed.network_models.sharing.air import NOBODY, Grants
 from testbed.network_models.sharing.member import Member
 from testbed.network_models.sharing.work import capacity
 from testbed.scenarios.base import PositiveTimeNs, as_pydantic

@@ -55,7 +55,7 @@ class Discipline(Protocol):
         ...
 
 
-class Medium:
+class Air:
     """Serves its members' jobs as `discipline` grants."""
 
     def __init__(self, env: simpy.Environment, discipline: Discipline) -> None:
