@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import simpy
 
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import TRANSPORTS
-from testbed.network_models.channel import build_channel
+from testbed.network_models.channel import Channel, build_channel, framing_of
 from testbed.network_models.origin import Origin
 from testbed.network_models.ports.fifo import FifoPort
-from testbed.network_models.ports.packet import Path
-from testbed.network_models.sharing.cell import Cell
+from testbed.network_models.ports.packet import Path, Port
+from testbed.network_models.sharing.cell import Seat
 from testbed.network_models.transfer import Direction, Link
 from testbed.network_models.transports.transport import Access, Transport
 from testbed.scenarios.profiles import LinkProfile
 
 
+class Ports(NamedTuple):
+    """The device's end and the network's end of a link, at resolution `packets`."""
+
+    up: Port
+    down: Port
+
+
 def build_access(
-    env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int, cell: Cell | None = None, weight: int = 1
+    env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int, seat: Seat | None = None
 ) -> Access:
-    """Both directions of one link; `entity` keys its draws. Its air is its own, or its cell's, with this weight."""
+    """Both directions of one link; `entity` keys its draws. Without a seat in a cell its air is its own."""
+    if resolution(profile, seat) == "messages":
+        return _transport(profile).over_messages(env, *_channels(profile, entity=entity, seed=seed))
+    ports = build_ports(env, profile, entity=entity, seed=seed, seat=seat)
+    return connect(env, profile, *(Path(ports=(port,), entity=entity) for port in ports))
+
+
+def build_ports(
+    env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int, seat: Seat | None = None
+) -> Ports:
+    """The ports of a link on its own, that connections to several servers may share."""
+    up, down = _channels(profile, entity=entity, seed=seed)
+    return Ports(FifoPort(env, up), FifoPort(env, down)) if seat is None else Ports(seat.port(up), seat.port(down))
+
+
+def connect(env: simpy.Environment, profile: LinkProfile, up: Path, down: Path) -> Access:
+    """The link's transport between the ends of two paths."""
+    return _transport(profile).over_packets(env, framing_of(profile), up, down)
+
+
+def _channels(profile: LinkProfile, *, entity: int, seed: int) -> tuple[Channel, Channel]:
+    """Up and down."""
     up, down = (
         build_channel(profile, Origin(seed=seed, direction=direction, entity=entity)) for direction in Direction
     )
+    return up, down
+
+
+def _transport(profile: LinkProfile) -> Transport:
     transport: Transport = TRANSPORTS.load(profile.transport.kind)(profile.transport)
-    if resolution(profile, cell) == "messages":
-        return transport.over_messages(env, up, down)
-    ports = (FifoPort(env, channel) if cell is None else cell.port(channel, weight) for channel in (up, down))
-    paths = (Path(ports=(port,), entity=entity) for port in ports)
-    return transport.over_packets(env, up.framing, *paths)
+    return transport
 
 
 def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, *, entity: int, seed: int) -> Link:
@@ -37,12 +67,19 @@ def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, 
     return access.up if direction is Direction.UP else access.down
 
 
-def resolution(profile: LinkProfile, cell: Cell | None = None) -> str:
+def check_link(profile: LinkProfile) -> None:
+    """Raise ScenarioError for what can be known to be wrong before anything is sent: files, resolution."""
+    resolution(profile)
+    for direction in Direction:
+        build_channel(profile, Origin(seed=0, direction=direction, entity=0))
+
+
+def resolution(profile: LinkProfile, seat: Seat | None = None) -> str:
     """``messages`` or ``packets``; `auto` takes messages wherever they give the same answer.
 
     Raises ScenarioError where messages are asked for and a piece can't have them.
     """
-    reason = needs_packets(profile) or ("" if cell is None else cell.needs_packets)
+    reason = needs_packets(profile) or ("" if seat is None else seat.needs_packets)
     if profile.resolution == "messages" and reason:
         raise ScenarioError(
             f"this link can't be computed by messages: {reason}", path="resolution", value="messages",

@@ -12,7 +12,7 @@ from testbed.network_models.build import build_access
 from testbed.network_models.exercise import Sent as Message
 from testbed.network_models.exercise import exercise
 from testbed.network_models.rates.segments import finish_ns
-from testbed.network_models.sharing.cell import Cell
+from testbed.network_models.sharing.cell import Cell, Seat
 from testbed.network_models.sharing.work import ALL, DONE, Share, capacity, serve, work_of
 from testbed.scenarios.cells import Cells
 from testbed.scenarios.profiles import LinkProfile
@@ -123,7 +123,7 @@ def test_a_lone_member_has_its_link_as_if_unshared(kind, duplex):
     cells = Cells(name="mast", discipline=kind, duplex=duplex, collision=0.5)
 
     def shared(env):
-        return build_access(env, profile(), entity=3, seed=7, cell=Cell(env, cells, "mast")).up
+        return build_access(env, profile(), entity=3, seed=7, seat=Seat(Cell(env, cells, "mast"))).up
 
     own = exercise(lambda env: build_access(env, profile(), entity=3, seed=7).up, messages)
     assert exercise(shared, messages) == own

@@ -11,7 +11,7 @@ import simpy
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import DISCIPLINES
 from testbed.network_models.build import build_access
-from testbed.network_models.sharing.cell import Cell
+from testbed.network_models.sharing.cell import Cell, Seat
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.cells import Cells
 from testbed.scenarios.problems import validate
@@ -78,7 +78,7 @@ def both_ways(duplex):
     """When a message up and one down end that are handed over together."""
     env, cells = simpy.Environment(), Cells(name="mast", discipline="fifo", duplex=duplex)
     profile = LinkProfile(**link())
-    access = build_access(env, profile, entity=0, seed=1, cell=Cell(env, cells, "mast"))
+    access = build_access(env, profile, entity=0, seed=1, seat=Seat(Cell(env, cells, "mast")))
     done = [access.up.send(20_000), access.down.send(20_000)]
     env.run()
     return [event.value.ended_ns for event in done]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 
@@ -40,10 +40,35 @@ class PortUsage(NamedTuple):
     busy_ns: int  # spent clocking bits out so far
     backlog_bytes: int  # waiting and in service
     peak_backlog_bytes: int
+    dropped_packets: int  # found the queue full
+
+
+class Numbers:
+    """Gives packets and messages their numbers. Connections of one sender that share a port count together."""
+
+    __slots__ = ("_messages", "_packets")
+
+    def __init__(self) -> None:
+        self._messages = self._packets = 0
+
+    def message(self) -> int:
+        """The next message's."""
+        self._messages += 1
+        return self._messages - 1
+
+    def packets(self, count: int) -> int:
+        """The first of the next `count` packets'."""
+        self._packets += count
+        return self._packets - count
 
 
 class Port(Protocol):
     """One direction of one hop: a queue, a rate, loss, a delay."""
+
+    @property
+    def propagation_ns(self) -> int:
+        """What its delay is at least."""
+        ...
 
     def offer(self, packet: Packet) -> None:
         """Take, now, a packet that came to this port; `packet.onward()` when it comes out at the far end."""
@@ -52,6 +77,15 @@ class Port(Protocol):
     def usage(self, now_ns: int) -> PortUsage:
         """Its counters now."""
         ...
+
+
+class Beyond(NamedTuple):
+    """A packet's time after the first port: there it queued and was clocked out, everywhere it was delayed."""
+
+    queue_ns: int
+    serialise_ns: int
+    propagate_ns: int
+    jitter_ns: int
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +119,12 @@ class Packet:
         else:
             self.end.arrived(self)
 
+    def beyond(self, ended_ns: int) -> Beyond:
+        """Its way from the first port's last bit to `ended_ns`, when it arrives or is gone."""
+        serialise_ns = self.serialise_ns - (self.left_ns - self.start_ns)
+        queue_ns = ended_ns - self.left_ns - self.propagate_ns - self.jitter_ns - serialise_ns
+        return Beyond(queue_ns, serialise_ns, self.propagate_ns, self.jitter_ns)
+
     def refused(self, now_ns: int) -> None:
         """A port's queue has no room for it."""
         if self.hop == 0:
@@ -97,11 +137,17 @@ class Packet:
 class Path:
     """The ports between the two ends of a link, in one direction; the first is the sender's own.
 
-    `entity` is whose packets these are: no two paths that share a port have the same.
+    `entity` is whose packets these are; paths that share a port have the same only where they share `numbers` too.
     """
 
     ports: Sequence[Port]
     entity: int = 0
+    numbers: Numbers = field(default_factory=Numbers)
+
+    @property
+    def propagation_ns(self) -> int:
+        """From the last bit out of each port to the next, or to the end, together."""
+        return sum(port.propagation_ns for port in self.ports)
 
     def send(self, packet: Packet) -> None:
         """Hand a packet to the first port; its `ports` are these."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import simpy
 
 from testbed.core.registry import DISCIPLINES
@@ -14,27 +16,34 @@ from testbed.scenarios.cells import Cells
 
 
 class Cell:
-    """One of a group of equal cells. With half duplex both directions share one."""
+    """One of a group of equal cells. With half duplex its two directions share one air."""
 
     def __init__(self, env: simpy.Environment, config: Cells, name: str) -> None:
-        self._env = env
-        self._config = config
+        self.env = env
+        self.config = config
         self.name = name
         up = self._air()
         down = up if config.duplex == "half" else self._air()
         self.air = {Direction.UP: up, Direction.DOWN: down}
 
+    def _air(self) -> Air:
+        discipline = self.config.discipline
+        return Air(self.env, DISCIPLINES.load(discipline.kind)(discipline))
+
+
+class Seat(NamedTuple):
+    """One link's place in a cell."""
+
+    cell: Cell
+    weight: int = 1
+
     @property
     def needs_packets(self) -> str:
-        """Why its links can't be computed message by message; "" where they can."""
-        return self._config.needs_packets
+        """Why the link can't be computed message by message; "" where it can."""
+        return self.cell.config.needs_packets
 
-    def port(self, channel: Channel, weight: int) -> CellPort:
-        """One link's way to the air, in one direction."""
-        origin = channel.origin
-        member = self.air[origin.direction].join(channel.rate, weight)
-        return CellPort(self._env, channel, member, Collisions(self._config.collision, origin))
-
-    def _air(self) -> Air:
-        discipline = self._config.discipline
-        return Air(self._env, DISCIPLINES.load(discipline.kind)(discipline))
+    def port(self, channel: Channel) -> CellPort:
+        """The link's way to the air, in the channel's direction."""
+        cell, origin = self.cell, channel.origin
+        member = cell.air[origin.direction].join(channel.rate, self.weight)
+        return CellPort(cell.env, channel, member, Collisions(cell.config.collision, origin))

@@ -20,20 +20,35 @@ class CellPort:
     clocked out, however little of the air it has. Busy time is air time.
     """
 
-    __slots__ = ("_collisions", "_env", "_limit_bytes", "_medium", "_member", "_peak_backlog_bytes")
+    __slots__ = (
+        "_collisions",
+        "_dropped_packets",
+        "_env",
+        "_limit_bytes",
+        "_medium",
+        "_member",
+        "_peak_backlog_bytes",
+        "_propagation_ns",
+    )
 
     def __init__(self, env: simpy.Environment, channel: Channel, member: Member, collisions: Collisions) -> None:
         self._env = env
+        self._propagation_ns = channel.propagation_ns
         self._medium = Medium(env, channel)
         self._limit_bytes = channel.queue_limit_bytes
         self._member = member
         self._collisions = collisions
-        self._peak_backlog_bytes = 0
+        self._peak_backlog_bytes = self._dropped_packets = 0
+
+    @property
+    def propagation_ns(self) -> int:
+        return self._propagation_ns
 
     def offer(self, packet: Packet) -> None:
         now_ns = int(self._env.now)
         backlog_bytes = self._member.backlog_bytes(now_ns) + packet.size_bytes
         if backlog_bytes > self._limit_bytes:
+            self._dropped_packets += 1
             packet.refused(now_ns)
             return
         self._peak_backlog_bytes = max(self._peak_backlog_bytes, backlog_bytes)
@@ -53,5 +68,5 @@ class CellPort:
         return done
 
     def usage(self, now_ns: int) -> PortUsage:
-        member = self._member
-        return PortUsage(member.air_ns(now_ns), member.backlog_bytes(now_ns), self._peak_backlog_bytes)
+        air_ns, backlog_bytes = self._member.air_ns(now_ns), self._member.backlog_bytes(now_ns)
+        return PortUsage(air_ns, backlog_bytes, self._peak_backlog_bytes, self._dropped_packets)
