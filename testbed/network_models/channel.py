@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from testbed.core.errors import ScenarioError
@@ -50,6 +51,13 @@ class Channel:
     propagation_ns: int
     queue: QueueConfig
 
+    def missing(self, packets: Sequence[int], attempt: int) -> tuple[list[int], list[int]]:
+        """Of these transmissions those that are lost, and those of the others that are of no use for a wrong bit."""
+        lost = self.loss.lost(packets, attempt)
+        if self.corruption is None:
+            return lost, []
+        return lost, self.corruption.lost([packet for packet in packets if packet not in lost], attempt)
+
     @property
     def queue_limit_bytes(self) -> int:
         """Of a drop-tail queue."""
@@ -58,7 +66,7 @@ class Channel:
 
 
 def framing_of(profile: LinkProfile) -> Framing:
-    return Framing(mtu_bytes=profile.mtu, header_bytes=profile.header)
+    return _framing(profile.mtu, profile.header)
 
 
 def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
@@ -83,6 +91,11 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,
     )
+
+
+@lru_cache(maxsize=256)  # links of one profile share it
+def _framing(mtu_bytes: int, header_bytes: int) -> Framing:
+    return Framing(mtu_bytes=mtu_bytes, header_bytes=header_bytes)
 
 
 @contextmanager
