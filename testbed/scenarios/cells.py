@@ -45,12 +45,14 @@ def check_cells(cells: Sequence[Cells]) -> None:
             taken.add(name)
 
 
-def check_membership(path: str, cells: Sequence[Cells], name: str | None, weight: int | None) -> None:
-    """Raise where a group, at this YAML path, names no cell that is there, or has a weight that counts nowhere."""
+def check_membership(path: str, cells: Sequence[Cells], name: str | None, weight: int | None, queue: str) -> None:
+    """Raise where a group, at this YAML path, names no cell that is there, or has what counts nowhere in it."""
     names = [group.name for group in cells]
     if name is not None and name not in names:
         raise _at(f"{path}.cell", "there is no such cell", value=name, allowed=names or "an entry under cells, first",
                   nearest=nearest_name(name, names))  # fmt: skip
+    if name is not None and queue != "drop-tail":
+        raise _at(f"{path}.link.queue", "links in a cell have drop-tail queues", value=queue, allowed="drop-tail")
     if weight is None:
         return
     discipline = None if name is None else cells[names.index(name)].discipline

@@ -194,7 +194,7 @@ class Scenario(Block):
         _check_unique("servers", [servers.name for servers in self.servers])
         check_cells(self.cells)
         for index, group in enumerate(self.fleet):
-            check_membership(f"fleet[{index}]", self.cells, group.cell, group.weight)
+            check_membership(f"fleet[{index}]", self.cells, group.cell, group.weight, group.link.queue.kind)
         _check_places("fleet", self.fleet, self.topology)
         _check_places("servers", self.servers, self.topology)
         if self.workload is None and any(group.workload is None for group in self.fleet):

@@ -139,6 +139,11 @@ BAD = [  # the scenario's cells, the group's own keys, what is said
         {},
         "cells[0].discipline.memory: shorter than a slot (got '10.0 µs'); allowed: at least 1.00 ms",
     ),
+    (
+        [cell()],
+        {"cell": "mast", "link": link(queue={"kind": "codel", "limit": "1 MB"})},
+        "fleet[0].link.queue: links in a cell have drop-tail queues (got 'codel'); allowed: drop-tail",
+    ),
     ([cell(collision="200 %")], {}, "cells[0].collision: ratio too large (got '200 %'); allowed: at most 0.999"),
     (
         [cell(duplex="haf")],
