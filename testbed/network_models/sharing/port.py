@@ -35,7 +35,7 @@ class CellPort:
         self._env = env
         self._propagation_ns = channel.propagation_ns
         self._medium = Medium(env, channel)
-        self._limit_bytes = channel.queue_limit_bytes
+        self._limit_bytes = channel.queue.limit
         self._member = member
         self._collisions = collisions
         self._peak_backlog_bytes = self._dropped_packets = 0
