@@ -10,6 +10,7 @@ from testbed.network_models.channel import build_channel
 from testbed.network_models.origin import Origin
 from testbed.network_models.ports.fifo import FifoPort
 from testbed.network_models.ports.packet import Path
+from testbed.network_models.radio import behind_radio
 from testbed.network_models.transfer import Direction, Link
 from testbed.network_models.transports.transport import Access, Transport
 from testbed.scenarios.profiles import LinkProfile
@@ -22,9 +23,11 @@ def build_access(env: simpy.Environment, profile: LinkProfile, *, entity: int, s
     )
     transport: Transport = TRANSPORTS.load(profile.transport.kind)(profile.transport)
     if resolution(profile) == "messages":
-        return transport.over_messages(env, up, down)
-    paths = (Path(ports=(FifoPort(env, channel),), entity=entity) for channel in (up, down))
-    return transport.over_packets(env, up.framing, *paths)
+        access = transport.over_messages(env, up, down)
+    else:
+        paths = (Path(ports=(FifoPort(env, channel),), entity=entity) for channel in (up, down))
+        access = transport.over_packets(env, up.framing, *paths)
+    return access if profile.radio is None else behind_radio(env, access, profile.radio)
 
 
 def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, *, entity: int, seed: int) -> Link:
@@ -56,5 +59,7 @@ def resolution(profile: LinkProfile) -> str:
 
 def needs_packets(profile: LinkProfile) -> str:
     """Why the link can't be computed by messages; "" where it can."""
-    pieces = (profile.rate_up, profile.rate_down, profile.jitter, profile.loss, profile.queue, profile.transport)
+    pieces = (profile.rate_up, profile.rate_down, profile.jitter, profile.loss, profile.queue, *profile.outages,
+        profile.transport,
+    )  # fmt: skip
     return next((piece.needs_packets for piece in pieces if piece is not None and piece.needs_packets), "")

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import LOSSES, RATES
+from testbed.core.registry import LOSSES, OUTAGES, RATES
 from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.losses.bernoulli import Bernoulli
 from testbed.network_models.origin import Origin
+from testbed.network_models.outages.gaps import GapLoss, GappedRate
 from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.transfer import Direction
@@ -67,6 +68,7 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         rate: Rate = RATES.load(config.kind)(config, origin)
     with _said_of("loss"):
         loss: Loss = LOSSES.load(profile.loss.kind)(profile.loss, origin, rate)
+    rate, loss = _with_outages(profile, origin, rate, loss)
     return Channel(
         origin=origin,
         framing=Framing(mtu_bytes=profile.mtu, header_bytes=profile.header),
@@ -79,6 +81,12 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,
     )
+
+
+def _with_outages(profile: LinkProfile, origin: Origin, rate: Rate, loss: Loss) -> tuple[Rate, Loss]:
+    made = [(config, OUTAGES.load(config.kind)(config, origin, place)) for place, config in enumerate(profile.outages)]
+    waits, drops = ([outages for config, outages in made if config.drop == drop] for drop in (False, True))
+    return GappedRate(rate, waits) if waits else rate, GapLoss(loss, drops) if drops else loss
 
 
 @contextmanager

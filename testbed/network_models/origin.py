@@ -19,3 +19,7 @@ class Origin:
     def stream(self, name: str) -> Stream:
         """The draws of one purpose, keyed further by entity and counter."""
         return Stream.named(self.seed, f"link.{self.direction}.{name}")
+
+    def link_stream(self, name: str) -> Stream:
+        """As `stream`, the same for both directions."""
+        return Stream.named(self.seed, f"link.{name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from testbed.core.registry import LOSSES, POLICIES, QUEUES, RATES, TRANSPORTS, Registry
+from testbed.core.registry import LOSSES, OUTAGES, POLICIES, QUEUES, RATES, TRANSPORTS, Registry
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Scenario
 
@@ -15,6 +15,7 @@ _PIECES: dict[str, tuple[Registry, tuple[str, str] | None]] = {
     "RateConfig": (RATES, ("constant", "rate")),
     "LossConfig": (LOSSES, ("bernoulli", "p")),
     "QueueConfig": (QUEUES, ("drop-tail", "limit")),
+    "OutageConfig": (OUTAGES, None),
     "TransportConfig": (TRANSPORTS, None),
 }
 _SOURCED = {"type": "object", "required": ["value"], "additionalProperties": False}
