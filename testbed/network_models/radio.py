@@ -9,7 +9,7 @@ import simpy
 from testbed.network_models.clock import Delivery, Timer
 from testbed.network_models.transfer import Link, LinkSnapshot, Transfer
 from testbed.network_models.transports.transport import Access
-from testbed.scenarios.profiles import RadioConfig
+from testbed.scenarios.profiles import LinkProfile, RadioConfig
 
 
 class Radio:
@@ -73,7 +73,7 @@ class RadioLink:
         def settle(done: simpy.Event) -> None:
             transfer = done.value
             assert isinstance(transfer, Transfer)
-            whole = replace(transfer, sent_ns=sent_ns, connect_ns=transfer.connect_ns + waited_ns)
+            whole = transfer._replace(sent_ns=sent_ns, connect_ns=transfer.connect_ns + waited_ns)
             delayed.settle(whole, 0)
 
         done = self._link.send(payload_bytes)
@@ -89,7 +89,13 @@ class RadioLink:
         )
 
 
-def behind_radio(env: simpy.Environment, access: Access, config: RadioConfig) -> Access:
-    """Both directions behind one radio."""
-    radio = Radio(config)
+def radio_of(profile: LinkProfile) -> Radio | None:
+    """One for a device, whatever the number of its connections."""
+    return None if profile.radio is None else Radio(profile.radio)
+
+
+def behind_radio(env: simpy.Environment, access: Access, radio: Radio | None) -> Access:
+    """Both directions behind this radio, where there is one."""
+    if radio is None:
+        return access
     return Access(RadioLink(env, access.up, radio), RadioLink(env, access.down, radio))

@@ -13,8 +13,9 @@ from testbed.scenarios.base import Block, Distance, TimeNs, as_pydantic
 from testbed.scenarios.problems import validate
 
 LIGHT_M_PER_S = 299_792_458
-# In fibre: a group index of 1.4682, of standard single-mode fibre at 1550 nm (Corning SMF-28 Ultra, data sheet).
-SPEED_M_PER_S = {"air": LIGHT_M_PER_S, "fibre": LIGHT_M_PER_S / 1.4682}
+# Standard single-mode fibre at 1550 nm has a group index of 1.4682 (Corning SMF-28 Ultra, data sheet).
+FIBRE_M_PER_S = LIGHT_M_PER_S / 1.4682
+SPEED_M_PER_S = {"air": LIGHT_M_PER_S, "fibre": FIBRE_M_PER_S}
 
 
 class Way(Block):

@@ -163,7 +163,8 @@ def test_a_rate_that_comes_to_nothing_is_an_error(monkeypatch):
         ("rayleigh", {"bandwidth": "1 MHz", "snr": "3 dB", "speed": "3 km/h"},
          "carrier: path loss and speed need the carrier's frequency; allowed: such as 2.6 GHz"),
         ("rayleigh", {"bandwidth": "1 MHz", "snr": "3 db", "coherence_time": "1 ms"},
-         "snr: unknown unit 'db' for a ratio in decibels (got '3 db'); allowed: a number with dB, such as 10 dB; did you mean 'dB'?"),
+         "snr: unknown unit 'db' for a ratio in decibels (got '3 db'); allowed: a number with dB, such as 10 dB; "
+         "did you mean 'dB'?"),
         ("rayleigh", {"bandwidth": "1 kHz", "snr": "-200 dB", "coherence_time": "1 ms"},
          "the channel carries less than 1 bit/s at its mean signal-to-noise ratio (got '-200 dB')"),
         ("rayleigh", {"bandwidth": "1 MHz", "carrier": "1 GHz", "coherence_time": "1 ms",
@@ -202,7 +203,8 @@ def test_a_rate_that_cant_be_is_refused(kind, keys, expected):
          "outages[0].duration.std: law 'gamma' needs a std (got '0 ns'); allowed: more than 0"),
         ({"radio": {"promotion": 0, "idle_after": 0}}, "radio.promotion: time too small (got 0); allowed: more than 0"),
         ({"propagation_delay": {"distance": "5 miles"}},
-         "propagation_delay.distance: unknown unit 'miles' for a distance (got '5 miles'); allowed: a number with m or km, such as 80 km"),
+         "propagation_delay.distance: unknown unit 'miles' for a distance (got '5 miles'); "
+         "allowed: a number with m or km, such as 80 km"),
         ({"propagation_delay": {"distance": "5 km", "medium": "copper"}}, "propagation_delay.medium: not one of the "
          "choices (got 'copper'); allowed: fibre, air"),
     ],
