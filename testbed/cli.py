@@ -54,6 +54,7 @@ class Kind(StrEnum):
     RATE = "rate"
     LOSS = "loss"
     QUEUE = "queue"
+    OUTAGE = "outage"
     TRANSPORT = "transport"
     SCHEDULER = "scheduler"
     ROUTER = "router"
