@@ -59,6 +59,12 @@ def _by_name(kind: str, profile: dict[str, Any]) -> dict[str, Any]:
 def _network_ways(topology: dict[str, Any]) -> list[dict[str, Any]]:
     """A topology by name, file or shape, or node by node; the rest of its keys beside any of them."""
     described = {key: item for key, item in topology["properties"].items() if key not in {"nodes", "edges"}}
+    cut = {
+        "between": {"type": "array", "items": {"type": "string"}},
+        "at": {"type": "string"},
+        "until": {"type": "string"},
+    }
+    described["cuts"] = {"type": "array", "items": {"type": "object", "properties": cut}}
     edge = {"every_edge": {"type": "object", "description": "what edges have that don't say it themselves"}}
     shapes = {"generate": {"anyOf": [shape.model_json_schema() for shape in SHAPES.values()]}}
     ways: dict[str, dict[str, Any]] = {
