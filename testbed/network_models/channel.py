@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from testbed.core.errors import ScenarioError
@@ -13,7 +14,6 @@ from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.losses.bernoulli import Bernoulli
 from testbed.network_models.origin import Origin
-from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.pieces import QueueConfig
@@ -50,15 +50,16 @@ class Channel:
     propagation_ns: int
     queue: QueueConfig
 
-    @property
-    def queue_limit_bytes(self) -> int:
-        """Of a drop-tail queue."""
-        assert isinstance(self.queue, DropTail.Config), "other queues need packets"
-        return self.queue.limit
+    def missing(self, packets: Sequence[int], attempt: int) -> tuple[list[int], list[int]]:
+        """Of these transmissions those that are lost, and those of the others that come with a wrong bit."""
+        lost = self.loss.lost(packets, attempt)
+        if self.corruption is None:
+            return lost, []
+        return lost, self.corruption.lost([packet for packet in packets if packet not in lost], attempt)
 
 
 def framing_of(profile: LinkProfile) -> Framing:
-    return Framing(mtu_bytes=profile.mtu, header_bytes=profile.header)
+    return _framing(profile.mtu, profile.header)
 
 
 def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
@@ -71,6 +72,8 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         rate: Rate = RATES.load(config.kind)(config, origin)
     with _said_of("loss"):
         loss: Loss = LOSSES.load(profile.loss.kind)(profile.loss, origin, rate)
+    with _said_of("jitter"):
+        jitter = Jitter(profile.jitter, origin)
     return Channel(
         origin=origin,
         framing=framing_of(profile),
@@ -78,11 +81,16 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         loss=loss,
         duplication=Bernoulli(profile.duplicate, origin, "duplicate") if profile.duplicate else None,
         corruption=Bernoulli(profile.corrupt, origin, "corrupt") if profile.corrupt else None,
-        jitter=Jitter(profile.jitter, origin),
+        jitter=jitter,
         keeps_order=profile.jitter is not None and not profile.jitter.reorder,
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,
     )
+
+
+@lru_cache(maxsize=256)  # links of one profile share it
+def _framing(mtu_bytes: int, header_bytes: int) -> Framing:
+    return Framing(mtu_bytes=mtu_bytes, header_bytes=header_bytes)
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from testbed.core.rng import Stream
+from testbed.core.rng import Draws, Stream
 from testbed.network_models.transfer import Direction
 
 
@@ -22,8 +23,17 @@ class Origin:
 
     def stream(self, name: str) -> Stream:
         """The draws of one purpose, keyed further by entity and counter."""
-        return Stream.named(self.seed, f"{self.place}.{self.direction}.{name}")
+        return _stream(self.seed, f"{self.place}.{self.direction}.{name}")
+
+    def draws(self, name: str) -> Draws:
+        """The link's own draws of one purpose, keyed further by a counter."""
+        return self.stream(name).of(self.entity)
 
     def of(self, entity: int) -> Origin:
         """The same place, for somebody else's packets."""
         return replace(self, entity=entity)
+
+
+@lru_cache(maxsize=256)  # a fleet's links share their streams
+def _stream(seed: int, name: str) -> Stream:
+    return Stream.named(seed, name)
