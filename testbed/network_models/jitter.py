@@ -61,12 +61,14 @@ class Jitter:
     process's value at its instant. Messages and packets share the law and the process, not the draws.
     """
 
-    __slots__ = ("_entity", "_of_packets", "_stream", "_table", "_wave")
+    __slots__ = ("_entity", "_latest", "_latest_ns", "_of_packets", "_stream", "_table", "_wave")
 
     def __init__(self, config: JitterConfig | None, origin: Origin) -> None:
         self._table = None if config is None else jitter_table(config)
         self._stream = origin.stream("jitter")
         self._entity = origin.entity
+        self._latest = (-1, 0)  # message and its sending
+        self._latest_ns = 0
         self._of_packets = config is not None and config.per == "packet"
         is_wave = config is not None and config.correlation_time > 0
         self._wave = Wave(config.correlation_time, origin, "jitter") if config is not None and is_wave else None
@@ -78,7 +80,10 @@ class Jitter:
     def packet_delay_ns(self, packet: Packet, left_ns: int) -> int:
         """Of a packet whose last bit leaves at `left_ns`: its message's, or where each has its own that."""
         if not self._of_packets:
-            return self._drawn_ns(packet.message, packet.sent_ns)
+            key = packet.message, packet.sent_ns
+            if key != self._latest:  # packets of one message come together
+                self._latest, self._latest_ns = key, self._drawn_ns(*key)
+            return self._latest_ns
         return self._drawn_ns(packet.attempt << ATTEMPT_SHIFT | packet.number, left_ns)
 
     def _drawn_ns(self, counter: int, time_ns: int) -> int:

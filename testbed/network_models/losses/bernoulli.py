@@ -15,6 +15,7 @@ from testbed.scenarios.pieces import LossConfig
 
 ATTEMPT_SHIFT = 40  # a packet's number lies below, its transmission's above
 _BLOCK = 512  # first transmissions drawn at a time
+_NOTHING_AHEAD: tuple[int, int, frozenset[int]] = (0, 0, frozenset())
 _FEW = 32  # under this many, plain ints beat an array
 
 
@@ -25,7 +26,7 @@ class Bernoulli:
     messages did in between, and when, can't change its fate.
     """
 
-    __slots__ = ("_drawn_until", "_entity", "_stream", "_threshold", "_upcoming")
+    __slots__ = ("_ahead", "_drawn_until", "_entity", "_stream", "_threshold", "_upcoming")
 
     def __init__(self, p: float, origin: Origin, name: str) -> None:
         self._threshold = probability_u32(p)
@@ -33,6 +34,7 @@ class Bernoulli:
         self._entity = origin.entity
         self._upcoming: list[int] = []  # packets whose first transmission will be lost, drawn ahead, latest first
         self._drawn_until = 0
+        self._ahead = _NOTHING_AHEAD
 
     def lost(self, packets: Sequence[int], attempt: int) -> list[int]:
         """Those of `packets` (ascending numbers) whose transmission `attempt` is lost.
@@ -52,7 +54,15 @@ class Bernoulli:
         return [packet for packet in packets if is_lost[packet - first]]
 
     def is_lost(self, packet: int, attempt: int, time_ns: int) -> bool:
-        """Whether this one transmission is lost."""
+        """Whether this one transmission is lost. First ones are drawn ahead, wherever they don't go back."""
+        if not self._threshold:
+            return False
+        if attempt == 0:
+            first, stop, lost = self._ahead
+            if packet >= stop:
+                first, stop, lost = self._ahead = self._block(packet)
+            if packet >= first:
+                return packet in lost
         return self._stream.u64(self._entity, attempt << ATTEMPT_SHIFT | packet) >> 32 < self._threshold
 
     def _first_lost(self, packets: Sequence[int]) -> list[int]:
@@ -65,6 +75,11 @@ class Bernoulli:
             if packet in packets:  # not so where the queue had dropped it
                 found.append(packet)
         return found
+
+    def _block(self, first: int) -> tuple[int, int, frozenset[int]]:
+        """The first transmissions of packets from `first` until a last one, exclusive, and which of them are lost."""
+        lost = first + np.flatnonzero(self._is_lost(0, first, _BLOCK))
+        return first, first + _BLOCK, frozenset(lost.tolist())
 
     def _draw_ahead(self, stop: int) -> None:
         first = self._drawn_until

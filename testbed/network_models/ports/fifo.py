@@ -36,7 +36,7 @@ class FifoPort:
         self._channel = channel
         self._limit_bytes = channel.queue_limit_bytes
         self._busy_until_ns = self._busy_total_ns = 0
-        self._held: deque[tuple[int, int]] | None = None  # (leaves at, bytes) of what waits or is in service
+        self._held: deque[int] | None = None  # when it leaves, its bytes: in turn, of what waits or is in service
         self._held_bytes = self._peak_backlog_bytes = 0
         self._medium = Medium(env, channel)
 
@@ -65,7 +65,8 @@ class FifoPort:
         self._busy_total_ns += left_ns - start_ns
         if self._held is None:
             self._held = deque()
-        self._held.append((left_ns, size_bytes))
+        self._held.append(left_ns)
+        self._held.append(size_bytes)
         self._held_bytes = backlog_bytes
         self._peak_backlog_bytes = max(self._peak_backlog_bytes, backlog_bytes)
         return left_ns
@@ -73,8 +74,9 @@ class FifoPort:
     def _backlog_bytes(self, now_ns: int) -> int:
         """Of the packets whose last bit has not left by now."""
         held = self._held
-        while held and held[0][0] <= now_ns:
-            self._held_bytes -= held.popleft()[1]
+        while held and held[0] <= now_ns:
+            held.popleft()
+            self._held_bytes -= held.popleft()
         return self._held_bytes
 
     def usage(self, now_ns: int) -> PortUsage:

@@ -86,6 +86,8 @@ class Packet:
     is_corrupt: bool = False  # a bit is wrong
     start_ns: int = 0  # of its first bit, at the first port
     left_ns: int = 0  # its last bit, at the first port
+    out_ns: int = 0  # of the port it is at
+    behind: Packet | None = None  # that comes out next there, of the same message
     queue_ns: int = 0
     serialise_ns: int = 0
     propagate_ns: int = 0
