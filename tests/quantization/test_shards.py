@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from testbed.quantization.formats import ActivationFormat, WeightFormat, format_
 from testbed.quantization.packed import PackedLinear
 from testbed.quantization.saved import load_quantised, save_quantised
 from testbed.quantization.targets import find_targets
-from tests.equivalence.tiny_models import CASES, LAYERS, PROMPT, save_tiny
+from tests.equivalence.tiny_models import CASES, LAYERS, PROMPT
 from tests.quantization.stories import read, stories
 
 CUT = 1
@@ -40,13 +41,13 @@ TEXT = [[(7 * place + 3 * line) % 96 for place in range(40)] for line in range(3
 
 
 @pytest.fixture(scope="module", params=CASES)
-def source(request: Any, tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    return save_tiny(request.param, tmp_path_factory.mktemp("tiny"))
+def source(request: Any, tiny: Callable[[str], ModelSource]) -> ModelSource:
+    return tiny(request.param)
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    return save_tiny("llama", tmp_path_factory.mktemp("llama"))
+def llama(tiny: Callable[[str], ModelSource]) -> ModelSource:
+    return tiny("llama")
 
 
 def shard_of(source: ModelSource, start: int, stop: int) -> Shard:
