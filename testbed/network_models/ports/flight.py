@@ -48,7 +48,8 @@ class _Train(simpy.Event):
         """Whether this packet may ride along."""
         if packet.message != self._message or self._first is None or packet.out_ns < self._last.out_ns:
             return False
-        self._last.behind = self._last = packet
+        self._last.behind = packet
+        self._last = packet
         return True
 
     def stop(self) -> None:

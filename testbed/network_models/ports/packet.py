@@ -93,6 +93,16 @@ class Packet:
     propagate_ns: int = 0
     jitter_ns: int = 0
 
+    def leaves(self, came_ns: int, start_ns: int, left_ns: int) -> None:
+        """It came to the port it is at, and its first and last bit leave that port at these times, now or later."""
+        if self.hop:
+            self.queue_ns += start_ns - came_ns
+            self.serialise_ns += left_ns - start_ns
+        else:
+            self.start_ns, self.left_ns = start_ns, left_ns
+            self.queue_ns, self.serialise_ns = start_ns - came_ns, left_ns - start_ns
+            self.end.left(self, left_ns)
+
     def onward(self) -> None:
         """To the next port, or to its end."""
         self.hop += 1
