@@ -61,12 +61,11 @@ class Jitter:
     process's value at its instant. Messages and packets share the law and the process, not the draws.
     """
 
-    __slots__ = ("_entity", "_latest", "_latest_ns", "_of_packets", "_stream", "_table", "_wave")
+    __slots__ = ("_draws", "_latest", "_latest_ns", "_of_packets", "_table", "_wave")
 
     def __init__(self, config: JitterConfig | None, origin: Origin) -> None:
         self._table = None if config is None else jitter_table(config)
-        self._stream = origin.stream("jitter")
-        self._entity = origin.entity
+        self._draws = origin.draws("jitter")
         self._latest = (-1, 0)  # message and its sending
         self._latest_ns = 0
         self._of_packets = config is not None and config.per == "packet"
@@ -75,20 +74,17 @@ class Jitter:
 
     def delay_ns(self, message: int, sent_ns: int) -> int:
         """Of the link's message number `message`, handed over at `sent_ns`, on top of the propagation delay."""
-        return self._drawn_ns(message, sent_ns)
+        if self._table is None:
+            return 0
+        if self._wave is not None:
+            return self._table.value(self._wave.u32(sent_ns))
+        return self._table.value(self._draws.u64(message) >> 32)
 
     def packet_delay_ns(self, packet: Packet, left_ns: int) -> int:
         """Of a packet whose last bit leaves at `left_ns`: its message's, or where each has its own that."""
         if not self._of_packets:
             key = packet.message, packet.sent_ns
             if key != self._latest:  # packets of one message come together
-                self._latest, self._latest_ns = key, self._drawn_ns(*key)
+                self._latest, self._latest_ns = key, self.delay_ns(*key)
             return self._latest_ns
-        return self._drawn_ns(packet.attempt << ATTEMPT_SHIFT | packet.number, left_ns)
-
-    def _drawn_ns(self, counter: int, time_ns: int) -> int:
-        if self._table is None:
-            return 0
-        if self._wave is not None:
-            return self._table.value(self._wave.u32(time_ns))
-        return self._table.value(self._stream.u64(self._entity, counter) >> 32)
+        return self.delay_ns(packet.attempt << ATTEMPT_SHIFT | packet.number, left_ns)

@@ -23,6 +23,7 @@ class FifoPort:
         "_busy_total_ns",
         "_busy_until_ns",
         "_channel",
+        "_dropped_packets",
         "_env",
         "_held",
         "_held_bytes",
@@ -38,7 +39,7 @@ class FifoPort:
         self._env = env
         self._channel = channel
         self._limit_bytes = channel.queue_limit_bytes
-        self._busy_until_ns = self._busy_total_ns = 0
+        self._busy_until_ns = self._busy_total_ns = self._dropped_packets = 0
         self._held: deque[int] | None = None  # when it leaves, its bytes: in turn, of what waits or is in service
         self._held_bytes = self._peak_backlog_bytes = 0
         self._same_bytes = self._same_ns = self._same_until_ns = 0  # a size's time while the rate stays the same
@@ -52,6 +53,7 @@ class FifoPort:
         now_ns, size_bytes = int(self._env.now), packet.size_bytes
         backlog_bytes = self._backlog_bytes(now_ns) + size_bytes
         if backlog_bytes > self._limit_bytes:
+            self._dropped_packets += 1
             packet.refused(now_ns)
             return
         self._held_bytes = backlog_bytes
@@ -91,4 +93,4 @@ class FifoPort:
 
     def usage(self, now_ns: int) -> PortUsage:
         busy_ns = self._busy_total_ns - max(0, self._busy_until_ns - now_ns)
-        return PortUsage(busy_ns, self._backlog_bytes(now_ns), self._peak_backlog_bytes)
+        return PortUsage(busy_ns, self._backlog_bytes(now_ns), self._peak_backlog_bytes, self._dropped_packets)
