@@ -57,6 +57,7 @@ class Kind(StrEnum):
     LOSS = "loss"
     QUEUE = "queue"
     TRANSPORT = "transport"
+    DISCIPLINE = "discipline"
     SCHEDULER = "scheduler"
     ROUTER = "router"
 
