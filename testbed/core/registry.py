@@ -71,8 +71,22 @@ RATES = Registry(
         "trace": "testbed.network_models.rates.trace:TraceRate",
     },
 )
-LOSSES = Registry("loss", {"bernoulli": "testbed.network_models.losses.bernoulli:BernoulliLoss"})
-QUEUES = Registry("queue", {"drop-tail": "testbed.network_models.queues.drop_tail:DropTail"})
+LOSSES = Registry(
+    "loss",
+    {
+        "bernoulli": "testbed.network_models.losses.bernoulli:BernoulliLoss",
+        "gilbert-elliott": "testbed.network_models.losses.gilbert_elliott:GilbertElliottLoss",
+        "snr": "testbed.network_models.losses.snr:SnrLoss",
+        "trace": "testbed.network_models.losses.trace:TraceLoss",
+    },
+)
+QUEUES = Registry(
+    "queue",
+    {
+        "drop-tail": "testbed.network_models.queues.drop_tail:DropTail",
+        "codel": "testbed.network_models.queues.codel:Codel",
+    },
+)
 TRANSPORTS = Registry(
     "transport",
     {

@@ -7,10 +7,9 @@ from typing import NamedTuple
 import simpy
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import TRANSPORTS
+from testbed.core.registry import QUEUES, TRANSPORTS
 from testbed.network_models.channel import Channel, build_channel, framing_of
 from testbed.network_models.origin import Origin
-from testbed.network_models.ports.fifo import FifoPort
 from testbed.network_models.ports.packet import Path, Port
 from testbed.network_models.transfer import Direction, Link
 from testbed.network_models.transports.transport import Access, Transport
@@ -34,7 +33,7 @@ def build_access(env: simpy.Environment, profile: LinkProfile, *, entity: int, s
 
 def build_ports(env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int) -> Ports:
     """The ports of a link on its own, that connections to several servers may share."""
-    return Ports(*(FifoPort(env, channel) for channel in _channels(profile, entity=entity, seed=seed)))
+    return Ports(*(port_of(env, channel) for channel in _channels(profile, entity=entity, seed=seed)))
 
 
 def connect(env: simpy.Environment, profile: LinkProfile, up: Path, down: Path) -> Access:
@@ -53,6 +52,12 @@ def _channels(profile: LinkProfile, *, entity: int, seed: int) -> tuple[Channel,
 def _transport(profile: LinkProfile) -> Transport:
     transport: Transport = TRANSPORTS.load(profile.transport.kind)(profile.transport)
     return transport
+
+
+def port_of(env: simpy.Environment, channel: Channel) -> Port:
+    """A port of the channel's own, as its queue wants it."""
+    port: Port = QUEUES.load(channel.queue.kind).port(env, channel)
+    return port
 
 
 def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, *, entity: int, seed: int) -> Link:
@@ -85,4 +90,15 @@ def resolution(profile: LinkProfile) -> str:
 def needs_packets(profile: LinkProfile) -> str:
     """Why the link can't be computed by messages; "" where it can."""
     pieces = (profile.rate_up, profile.rate_down, profile.jitter, profile.loss, profile.queue, profile.transport)
-    return next((piece.needs_packets for piece in pieces if piece is not None and piece.needs_packets), "")
+    reasons = [piece.needs_packets for piece in pieces if piece is not None]
+    return next(filter(None, [*reasons, _needs_order(profile)]), "")
+
+
+def _needs_order(profile: LinkProfile) -> str:
+    """Why packets' fates can't be drawn ahead of their sending; "" where they can, or are not."""
+    if not (profile.transport.looks_ahead and profile.loss.follows_order):
+        return ""
+    return (
+        f"{profile.transport.kind} draws the fates of packets before they are sent, and a loss of kind "
+        f"{profile.loss.kind} follows the order of sending"
+    )

@@ -35,7 +35,7 @@ class FifoPort:
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
         self._env = env
         self._channel = channel
-        self._limit_bytes = channel.queue_limit_bytes
+        self._limit_bytes = channel.queue.limit
         self._busy_until_ns = self._busy_total_ns = self._dropped_packets = 0
         self._held: deque[tuple[int, int]] | None = None  # (leaves at, bytes) of what waits or is in service
         self._held_bytes = self._peak_backlog_bytes = 0

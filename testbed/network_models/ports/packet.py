@@ -40,7 +40,7 @@ class PortUsage(NamedTuple):
     busy_ns: int  # spent clocking bits out so far
     backlog_bytes: int  # waiting and in service
     peak_backlog_bytes: int
-    dropped_packets: int  # found the queue full
+    dropped_packets: int  # found the queue full, or waited too long
 
 
 class Numbers:
