@@ -1,4 +1,4 @@
-"""An outage against a transport's patience, in whole runs: a typed outcome, with an account of what was sent and lost."""
+"""An outage against a transport's patience, in whole runs: a typed outcome, and an account of what was sent."""
 
 from __future__ import annotations
 
