@@ -98,6 +98,16 @@ TRANSPORTS = Registry(
         "quic": "testbed.network_models.transports.quic:Quic",
     },
 )
+DISCIPLINES = Registry(
+    "discipline",
+    {
+        "fifo": "testbed.network_models.sharing.disciplines.fifo:Fifo",
+        "processor-sharing": "testbed.network_models.sharing.disciplines.weighted:ProcessorSharing",
+        "weighted": "testbed.network_models.sharing.disciplines.weighted:Weighted",
+        "round-robin": "testbed.network_models.sharing.disciplines.round_robin:RoundRobin",
+        "proportional-fair": "testbed.network_models.sharing.disciplines.proportional_fair:ProportionalFair",
+    },
+)
 SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
 QUANTISERS = Registry(
@@ -111,4 +121,4 @@ QUANTISERS = Registry(
         "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
-SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, TRANSPORTS, SCHEDULERS, ROUTERS, QUANTISERS)
+SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, TRANSPORTS, DISCIPLINES, SCHEDULERS, ROUTERS, QUANTISERS)

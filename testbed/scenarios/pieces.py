@@ -49,6 +49,15 @@ class TransportConfig(PieceConfig):
     least_mtu_bytes: ClassVar[int] = 0
 
 
+class DisciplineConfig(PieceConfig):
+    """Whose turn it is on a medium that links share."""
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether a group's `weight` counts."""
+        return False
+
+
 def piece(registry: Registry, *, short_kind: str = "", short_key: str = "") -> BeforeValidator:
     """Reads a mapping by its `kind`.
 
