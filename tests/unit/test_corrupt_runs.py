@@ -1,4 +1,4 @@
-"""Requests over links that corrupt packets: whoever checks refuses, whoever repeats repairs, all bytes are accounted."""
+"""Requests over links that corrupt packets: whoever checks refuses, whoever repeats repairs, bytes are accounted."""
 
 from __future__ import annotations
 
