@@ -8,6 +8,7 @@ from testbed.core.errors import ScenarioError
 from testbed.core.events import Outcome, RequestAdmitted, TransferEnded
 from testbed.network_models.transfer import Direction
 from testbed.sim.check import check_scenario
+from testbed.sim.world import World
 from tests.networks import edge, graph, line
 from tests.sim_runs import (
     MS,
@@ -98,7 +99,8 @@ def test_connections_of_one_device_draw_apart() -> None:
     """Thirty messages of a packet each, first to one server, then to the other, over a link that loses half of them."""
     fleet = [group(at="a", link=link(loss=0.5, resolution="packets"))]
     sound = graph("ayz", [edge("a", "y"), edge("a", "z")])
-    world, _ = run_world(built(sound, fleet=fleet, servers=[cloud("y", name="near"), cloud("z")]))
+    found = built(sound, fleet=fleet, servers=[cloud("y", name="near"), cloud("z")])
+    world = World(found, TINY_SOURCE, executor=None, emit=lambda _: None)
     repeats = []
     for number in (0, 1):
         sent = [world.devices[0].links.to(number).up.send(100) for _ in range(30)]
