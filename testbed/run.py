@@ -270,7 +270,7 @@ def host_spec(prepared: Prepared) -> HostSpec:
         back_kv_bits=None if prepared.scenario.kv is None else prepared.scenario.kv.back_bits,
         seal=prepared.scenario.seal,
         seal_secret=seal_secret(prepared.scenario),
-        refuses=prepared.scenario.security is not None and prepared.scenario.security.tamper > 0,
+        refuses=prepared.scenario.alters_messages,
     )
     return agreed_spec(spec, codecs_at_cuts(prepared.scenario, prepared.source.shape.num_layers))
 

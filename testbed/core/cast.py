@@ -62,11 +62,18 @@ class LinkEnd:
     device: int
     direction: str  # up | down
     messages: int
+    delivered: int
+    lost: int  # messages given up; those that are neither were under way
     payload_bytes: int
+    lost_payload_bytes: int  # of messages given up
     wire_bytes: int
     packets: int
     retransmissions: int
-    dropped_packets: int
+    dropped_packets: int  # by the full queue
+    lost_packets: int  # beyond it
+    corrupt_packets: int  # arrived with a wrong bit
+    duplicate_packets: int  # arrived once more
+    ack_bytes: int  # of acknowledgements of these messages, on their way back
     busy_ns: int
     peak_backlog_bytes: int
 
