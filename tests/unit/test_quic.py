@@ -123,3 +123,14 @@ def test_messages_are_refused_with_the_reason(kind):
     assert resolution(LinkProfile(**FIELDS, transport=kind)) == "packets"
     with pytest.raises(ScenarioError, match=f"transport {kind} reacts to each acknowledgement"):
         resolution(LinkProfile(**FIELDS, transport=kind, resolution="messages"))
+
+
+def test_timers_do_not_pile_up():
+    env = simpy.Environment()
+    access = connect(env, quic(), loss=0.01)
+    sent = access.up.send(2000 * SEGMENT)
+    most = 0
+    while not sent.triggered:
+        env.step()
+        most = max(most, len(env._queue))
+    assert most < 40  # a train of packets is one event; the others are timers that another took the place of

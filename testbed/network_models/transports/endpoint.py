@@ -128,8 +128,8 @@ class Endpoint:
 
     def _wake(self, _: simpy.Event) -> None:
         now_ns, patience_ns = int(self._env.now), self._connection.patience_ns
-        if self._alarm_ns == now_ns:
-            self._latest = 0  # message sent from here: what carries no message has its jitter
+        if self._alarm_ns != now_ns:
+            return  # another one took its place
         self._alarm_ns = -1
         is_gone = self.engine.expire(now_ns)
         if patience_ns is not None:
