@@ -1,4 +1,4 @@
-"""Requests over links that corrupt packets: whoever checks refuses, whoever repeats repairs, bytes are accounted."""
+"""Requests over links that corrupt packets: who checks refuses, who repeats repairs, all bytes are accounted for."""
 
 from __future__ import annotations
 

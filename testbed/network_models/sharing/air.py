@@ -111,7 +111,7 @@ class Air:
             self._contend(now_ns, -1)
         self._discipline.ended(member)
         if not self._regrant(now_ns):
-            heapq.heappush(self._ends, (member.go_on(now_ns), member.number, member))
+            heapq.heappush(self._ends, (member.go_on(now_ns, self._grants.until_ns), member.number, member))
         job.done(Served(job.start_ns, now_ns, num_contending))  # may bring the next job: all is in order before
 
     def _regrant(self, now_ns: int) -> bool:
@@ -123,7 +123,7 @@ class Air:
             member.stop(now_ns)
         self._grants, total = grants, grants.total
         self._ends = [
-            (member.start(now_ns, Share(weight, total)), member.number, member)
+            (member.start(now_ns, Share(weight, total), grants.until_ns), member.number, member)
             for member, weight in grants.weights.items()
         ]
         heapq.heapify(self._ends)
