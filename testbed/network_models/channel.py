@@ -9,12 +9,12 @@ from functools import lru_cache
 from typing import Protocol
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import LOSSES, RATES
+from testbed.core.registry import LOSSES, OUTAGES, RATES
 from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.losses.bernoulli import Bernoulli
 from testbed.network_models.origin import Origin
-from testbed.network_models.queues.drop_tail import DropTail
+from testbed.network_models.outages.gaps import GapLoss, GappedRate
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.pieces import QueueConfig
@@ -52,17 +52,11 @@ class Channel:
     queue: QueueConfig
 
     def missing(self, packets: Sequence[int], attempt: int) -> tuple[list[int], list[int]]:
-        """Of these transmissions those that are lost, and those of the others that are of no use for a wrong bit."""
+        """Of these transmissions those that are lost, and those of the others that come with a wrong bit."""
         lost = self.loss.lost(packets, attempt)
         if self.corruption is None:
             return lost, []
         return lost, self.corruption.lost([packet for packet in packets if packet not in lost], attempt)
-
-    @property
-    def queue_limit_bytes(self) -> int:
-        """Of a drop-tail queue."""
-        assert isinstance(self.queue, DropTail.Config), "other queues need packets"
-        return self.queue.limit
 
 
 def framing_of(profile: LinkProfile) -> Framing:
@@ -79,6 +73,10 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         rate: Rate = RATES.load(config.kind)(config, origin)
     with _said_of("loss"):
         loss: Loss = LOSSES.load(profile.loss.kind)(profile.loss, origin, rate)
+    with _said_of("jitter"):
+        jitter = Jitter(profile.jitter, origin)
+    if profile.outages:
+        rate, loss = _with_outages(profile, origin, rate, loss)
     return Channel(
         origin=origin,
         framing=framing_of(profile),
@@ -86,11 +84,17 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         loss=loss,
         duplication=Bernoulli(profile.duplicate, origin, "duplicate") if profile.duplicate else None,
         corruption=Bernoulli(profile.corrupt, origin, "corrupt") if profile.corrupt else None,
-        jitter=Jitter(profile.jitter, origin),
+        jitter=jitter,
         keeps_order=profile.jitter is not None and not profile.jitter.reorder,
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,
     )
+
+
+def _with_outages(profile: LinkProfile, origin: Origin, rate: Rate, loss: Loss) -> tuple[Rate, Loss]:
+    made = [(config, OUTAGES.load(config.kind)(config, origin, place)) for place, config in enumerate(profile.outages)]
+    waits, drops = ([outages for config, outages in made if config.drop == drop] for drop in (False, True))
+    return GappedRate(rate, waits) if waits else rate, GapLoss(loss, drops) if drops else loss
 
 
 @lru_cache(maxsize=256)  # links of one profile share it

@@ -10,7 +10,7 @@ from statistics import NormalDist
 from testbed.core.quantiles import QuantileTable
 from testbed.network_models.origin import Origin
 
-_NUM_LEVELS, _ROOT = 9, 3  # of so many independent levels the sum, over the root of their number, is as wide as one
+_NUM_LEVELS, _ROOT = 4, 2  # of so many independent levels the sum, over the root of their number, is as wide as one
 _PAST_BLOCKS = 1 << 20  # before time 0
 _MOST_CHANGES = 15  # in a block: more have a probability of 2**-44
 _SIGMA = 1 << 40  # of the levels, in the integers they are kept in
@@ -29,20 +29,19 @@ def _half_normal() -> QuantileTable:
 class Wave:
     """A stationary process of time whose value at each instant is uniform, as a rank of 32 bits.
 
-    Nine independent levels jump to new normal values at the instants of Poisson processes, on average `time_ns` apart;
+    Four independent levels jump to new normal values at the instants of Poisson processes, on average `time_ns` apart;
     their sum z(t) is normal, and its autocorrelation over d is exp(-d / time_ns), exactly. The rank is that of z(t)
     [our own construction: as far as pairs of instants go, a mixture of Gaussian copulas of this mean correlation].
 
     Each value is a pure function of the key and the instant: no matter who asks, in which order, how often.
     """
 
-    __slots__ = ("_changes", "_entity", "_known", "_levels", "_time_ns")
+    __slots__ = ("_changes", "_known", "_levels", "_time_ns")
 
     def __init__(self, time_ns: int, origin: Origin, name: str) -> None:
         self._time_ns = time_ns
-        self._entity = origin.entity
-        self._changes = origin.stream(f"{name}.change")
-        self._levels = origin.stream(f"{name}.level")
+        self._changes = origin.draws(f"{name}.change")
+        self._levels = origin.draws(f"{name}.level")
         self._known: list[tuple[int, int, int]] | None = None  # per level: (from, until, value), what was found last
 
     def u32(self, time_ns: int) -> int:
@@ -69,15 +68,15 @@ class Wave:
             changes = self._changes_of(level, block)
             later = len(changes)
         from_ns, change = changes[later - 1]
-        u64 = self._levels.u64(self._entity, self._counter(level, block, change))
+        u64 = self._levels.u64(self._counter(level, block, change))
         size = _half_normal().value(u64 >> 32)
         return block * self._time_ns + from_ns, until_ns, size if u64 & 1 else -size
 
     def _changes_of(self, level: int, block: int) -> list[tuple[int, int]]:
         """When in this block the level jumps, ascending, each with its number among the block's."""
         first = self._counter(level, block, 0)
-        num = bisect_right(_CHANGES, self._changes.u64(self._entity, first) >> 32)
-        times = [self._changes.below(self._time_ns, self._entity, first + change) for change in range(1, num + 1)]
+        num = bisect_right(_CHANGES, self._changes.u64(first) >> 32)
+        times = [(self._changes.u64(first + change) * self._time_ns) >> 64 for change in range(1, num + 1)]
         return sorted(zip(times, range(1, num + 1), strict=True))
 
     @staticmethod

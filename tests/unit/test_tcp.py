@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
 import simpy
 
@@ -84,6 +82,12 @@ def test_a_lost_syn_is_sent_again_after_a_second_and_then_two():
     (transfer,), _ = run(tcp(), (0, 100), up=Chosen(numbers(0, 1)))
     assert transfer.connect_ns == 3 * S + HANDSHAKE
     assert transfer.wire_bytes == 140 + 3 * HEADER
+
+
+def test_a_repeated_syn_measures_no_round_trip():
+    up = Chosen(numbers(0, 2))  # the first SYN, and then the only segment
+    run(tcp(), (0, SEGMENT), up=up)
+    assert up.left_ns[3] == S + HANDSHAKE + S + FULL  # still the initial time-out
 
 
 def test_acknowledgements_are_packets_of_their_own_on_the_way_back():
@@ -170,6 +174,14 @@ def test_patience_ends_a_message_and_the_connection():
     assert (third.fate, third.connect_ns) == (Fate.DELIVERED, HANDSHAKE)
 
 
+def test_packets_of_an_earlier_connection_are_ignored():
+    # The second message is given up 35 ms after its start, with acknowledgements of its second round under way.
+    size = 40 * SEGMENT
+    (_, second, third), _ = run(tcp(patience="35 ms"), (0, 100), (S, size), (S + 36 * MS, 100))
+    assert (second.fate, second.ended_ns) == (Fate.TIMEOUT, S + 35 * MS)
+    assert third.ended_ns == S + 36 * MS + HANDSHAKE + 140 * 100 + WAY
+
+
 def test_the_time_out_follows_the_round_trip():
     # RFC 6298 by hand: the handshake takes 20.008 ms, each segment's acknowledgement 20.154 ms.
     up = Chosen(numbers(2))
@@ -216,5 +228,5 @@ def test_a_full_queue_drops_and_the_window_answers():
 
 def test_every_number_of_a_transfer_is_an_int():
     (transfer,), _ = run(tcp(congestion="cubic"), (0, 100 * SEGMENT), loss=0.05)
-    times = [getattr(transfer, item.name) for item in fields(transfer) if item.name.endswith("_ns")]
+    times = [value for name, value in transfer._asdict().items() if name.endswith("_ns")]
     assert all(type(time_ns) is int for time_ns in times)

@@ -38,6 +38,27 @@ class TcpRules:
 class TcpSender:
     """Segments are numbered; `_segments` holds those that the other end has not acknowledged in order."""
 
+    __slots__ = (
+        "_acked",
+        "_flight_bytes",
+        "_is_repairing",
+        "_judged",
+        "_last_sent_ns",
+        "_lost",
+        "_next",
+        "_pipe_bytes",
+        "_recovery_end",
+        "_rules",
+        "_segments",
+        "_unacked",
+        "_urgent",
+        "_written",
+        "congestion",
+        "deadline_ns",
+        "num_timeouts",
+        "round_trip",
+    )
+
     def __init__(self, rules: TcpRules, congestion: Congestion) -> None:
         self._rules = rules
         self.congestion = congestion
@@ -87,7 +108,7 @@ class TcpSender:
         self._pipe_bytes += segment.payload_bytes
         segment.transmit(now_ns)
         self._last_sent_ns = now_ns
-        if self.deadline_ns < 0 or index == self._unacked:
+        if self.deadline_ns < 0:
             self.deadline_ns = now_ns + self.rto_ns
         return index, segment
 
@@ -131,14 +152,15 @@ class TcpSender:
         num_bytes, newest = self._mark(ack)
         if newest is not None and newest.num_sent == 1:
             self.round_trip.sample(now_ns - newest.sent_ns)
-        if ack.cumulative > self._unacked:
+        is_advanced = ack.cumulative > self._unacked
+        if is_advanced:
             self._advance(now_ns, ack.cumulative)
         elif newest is not None and newest.sent_ns <= self._segments[self._unacked].sent_ns:
             self.deadline_ns = now_ns + self.rto_ns  # the path is slow, not dead: the oldest was sent even later
         if self._is_repairing and self._unacked >= self._recovery_end:
             self._is_repairing = False
         self._find_losses()
-        if self._is_repairing or not num_bytes:
+        if self._is_repairing or not is_advanced:  # a duplicate opens the window no further (RFC 5681, section 3.2)
             return
         if was_full:
             self.congestion.acknowledged(now_ns, num_bytes, self.round_trip.smoothed_ns)
