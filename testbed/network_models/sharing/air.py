@@ -69,6 +69,7 @@ class Air:
         self._busy_ns = 0
         self._contending_ns = 0
         self.num_members = 0
+        self.carried_bytes = 0  # of the jobs that have ended
 
     def join(self, rate: Rate, weight: int) -> Member:
         """One more link."""
@@ -107,6 +108,7 @@ class Air:
     def _end_first(self, now_ns: int) -> None:
         member = heapq.heappop(self._ends)[2]
         job, num_contending = member.end_first(now_ns), self._num_contending
+        self.carried_bytes += job.num_bytes
         if not member.jobs:
             self._contend(now_ns, -1)
         self._discipline.ended(member)
