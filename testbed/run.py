@@ -179,6 +179,7 @@ class _Running:
             servers=world.server_ends(world.clock.now_ns),
             links=[end for device in world.devices for end in device.link_ends()],
             edges=world.edge_ends(),
+            cells=[end for cell in world.cells for end in cell.ends(world.clock.now_ns)],
             assumed_sizes=sorted(world.assumed_sizes),
             fitted_sizes=fitted_sizes(world),
             calibration=_calibrated(self.prepared),

@@ -79,6 +79,18 @@ class LinkEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CellEnd:
+    """The air of one direction of a cell, or of both where they share it."""
+
+    cell: str
+    direction: str  # up | down | both
+    num_links: int
+    carried_bytes: int  # clocked out, lost on the air or not
+    busy_ns: int  # at least one link had something to send
+    contending_ns: int  # the number of links with something to send, summed over time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeEnd:
     """One direction of an edge of the topology: what was offered was dropped, lost, failed or carried, or waits."""
 
@@ -155,6 +167,7 @@ class RunEnd:
     devices: Sequence[DeviceEnd]
     servers: Sequence[ServerEnd]
     links: Sequence[LinkEnd]
+    cells: Sequence[CellEnd] = ()
     edges: Sequence[EdgeEnd] = ()  # of the topology, where there is one
     assumed_sizes: Sequence[str]  # codecs whose message sizes modelled groups assumed, as they follow the content
     quality: Mapping[int, Quality]  # by request
