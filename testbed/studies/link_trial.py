@@ -60,7 +60,6 @@ class Trial:
 
 def run_trial(profile: LinkProfile, load: Load, seed: int) -> Trial:
     """Send the load over a fresh link until every message has ended."""
-
     make = partial(one_way, profile=profile, direction=load.direction, entity=0, seed=seed)
     if load.every_ns is None:
         transfers, account = exercise_in_turn(make, [load.payload_bytes] * load.num_messages)
