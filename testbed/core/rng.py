@@ -8,7 +8,6 @@ run under the same seed meet the same channel (common random numbers). The mix i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +21,6 @@ _TWO_53 = 2.0**-53
 
 U64Array = npt.NDArray[np.uint64]
 I64Array = npt.NDArray[np.int64]
-
-TABLE_CELLS = 4096
-_CELL_SHIFT = 20  # the top 12 of 32 bits choose the cell, the other 20 interpolate in it
-_CELL_MASK = (1 << _CELL_SHIFT) - 1
 
 
 def mix64(value: int) -> int:
@@ -85,43 +80,3 @@ class Stream:
 def probability_u32(probability: float) -> int:
     """Threshold t such that a uniform 32-bit draw is below t with this probability (resolution 2**-32)."""
     return round(probability * 2**32)
-
-
-@dataclass(frozen=True, slots=True)
-class QuantileTable:
-    """Any distribution as 4,096 integer quantile cells with linear interpolation: exact on every engine.
-
-    The law is the named distribution truncated at its 1/(4 x 4096) upper tail; `mean` is the mean of the table itself.
-    """
-
-    cells: I64Array  # [TABLE_CELLS + 1], ascending
-
-    @classmethod
-    def from_quantile(cls, quantile: Callable[[float], float]) -> QuantileTable:
-        """Tabulate an inverse distribution function given on [0, 1), rounding each cell to an int."""
-        grid = [index / TABLE_CELLS for index in range(TABLE_CELLS)] + [1 - 0.25 / TABLE_CELLS]
-        return cls(np.asarray([round(quantile(u)) for u in grid], dtype=np.int64))
-
-    def value(self, u32: int) -> int:
-        """The quantile of a uniform 32-bit draw."""
-        cell = u32 >> _CELL_SHIFT
-        low = int(self.cells[cell])
-        return low + (((int(self.cells[cell + 1]) - low) * (u32 & _CELL_MASK)) >> _CELL_SHIFT)
-
-    def values(self, u32: U64Array) -> I64Array:
-        """`value` for an array of draws."""
-        cell = (u32 >> np.uint64(_CELL_SHIFT)).astype(np.int64)
-        low = self.cells[cell]
-        fraction = (u32 & np.uint64(_CELL_MASK)).astype(np.int64)
-        return low + (((self.cells[cell + 1] - low) * fraction) >> _CELL_SHIFT)
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean((self.cells[:-1] + self.cells[1:]) / 2))
-
-    @property
-    def variance(self) -> float:
-        """Of the piecewise uniform law that the table is."""
-        low, high = self.cells[:-1].astype(float), self.cells[1:].astype(float)
-        second_moment = np.mean((low * low + low * high + high * high) / 3)
-        return float(second_moment - self.mean**2)

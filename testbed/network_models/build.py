@@ -23,7 +23,8 @@ def build_access(env: simpy.Environment, profile: LinkProfile, *, entity: int, s
     transport: Transport = TRANSPORTS.load(profile.transport.kind)(profile.transport)
     if resolution(profile) == "messages":
         return transport.over_messages(env, up, down)
-    return transport.over_packets(env, up.framing, Path(ports=(FifoPort(env, up),)), Path(ports=(FifoPort(env, down),)))
+    paths = (Path(ports=(FifoPort(env, channel),), entity=entity) for channel in (up, down))
+    return transport.over_packets(env, up.framing, *paths)
 
 
 def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, *, entity: int, seed: int) -> Link:
@@ -48,5 +49,5 @@ def resolution(profile: LinkProfile) -> str:
 
 def needs_packets(profile: LinkProfile) -> str:
     """Why the link can't be computed by messages; "" where it can."""
-    pieces = (profile.rate_up, profile.rate_down, profile.loss, profile.queue, profile.transport)
-    return next((piece.needs_packets for piece in pieces if piece.needs_packets), "")
+    pieces = (profile.rate_up, profile.rate_down, profile.jitter, profile.loss, profile.queue, profile.transport)
+    return next((piece.needs_packets for piece in pieces if piece is not None and piece.needs_packets), "")

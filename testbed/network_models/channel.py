@@ -9,6 +9,7 @@ from typing import Protocol
 from testbed.core.registry import LOSSES, RATES
 from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
+from testbed.network_models.losses.bernoulli import Bernoulli
 from testbed.network_models.origin import Origin
 from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.rates.segments import Rate
@@ -40,7 +41,10 @@ class Channel:
     framing: Framing
     rate: Rate
     loss: Loss
+    duplication: Loss | None  # which of the packets that are not lost arrive once more
+    corruption: Loss | None  # which of them arrive with a wrong bit
     jitter: Jitter
+    keeps_order: bool  # what leaves later never arrives earlier, whatever its jitter
     propagation_ns: int
     queue: QueueConfig
 
@@ -53,13 +57,17 @@ class Channel:
 
 def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
     """The pieces of this direction."""
-    rate = profile.rate_up if origin.direction is Direction.UP else profile.rate_down
+    rate_config = profile.rate_up if origin.direction is Direction.UP else profile.rate_down
+    rate: Rate = RATES.load(rate_config.kind)(rate_config, origin)
     return Channel(
         origin=origin,
         framing=Framing(mtu_bytes=profile.mtu, header_bytes=profile.header),
-        rate=RATES.load(rate.kind)(rate, origin),
-        loss=LOSSES.load(profile.loss.kind)(profile.loss, origin),
+        rate=rate,
+        loss=LOSSES.load(profile.loss.kind)(profile.loss, origin, rate),
+        duplication=Bernoulli(profile.duplicate, origin, "duplicate") if profile.duplicate else None,
+        corruption=Bernoulli(profile.corrupt, origin, "corrupt") if profile.corrupt else None,
         jitter=Jitter(profile.jitter, origin),
+        keeps_order=profile.jitter is not None and not profile.jitter.reorder,
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,
     )

@@ -1,4 +1,4 @@
-"""Jitter: the random part of a message's one-way delay."""
+"""Jitter: the random part of a one-way delay."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from types import MappingProxyType
 
 from testbed.core import distributions
 from testbed.core.distributions import Distribution
-from testbed.core.rng import QuantileTable
+from testbed.core.quantiles import QuantileTable
+from testbed.network_models.losses.bernoulli import ATTEMPT_SHIFT
 from testbed.network_models.origin import Origin
-from testbed.scenarios.profiles import JitterConfig
+from testbed.network_models.ports.packet import Packet
+from testbed.network_models.times_file import read_times
+from testbed.network_models.wave import Wave
+from testbed.scenarios.jitter import JitterConfig
 
 
 def _uniform(mean_ns: float, std_ns: float) -> Distribution:
@@ -34,11 +38,16 @@ _LAWS: Mapping[str, Callable[[float, float], Distribution]] = MappingProxyType(
 
 
 def jitter_law(config: JitterConfig) -> Distribution:
-    """The named law with the configured mean and standard deviation, in ns."""
-    return _LAWS[config.law](float(config.mean), float(config.std))
+    """The law with the configured mean and standard deviation, or of the configured values, in ns.
+
+    Raises ScenarioError for a file of values that can't be read.
+    """
+    if config.mean is not None:
+        return _LAWS[config.law](float(config.mean), float(config.std))
+    return distributions.empirical(read_times(config.file) if config.file is not None else config.values or ())
 
 
-@lru_cache(maxsize=64)  # a fleet's links share a few profiles; a table takes milliseconds and 32 kB
+@lru_cache(maxsize=64)  # a fleet's links share a few profiles; a table takes milliseconds and 35 kB
 def jitter_table(config: JitterConfig) -> QuantileTable:
     """The law as an integer table, cut off at 0: a delay can't be negative."""
     law = jitter_law(config)
@@ -46,17 +55,35 @@ def jitter_table(config: JitterConfig) -> QuantileTable:
 
 
 class Jitter:
-    """One draw a message, keyed by the message's number on its link; none at all without a config."""
+    """One draw a message, or a packet; none at all without a config.
 
-    __slots__ = ("_entity", "_stream", "_table")
+    A draw is keyed by the number of its message or packet on the link, or where jitter is correlated in time is the
+    process's value at its instant. Messages and packets share the law and the process, not the draws.
+    """
+
+    __slots__ = ("_entity", "_of_packets", "_stream", "_table", "_wave")
 
     def __init__(self, config: JitterConfig | None, origin: Origin) -> None:
         self._table = None if config is None else jitter_table(config)
         self._stream = origin.stream("jitter")
         self._entity = origin.entity
+        self._of_packets = config is not None and config.per == "packet"
+        is_wave = config is not None and config.correlation_time > 0
+        self._wave = Wave(config.correlation_time, origin, "jitter") if config is not None and is_wave else None
 
-    def delay_ns(self, message: int) -> int:
-        """Of the link's message number `message`, on top of the propagation delay."""
+    def delay_ns(self, message: int, sent_ns: int) -> int:
+        """Of the link's message number `message`, handed over at `sent_ns`, on top of the propagation delay."""
+        return self._drawn_ns(message, sent_ns)
+
+    def packet_delay_ns(self, packet: Packet, left_ns: int) -> int:
+        """Of a packet whose last bit leaves at `left_ns`: its message's, or where each has its own that."""
+        if not self._of_packets:
+            return self._drawn_ns(packet.message, packet.sent_ns)
+        return self._drawn_ns(packet.attempt << ATTEMPT_SHIFT | packet.number, left_ns)
+
+    def _drawn_ns(self, counter: int, time_ns: int) -> int:
         if self._table is None:
             return 0
-        return self._table.value(self._stream.u64(self._entity, message) >> 32)
+        if self._wave is not None:
+            return self._table.value(self._wave.u32(time_ns))
+        return self._table.value(self._stream.u64(self._entity, counter) >> 32)

@@ -57,7 +57,7 @@ class LinkSnapshot:
     """One direction's counters at an instant. Packets and wire bytes count once they are handed to the queue.
 
     ``messages - delivered - lost`` are under way; ``packets + retransmissions`` were handed to the queue, of which
-    `dropped_packets` found it full and `lost_packets` were lost beyond it.
+    `dropped_packets` found it full, `lost_packets` were lost beyond it and `corrupt_packets` arrived with a wrong bit.
     """
 
     messages: int

@@ -14,26 +14,23 @@ from pydantic_core import PydanticCustomError
 
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import LOSSES, QUEUES, RATES, TRANSPORTS
-from testbed.core.units import format_seconds, ns_to_seconds
 from testbed.scenarios.base import (
     Bandwidth,
     Block,
     ComputeRate,
+    LossProbability,
     PositiveSizeBytes,
     Power,
     TimeNs,
     as_pydantic,
 )
+from testbed.scenarios.jitter import JitterConfig
 from testbed.scenarios.pieces import LossConfig, QueueConfig, RateConfig, TransportConfig, piece
 
 
 def _at(key: str, problem: str, *, value: str, allowed: str) -> PydanticCustomError:
     """A fault that shows only beside other keys, at the key to change."""
     return as_pydantic(ScenarioError(problem, path=key, value=value, allowed=allowed))
-
-
-def _seconds(time_ns: int) -> str:
-    return format_seconds(ns_to_seconds(time_ns))
 
 
 class Profile(Block):
@@ -101,24 +98,6 @@ class ServerProfile(ProcessorProfile):
     reserved_memory: PositiveSizeBytes
 
 
-class JitterConfig(Block):
-    """Random extra delay of a message: a named law by its mean and standard deviation, never negative."""
-
-    law: Literal["constant", "uniform", "exponential", "normal", "lognormal", "gamma", "pareto"]
-    mean: TimeNs
-    std: TimeNs = 0
-
-    @model_validator(mode="after")
-    def _std_fits_law(self) -> Self:
-        needs_std = self.law in {"uniform", "normal", "lognormal", "gamma", "pareto"}
-        if needs_std and (self.std == 0 or self.mean == 0):
-            zero = "mean" if self.mean == 0 else "std"
-            raise _at(zero, f"jitter law {self.law!r} needs a mean and a std", value="0 s", allowed="more than 0")
-        if not needs_std and self.std:
-            raise _at("std", f"jitter law {self.law!r} has no std", value=_seconds(self.std), allowed="0, or no std")
-        return self
-
-
 Rate = Annotated[SerializeAsAny[RateConfig], piece(RATES, short_kind="constant", short_key="rate")]
 Loss = Annotated[SerializeAsAny[LossConfig], piece(LOSSES, short_kind="bernoulli", short_key="p")]
 Queue = Annotated[SerializeAsAny[QueueConfig], piece(QUEUES, short_kind="drop-tail", short_key="limit")]
@@ -133,6 +112,8 @@ class LinkProfile(Profile):
     propagation_delay: TimeNs  # one way
     jitter: JitterConfig | None = None
     loss: Loss = Field(default=0.0, validate_default=True)  # of packets, each direction for itself
+    duplicate: LossProbability = 0.0  # of a packet that arrives, to arrive once more
+    corrupt: LossProbability = 0.0  # of a packet that arrives, to arrive with a wrong bit
     mtu: PositiveSizeBytes = Field(default=1500, validate_default=False)  # network-layer bytes a packet
     header: PositiveSizeBytes = Field(default=40, validate_default=False)  # of those, headers
     queue: Queue = Field(default="1 MB", validate_default=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
@@ -11,6 +12,10 @@ from tests.links import changed, link_of
 class TestSelectiveRepeat(LinkContract):
     def make_link(self, env, *, profile, direction, entity, seed):
         return link_of(env, profile, direction=direction, entity=entity, seed=seed)
+
+
+class TestSelectiveRepeatByPackets(TestSelectiveRepeat):
+    fields: ClassVar = {"resolution": "packets"}
 
 
 class TooFast(TestSelectiveRepeat):

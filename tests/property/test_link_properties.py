@@ -174,7 +174,7 @@ def test_a_packets_fate_does_not_depend_on_when_it_is_sent(profile, messages, st
 )
 def test_many_and_few_packets_meet_the_same_losses(p_loss, gaps, sizes, attempt, seed):
     stream = Stream.named(seed, "link.up.loss")
-    loss = BernoulliLoss(BernoulliLoss.Config(p=p_loss), Origin(seed=seed, direction=Direction.UP, entity=7))
+    loss = BernoulliLoss(BernoulliLoss.Config(p=p_loss), Origin(seed=seed, direction=Direction.UP, entity=7), None)
     first = 0
     for gap, size in zip(gaps, sizes, strict=False):
         first += gap

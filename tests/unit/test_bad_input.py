@@ -151,7 +151,9 @@ def test_unknown_keys(path: str, value: Any, expected: str) -> None:
 
 def test_an_unknown_key_in_a_change_to_a_profile() -> None:
     line = refused_with((LINK, wifi(lost="2 %")))
-    assert line.startswith("fleet[0].link.lost: unknown key; allowed: description, header, jitter, loss, ")
+    assert line.startswith(
+        "fleet[0].link.lost: unknown key; allowed: corrupt, description, duplicate, header, jitter, "
+    )
     assert line.endswith("did you mean 'loss'?")
 
 
@@ -194,7 +196,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
             LINK,
             wifi(jitter={"law": "gama", "mean": "1 ms"}),
             "fleet[0].link.jitter.law: not one of the choices (got 'gama'); "
-            "allowed: constant, uniform, exponential, normal, lognormal, gamma, pareto; 'gamma'",
+            "allowed: constant, uniform, exponential, normal, lognormal, gamma, pareto, empirical; 'gamma'",
         ),
         (
             "fleet.0.compute",

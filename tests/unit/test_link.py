@@ -7,7 +7,8 @@ import pytest
 import simpy
 
 from testbed.core.errors import ScenarioError
-from testbed.core.rng import QuantileTable, Stream
+from testbed.core.quantiles import QuantileTable
+from testbed.core.rng import Stream
 from testbed.network_models.exercise import Sent, exercise
 from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import jitter_table

@@ -1,4 +1,4 @@
-"""Keyed draws: the same on every path, uniform, independent, and as tables the laws they stand for."""
+"""Keyed draws: the same on every path, uniform, independent."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from testbed.core import distributions
 from testbed.core.rng import (
     MASK64,
-    TABLE_CELLS,
-    QuantileTable,
     Stream,
     entity_key,
     mix64,
@@ -163,49 +160,3 @@ def test_probability_thresholds():
     threshold, count = probability_u32(0.3), 100_000
     hits = int((Stream.named(4, "p").u64_run(0, 0, count) >> np.uint64(32) < threshold).sum())
     assert stats.binomtest(hits, count, 0.3).pvalue > ALPHA
-
-
-@given(cells=st.lists(st.integers(-(2**40), 2**40), min_size=2, max_size=30), draws=st.lists(st.integers(0, 2**32 - 1)))
-def test_a_tables_values_are_the_same_one_by_one_and_as_an_array(cells, draws):
-    grid = np.sort(np.resize(np.asarray(cells, dtype=np.int64), TABLE_CELLS + 1))
-    table = QuantileTable(grid)
-    assert table.values(np.asarray(draws, dtype=np.uint64)).tolist() == [table.value(u32) for u32 in draws]
-
-
-@given(u32=st.integers(0, 2**32 - 1))
-def test_a_table_interpolates_downwards_between_its_cells(u32):
-    table = QuantileTable.from_quantile(lambda u: 1e9 * u)
-    position = u32 * TABLE_CELLS / 2**32
-    cell = int(position)
-    low, high = int(table.cells[cell]), int(table.cells[cell + 1])
-    exact = low + (high - low) * (position - cell)
-    assert low <= table.value(u32) <= high
-    assert 0 <= exact - table.value(u32) < 1 + 1e-6
-
-
-LAWS = {  # relative error of mean and standard deviation: what the cut-off tail of 1/16384 and linear cells may cost
-    "uniform": (distributions.uniform(2e6, 8e6), 1e-4, 1e-3),
-    "exponential": (distributions.exponential(5e6), 1e-3, 5e-3),
-    "normal": (distributions.normal(2e7, 5e6), 1e-4, 5e-3),
-    "lognormal": (distributions.lognormal(5e6, 2e6), 1e-3, 1e-2),
-    "gamma": (distributions.gamma(5e6, 3e6), 1e-3, 5e-3),
-}
-
-
-@pytest.mark.parametrize("name", LAWS)
-def test_a_tables_moments_are_its_laws(name):
-    law, mean_error, std_error = LAWS[name]
-    table = QuantileTable.from_quantile(law.quantile)
-    assert table.mean == pytest.approx(law.mean, rel=mean_error)
-    assert math.sqrt(table.variance) == pytest.approx(law.std, rel=std_error)
-
-
-@pytest.mark.parametrize("name", LAWS)
-def test_draws_have_the_moments_that_a_table_says(name):
-    table, count = QuantileTable.from_quantile(LAWS[name][0].quantile), 100_000
-    values = table.values(Stream.named(6, name).u64_run(0, 0, count) >> np.uint64(32)).astype(float)
-    half_width = stats.norm.ppf(1 - ALPHA / 2) * math.sqrt(table.variance / count)
-    assert abs(values.mean() - table.mean) < half_width + 1  # and rounding down
-    fourth = np.mean((values - values.mean()) ** 4)
-    spread = math.sqrt((fourth - table.variance**2) / count)
-    assert abs(values.var() - table.variance) < stats.norm.ppf(1 - ALPHA / 2) * spread

@@ -9,30 +9,27 @@ import numpy as np
 
 from testbed.core.rng import U64Array, probability_u32
 from testbed.network_models.origin import Origin
+from testbed.network_models.rates.segments import Rate
 from testbed.scenarios.base import LossProbability
 from testbed.scenarios.pieces import LossConfig
 
-_ATTEMPT_SHIFT = 40  # a packet's number lies below, its transmission's above
+ATTEMPT_SHIFT = 40  # a packet's number lies below, its transmission's above
 _BLOCK = 512  # first transmissions drawn at a time
 _FEW = 32  # under this many, plain ints beat an array
 
 
-class BernoulliLoss:
-    """Every transmission is lost with the same probability, independently of all others.
+class Bernoulli:
+    """A fate that meets every transmission with the same probability, independently of all others.
 
     Transmission `attempt` (0 is the first) of the link's packet number k has its own key (attempt, k). So what other
     messages did in between, and when, can't change its fate.
     """
 
-    class Config(LossConfig):
-        kind: Literal["bernoulli"] = "bernoulli"
-        p: LossProbability
-
     __slots__ = ("_drawn_until", "_entity", "_stream", "_threshold", "_upcoming")
 
-    def __init__(self, config: Config, origin: Origin) -> None:
-        self._threshold = probability_u32(config.p)
-        self._stream = origin.stream("loss")
+    def __init__(self, p: float, origin: Origin, name: str) -> None:
+        self._threshold = probability_u32(p)
+        self._stream = origin.stream(name)
         self._entity = origin.entity
         self._upcoming: list[int] = []  # packets whose first transmission will be lost, drawn ahead, latest first
         self._drawn_until = 0
@@ -47,7 +44,7 @@ class BernoulliLoss:
         if attempt == 0:
             return self._first_lost(packets)
         if len(packets) < _FEW:
-            counter = attempt << _ATTEMPT_SHIFT
+            counter = attempt << ATTEMPT_SHIFT
             draws = [self._stream.u64(self._entity, counter | packet) >> 32 for packet in packets]
             return [packet for packet, u32 in zip(packets, draws, strict=True) if u32 < self._threshold]
         first = packets[0]
@@ -56,7 +53,7 @@ class BernoulliLoss:
 
     def is_lost(self, packet: int, attempt: int, time_ns: int) -> bool:
         """Whether this one transmission is lost."""
-        return self._stream.u64(self._entity, attempt << _ATTEMPT_SHIFT | packet) >> 32 < self._threshold
+        return self._stream.u64(self._entity, attempt << ATTEMPT_SHIFT | packet) >> 32 < self._threshold
 
     def _first_lost(self, packets: Sequence[int]) -> list[int]:
         stop = packets[-1] + 1
@@ -77,5 +74,18 @@ class BernoulliLoss:
         self._drawn_until = first + count
 
     def _is_lost(self, attempt: int, first_packet: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        draws: U64Array = self._stream.u64_run(self._entity, attempt << _ATTEMPT_SHIFT | first_packet, count)
+        draws: U64Array = self._stream.u64_run(self._entity, attempt << ATTEMPT_SHIFT | first_packet, count)
         return (draws >> np.uint64(32)) < np.uint64(self._threshold)
+
+
+class BernoulliLoss(Bernoulli):
+    """Every transmission is lost with the same probability, independently of all others."""
+
+    class Config(LossConfig):
+        kind: Literal["bernoulli"] = "bernoulli"
+        p: LossProbability
+
+    __slots__ = ()
+
+    def __init__(self, config: Config, origin: Origin, rate: Rate) -> None:
+        super().__init__(config.p, origin, "loss")

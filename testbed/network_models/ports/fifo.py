@@ -3,65 +3,76 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 
 import simpy
 
 from testbed.network_models.channel import Channel
-from testbed.network_models.clock import Timer
-from testbed.network_models.ports.packet import Packet
+from testbed.network_models.ports.medium import Medium
+from testbed.network_models.ports.packet import Packet, PortUsage
 from testbed.network_models.rates.segments import finish_ns
 
 
 class FifoPort:
-    """One direction of one link with a byte limit; starts follow Lindley's recursion."""
+    """One direction of one link with a byte limit; starts follow Lindley's recursion.
+
+    A packet holds its bytes in the queue until its last bit has left; one that leaves at t has made room for what is
+    offered at t.
+    """
+
+    __slots__ = (
+        "_busy_total_ns",
+        "_busy_until_ns",
+        "_channel",
+        "_env",
+        "_held",
+        "_held_bytes",
+        "_limit_bytes",
+        "_medium",
+        "_peak_backlog_bytes",
+    )
 
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
         self._env = env
         self._channel = channel
         self._limit_bytes = channel.queue_limit_bytes
-        self._busy_until_ns = 0
-        self._held: deque[tuple[int, int]] = deque()  # (leaves at, bytes) of what waits or is in service
-        self._held_bytes = 0
-        self.busy_ns = 0
-        self.wire_bytes = 0
-        self.peak_backlog_bytes = 0
-        self.dropped_packets = 0
-        self.lost_packets = 0
+        self._busy_until_ns = self._busy_total_ns = 0
+        self._held: deque[tuple[int, int]] | None = None  # (leaves at, bytes) of what waits or is in service
+        self._held_bytes = self._peak_backlog_bytes = 0
+        self._medium = Medium(env, channel)
 
     def offer(self, packet: Packet) -> None:
-        now_ns, channel = int(self._env.now), self._channel
-        backlog_bytes = self.backlog_bytes(now_ns) + packet.size_bytes
+        now_ns, size_bytes = int(self._env.now), packet.size_bytes
+        backlog_bytes = self._backlog_bytes(now_ns) + size_bytes
         if backlog_bytes > self._limit_bytes:
-            self.dropped_packets += 1
-            if packet.hop == 0:
-                packet.end.dropped(packet)
+            packet.refused(now_ns)
             return
         start_ns = max(now_ns, self._busy_until_ns)
-        left_ns = self._busy_until_ns = finish_ns(channel.rate, start_ns, packet.size_bytes)
-        self._held.append((left_ns, packet.size_bytes))
-        self._held_bytes = backlog_bytes
-        self.peak_backlog_bytes = max(self.peak_backlog_bytes, backlog_bytes)
-        self.wire_bytes += packet.size_bytes
-        self.busy_ns += left_ns - start_ns
-        if packet.hop == 0:
-            packet.end.left(packet, left_ns)
-        if channel.loss.is_lost(packet.number, packet.attempt, left_ns):
-            self.lost_packets += 1
-            return
-        jitter_ns = channel.jitter.delay_ns(packet.message)
+        left_ns = self._clock_out(start_ns, size_bytes, backlog_bytes)
         packet.queue_ns += start_ns - now_ns
         packet.serialise_ns += left_ns - start_ns
-        packet.propagate_ns += channel.propagation_ns
-        packet.jitter_ns += jitter_ns
-        Timer(self._env, left_ns + channel.propagation_ns + jitter_ns - now_ns, _onward(packet))
+        if packet.hop == 0:
+            packet.start_ns, packet.left_ns = start_ns, left_ns
+            packet.end.left(packet, left_ns)
+        self._medium.carry(packet, left_ns)
 
-    def backlog_bytes(self, now_ns: int) -> int:
+    def _clock_out(self, start_ns: int, size_bytes: int, backlog_bytes: int) -> int:
+        """Its last bit leaves at the time returned."""
+        left_ns = self._busy_until_ns = finish_ns(self._channel.rate, start_ns, size_bytes)
+        self._busy_total_ns += left_ns - start_ns
+        if self._held is None:
+            self._held = deque()
+        self._held.append((left_ns, size_bytes))
+        self._held_bytes = backlog_bytes
+        self._peak_backlog_bytes = max(self._peak_backlog_bytes, backlog_bytes)
+        return left_ns
+
+    def _backlog_bytes(self, now_ns: int) -> int:
         """Of the packets whose last bit has not left by now."""
-        while self._held and self._held[0][0] <= now_ns:
-            self._held_bytes -= self._held.popleft()[1]
+        held = self._held
+        while held and held[0][0] <= now_ns:
+            self._held_bytes -= held.popleft()[1]
         return self._held_bytes
 
-
-def _onward(packet: Packet) -> Callable[[simpy.Event], None]:
-    return lambda _: packet.onward()
+    def usage(self, now_ns: int) -> PortUsage:
+        busy_ns = self._busy_total_ns - max(0, self._busy_until_ns - now_ns)
+        return PortUsage(busy_ns, self._backlog_bytes(now_ns), self._peak_backlog_bytes)

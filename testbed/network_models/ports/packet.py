@@ -4,23 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class End(Protocol):
-    """Who sent a packet, and is told what becomes of it."""
+    """Who sent a packet, and is told what becomes of it.
+
+    Every packet is either `dropped`, or has `left` and is then `lost` or has `arrived`, perhaps twice. A port may tell
+    `left` and `lost` as soon as they are certain, ahead of their time: a real sender could not act on them before.
+    """
 
     def left(self, packet: Packet, left_ns: int) -> None:
         """Its last bit leaves the first port at `left_ns`, now or later; told once, when that becomes known."""
         ...
 
     def dropped(self, packet: Packet) -> None:
-        """The first port's queue did not take it, or gave it up. Further on packets vanish without a word."""
+        """The first port's queue did not take it, or gave it up."""
+        ...
+
+    def lost(self, packet: Packet, gone_ns: int) -> None:
+        """It never comes out of one of its ports: at `gone_ns` it would have, or a queue further on had no room.
+
+        So it is with a packet that `is_checked` and `is_corrupt`.
+        """
         ...
 
     def arrived(self, packet: Packet) -> None:
         """It is at the end of its path, now."""
         ...
+
+
+class PortUsage(NamedTuple):
+    """What a port has done and holds, at an instant."""
+
+    busy_ns: int  # spent clocking bits out so far
+    backlog_bytes: int  # waiting and in service
+    peak_backlog_bytes: int
 
 
 class Port(Protocol):
@@ -30,10 +49,14 @@ class Port(Protocol):
         """Take, now, a packet that came to this port; `packet.onward()` when it comes out at the far end."""
         ...
 
+    def usage(self, now_ns: int) -> PortUsage:
+        """Its counters now."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Packet:
-    """One transmission of one packet. Its four times add up over the ports behind it."""
+    """One transmission of one packet. Its last four times add up over the ports behind it."""
 
     size_bytes: int  # headers included
     end: End
@@ -42,9 +65,13 @@ class Packet:
     number: int  # place among its sender's packets on this path: with `attempt` the key of its loss
     attempt: int
     message: int  # the key of its jitter: packets of one message stay together
+    sent_ns: int  # when its message was handed over: the time of its jitter, where that is correlated in time
     content: object = None  # what the end needs to know it again
     hop: int = 0  # the port it is at
-    is_corrupt: bool = False
+    is_checked: bool = True  # whether its end would find a wrong bit: the packet is then of no use, and counts as lost
+    is_corrupt: bool = False  # a bit is wrong
+    start_ns: int = 0  # of its first bit, at the first port
+    left_ns: int = 0  # its last bit, at the first port
     queue_ns: int = 0
     serialise_ns: int = 0
     propagate_ns: int = 0
@@ -58,12 +85,23 @@ class Packet:
         else:
             self.end.arrived(self)
 
+    def refused(self, now_ns: int) -> None:
+        """A port's queue has no room for it."""
+        if self.hop == 0:
+            self.end.dropped(self)
+        else:
+            self.end.lost(self, now_ns)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
-    """The ports between the two ends of a link, in one direction; the first is the sender's own."""
+    """The ports between the two ends of a link, in one direction; the first is the sender's own.
+
+    `entity` is whose packets these are: no two paths that share a port have the same.
+    """
 
     ports: Sequence[Port]
+    entity: int = 0
 
     def send(self, packet: Packet) -> None:
         """Hand a packet to the first port; its `ports` are these."""

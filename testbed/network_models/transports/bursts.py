@@ -132,7 +132,7 @@ class BurstLink:
         now_ns = int(self._env.now)
         timeout_ns = burst.end_ns + self._timeout_ns
         if not missing:
-            propagate_ns, jitter_ns = self._propagation_ns, self._jitter.delay_ns(flight.message)
+            propagate_ns, jitter_ns = self._propagation_ns, self._jitter.delay_ns(flight.message, flight.sent_ns)
             ended_ns = burst.end_ns + propagate_ns + jitter_ns
             transfer = _account(flight, ended_ns, propagate_ns, jitter_ns, fate=Fate.DELIVERED)
             flight.done.settle(transfer, ended_ns - now_ns)

@@ -11,6 +11,7 @@ from testbed.network_models.channel import Channel
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Path
 from testbed.network_models.transports.bursts import BurstLink
+from testbed.network_models.transports.packet_repeat import PacketRepeatLink
 from testbed.network_models.transports.transport import Access
 from testbed.scenarios.base import PositiveTimeNs
 from testbed.scenarios.pieces import TransportConfig
@@ -35,4 +36,10 @@ class SelectiveRepeat:
         return BurstLink(env, channel, timeout_ns=config.timeout, max_retransmissions=config.max_retransmissions)
 
     def over_packets(self, env: simpy.Environment, framing: Framing, up: Path, down: Path) -> Access:
-        raise NotImplementedError  # SKELETON: to be written with the packet engine
+        return Access(*(self._packet_link(env, framing, path) for path in (up, down)))
+
+    def _packet_link(self, env: simpy.Environment, framing: Framing, path: Path) -> PacketRepeatLink:
+        config = self._config
+        return PacketRepeatLink(
+            env, framing, path, timeout_ns=config.timeout, max_retransmissions=config.max_retransmissions
+        )

@@ -1,0 +1,48 @@
+"""What lies behind a port: loss, wrong bits, second copies and delay of the packets that have left it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import simpy
+
+from testbed.network_models.channel import Channel
+from testbed.network_models.ports.flight import Trains
+from testbed.network_models.ports.packet import Packet
+
+
+class Medium:
+    """One direction of one hop, from a port's last bit to its far end. Packets are told of in order of leaving."""
+
+    __slots__ = ("_channel", "_last_out_ns", "_trains")
+
+    def __init__(self, env: simpy.Environment, channel: Channel) -> None:
+        self._channel = channel
+        self._trains = Trains(env)
+        self._last_out_ns = 0
+
+    def carry(self, packet: Packet, left_ns: int) -> None:
+        """Its last bit leaves at `left_ns`, now or later."""
+        channel = self._channel
+        delay_ns = channel.propagation_ns + channel.jitter.packet_delay_ns(packet, left_ns)
+        out_ns = left_ns + delay_ns
+        if channel.keeps_order:
+            out_ns = self._last_out_ns = max(out_ns, self._last_out_ns)
+            delay_ns = out_ns - left_ns
+        number, attempt = packet.number, packet.attempt
+        if channel.loss.is_lost(number, attempt, left_ns):
+            packet.end.lost(packet, out_ns)
+            return
+        if channel.corruption is not None and channel.corruption.is_lost(number, attempt, left_ns):
+            packet.is_corrupt = True
+            if packet.is_checked:
+                packet.end.lost(packet, out_ns)
+                return
+        packet.propagate_ns += channel.propagation_ns
+        packet.jitter_ns += delay_ns - channel.propagation_ns
+        copy = None
+        if channel.duplication is not None and channel.duplication.is_lost(number, attempt, left_ns):
+            copy = replace(packet)
+        self._trains.add(packet, out_ns)
+        if copy is not None:
+            self._trains.add(copy, out_ns)

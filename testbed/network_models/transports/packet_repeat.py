@@ -1,0 +1,59 @@
+"""Selective repeat, packet by packet: the round law of `bursts`, told by events.
+
+A packet that was lost, or dropped by a queue anywhere on the path, is handed over again `timeout` after its round's
+last bit left the first port, or as soon as its loss is certain where that comes later. Packets still on their way are
+not repeated: the time-out stands for a timer above the round trip, and acknowledgements cost nothing.
+"""
+
+from __future__ import annotations
+
+import simpy
+
+from testbed.network_models.clock import Timer
+from testbed.network_models.framing import Framing
+from testbed.network_models.ports.packet import Packet, Path
+from testbed.network_models.transfer import Fate
+from testbed.network_models.transports.packet_link import Flight, PacketLink
+
+
+class PacketRepeatLink(PacketLink):
+    """One direction of a link with selective repeat."""
+
+    def __init__(
+        self, env: simpy.Environment, framing: Framing, path: Path, *, timeout_ns: int, max_retransmissions: int
+    ) -> None:
+        super().__init__(env, framing, path)
+        self._timeout_ns = timeout_ns
+        self._max_retransmissions = max_retransmissions
+
+    def _begin(self, flight: Flight) -> None:
+        self._transmit(flight, range(flight.first_packet, flight.first_packet + flight.num_packets))
+
+    def _missed(self, flight: Flight, packet: Packet) -> None:
+        flight.missing.append(packet.number)
+        if flight.num_held == 0:
+            self._arm(flight)
+
+    def _round_left(self, flight: Flight) -> None:
+        if flight.missing:
+            self._arm(flight)
+
+    def _arm(self, flight: Flight) -> None:
+        """Something is missing of a round that has left: it is repeated, or the message is given up."""
+        if flight.is_armed:
+            return
+        flight.is_armed = True
+        now_ns = int(self._env.now)
+        due_ns = max(flight.end_ns + self._timeout_ns, now_ns)
+        if flight.attempt < self._max_retransmissions:
+            Timer(self._env, due_ns - now_ns, lambda _: self._repeat(flight))
+        else:
+            flight.done.settle(self._failure(flight, due_ns, Fate.TIMEOUT), due_ns - now_ns)
+
+    def _repeat(self, flight: Flight) -> None:
+        packets, flight.missing = sorted(flight.missing), []
+        flight.is_armed = False
+        flight.attempt += 1
+        flight.num_retransmissions += len(packets)
+        self._retransmissions += len(packets)
+        self._transmit(flight, packets)

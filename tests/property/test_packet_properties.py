@@ -1,0 +1,48 @@
+"""Packet by packet and message by message: two engines, one answer, on links of any kind."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbed.network_models.exercise import Sent, exercise
+from testbed.scenarios.profiles import LinkProfile
+from tests.links import arq, link_of
+
+
+def run(profile, messages, resolution):
+    profile = profile.model_copy(update={"resolution": resolution})
+    return exercise(lambda env: link_of(env, profile, entity=3, seed=9), messages)
+
+
+@st.composite
+def profiles(draw):
+    """Private links: slow and fast, with queues of a packet and more, delays below and above the time-out."""
+    mtu = draw(st.integers(2, 300))
+    mean_ns = draw(st.integers(1, 10**7))
+    jitter = {"law": "gamma", "mean": f"{mean_ns} ns", "std": f"{draw(st.integers(1, mean_ns))} ns"}
+    return LinkProfile(
+        name="any",
+        rate_up=f"{draw(st.integers(1, 3_000_000) | st.just(2**40))} bit/s",
+        rate_down="1 bit/s",
+        propagation_delay=f"{draw(st.integers(0, 10**8))} ns",
+        jitter=draw(st.none() | st.just(jitter)),
+        loss=draw(st.sampled_from([0.0, 0.01, 0.3, 0.9])),
+        mtu=f"{mtu} B",
+        header=f"{draw(st.integers(1, mtu - 1))} B",
+        queue=f"{draw(st.integers(mtu, 40 * mtu))} B",
+        transport=arq(timeout=f"{draw(st.integers(1, 10**7))} ns", max_retransmissions=draw(st.integers(0, 5))),
+    )
+
+
+@st.composite
+def message_lists(draw):
+    gaps = draw(st.lists(st.integers(0, 10**7) | st.just(0), min_size=1, max_size=12))
+    times = [sum(gaps[: index + 1]) for index in range(len(gaps))]
+    return [Sent(time_ns, draw(st.integers(0, 400))) for time_ns in times]
+
+
+@settings(deadline=None, max_examples=300)
+@given(profile=profiles(), messages=message_lists())
+def test_both_resolutions_give_the_same_answer(profile, messages):
+    assert run(profile, messages, "packets") == run(profile, messages, "messages")
