@@ -81,11 +81,14 @@ def slot_rates(file: Path) -> FloatArray:
 
 
 def fit_chain(series: Sequence[FloatArray], num_states: int) -> Chain:
-    """States of equal probability; steps between traces don't count."""
+    """States of equal probability, fewer where a rate is so common that it fills several."""
     everything = np.concatenate(series)
-    edges = np.quantile(everything, np.linspace(0, 1, num_states + 1)[1:-1])
+    edges = np.unique(np.quantile(everything, np.linspace(0, 1, num_states + 1)[1:-1]))
     states = [np.searchsorted(edges, one, side="right") for one in series]
-    rates = np.array([_mean(everything, np.concatenate(states) == state) for state in range(num_states)])
+    used, flat = np.unique(np.concatenate(states), return_inverse=True)
+    num_states = used.size
+    states = np.split(flat, np.cumsum([one.size for one in series])[:-1])
+    rates = np.bincount(flat, weights=everything) / np.bincount(flat)
     steps = np.zeros((num_states, num_states))
     for one in states:
         after = np.roll(one, -1)  # a trace is taken as a circle: as many steps lead into a state as out of it
@@ -94,10 +97,6 @@ def fit_chain(series: Sequence[FloatArray], num_states: int) -> Chain:
     sojourns = SLOT_S * steps.sum(axis=1) / np.maximum(leaving, 1)
     moves = steps - np.diag(np.diag(steps)) + 1e-9 * (1 - np.eye(num_states))
     return Chain(rates_S=rates, sojourns_S=sojourns, next_SS=moves / moves.sum(axis=1, keepdims=True))
-
-
-def _mean(values: FloatArray, chosen: npt.NDArray[np.bool_]) -> float:
-    return float(values[chosen].mean()) if chosen.any() else 0.0
 
 
 def simulate_slots(chain: Chain, num_slots: int, seed: int) -> FloatArray:

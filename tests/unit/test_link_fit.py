@@ -1,0 +1,76 @@
+"""Chains fitted to traces: a chain's own path gives the chain back, and files are read as their formats say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from testbed.core.errors import ModelError
+from testbed.studies.link_fit import (
+    Chain,
+    fit_chain,
+    fit_error,
+    halves,
+    read_traces,
+    simulate_slots,
+    slot_rates,
+)
+
+TRUE = Chain(
+    rates_S=np.array([0.5, 4.0, 20.0]),
+    sojourns_S=np.array([4.0, 8.0, 6.0]),
+    next_SS=np.array([[0.0, 0.7, 0.3], [0.5, 0.0, 0.5], [0.2, 0.8, 0.0]]),
+)
+
+
+def test_a_chains_own_path_gives_its_law_back():
+    path = simulate_slots(TRUE, 40_000, seed=5)
+    found = fit_chain([path], 6)
+    assert np.all(np.diff(found.rates_S) > 0)
+    assert found.next_SS.sum(axis=1) == pytest.approx(np.ones(found.rates_S.size))
+    assert not np.diag(found.next_SS).any()
+    error = fit_error(found, [simulate_slots(TRUE, 40_000, seed=6)])
+    assert abs(error.mean) < 0.03
+    assert error.quantiles < 0.12  # a rate of few values jumps from one quantile to the next
+    assert abs(error.correlation) < 0.05
+
+
+def test_a_simulated_chain_stays_as_long_as_it_says():
+    # Stationary shares follow from the embedded chain's, weighted by how long each visit lasts.
+    values, vectors = np.linalg.eig(TRUE.next_SS.T)
+    embedded = np.real(vectors[:, np.argmin(np.abs(values - 1))])
+    share = embedded * TRUE.sojourns_S / (embedded @ TRUE.sojourns_S)
+    path = simulate_slots(TRUE, 200_000, seed=7)
+    num_visits = 200_000 * 0.5 / (share @ TRUE.sojourns_S)
+    assert path.mean() == pytest.approx(share @ TRUE.rates_S, rel=6 / np.sqrt(num_visits))
+
+
+def test_opportunities_become_rates(tmp_path):
+    # 1,500 bytes at 0.1, 0.2 and 0.7 s, and at 1.2 s, which belongs to a slot that is not whole.
+    (tmp_path / "a.up").write_text("100\n200\n700\n1200\n")
+    assert slot_rates(tmp_path / "a.up") == pytest.approx([2 * 0.012 / 0.5, 0.012 / 0.5])
+
+
+def test_seconds_and_rates_become_slots(tmp_path):
+    # A line's rate holds for the time before it: 2 Mbit/s for 1 s, then 6 for 1 s.
+    (tmp_path / "trace").write_text("10 9\n11 2\n12 6\n")
+    assert slot_rates(tmp_path / "trace") == pytest.approx([2, 2, 6])
+
+
+def test_one_trace_is_cut_and_many_are_dealt():
+    first, second = halves([np.arange(200.0)])
+    assert [part[0] for part in first] == [0, 80, 160]
+    assert [part[0] for part in second] == [40, 120]
+    assert [part.size for part in first + second] == [40] * 5
+    traces = [np.ones(3) * index for index in range(5)]
+    first, second = halves(traces)
+    assert [part[0] for part in first] == [0, 2, 4]
+    assert [part[0] for part in second] == [1, 3]
+
+
+def test_what_is_no_trace_is_refused(tmp_path):
+    (tmp_path / "a.up").write_text("1\ntwo\n")
+    with pytest.raises(ModelError, match="a.up: not a trace"):
+        slot_rates(tmp_path / "a.up")
+    with pytest.raises(ModelError, match="no trace called"):
+        read_traces(tmp_path, "*.down")
