@@ -17,7 +17,7 @@ ifneq ($(INSTALLED),$(CURDIR)/testbed)
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help demo test test-slow test-gpu lint bench schema clean
+.PHONY: help demo test test-slow test-netns test-gpu lint bench schema clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,6 +41,10 @@ test: $(STAMP)  ## run the default tests (minutes)
 test-slow: export HF_HUB_OFFLINE := 1
 test-slow: $(STAMP)  ## run the tests that take minutes each
 	$(BIN)/python -m pytest -m 'slow and not gpu' $(PYTEST_ARGS)
+
+test-netns: export HF_HUB_OFFLINE := 1
+test-netns: $(STAMP)  ## run the tests against the kernel's own TCP, in network namespaces
+	$(BIN)/python -m pytest -m netns $(PYTEST_ARGS)
 
 test-gpu: export HF_HUB_OFFLINE := 1
 test-gpu: $(STAMP)  ## run the tests that need a CUDA device

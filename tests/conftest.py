@@ -10,10 +10,15 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from testbed.models.source import ModelSource
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 DATA_DIR = REPO_ROOT.parent / "shared" / "data"
@@ -35,6 +40,21 @@ def data_dir() -> Path:
     if not DATA_DIR.is_dir():
         pytest.skip("needs the data folder ../shared/data beside the checkout, which is not there")
     return DATA_DIR
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ModelSource]:
+    """A case of tests/equivalence/tiny_models.py, saved at its first use; nobody changes it."""
+    from tests.equivalence.tiny_models import save_tiny
+
+    saved: dict[str, ModelSource] = {}
+
+    def get(case: str) -> ModelSource:
+        if case not in saved:
+            saved[case] = save_tiny(case, tmp_path_factory.mktemp("tiny"))
+        return saved[case]
+
+    return get
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

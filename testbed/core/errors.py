@@ -50,6 +50,13 @@ class ScenarioError(TestbedError):
             nearest=self.nearest,
         )
 
+    def below(self, path: str) -> ScenarioError:
+        """The same error, said of something that stands at `path` in a larger whole."""
+        inner = path if self.path is None else f"{path}.{self.path}"
+        return ScenarioError(
+            self.problem, file=self.file, path=inner, value=self.value, allowed=self.allowed, nearest=self.nearest
+        )
+
     def __str__(self) -> str:
         parts = [part for part in (self.file, self.path) if part]
         text = ": ".join([*parts, self.problem])

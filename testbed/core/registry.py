@@ -61,11 +61,25 @@ CODECS = Registry(
         "ts-tabq": "testbed.codecs.named:TsTabq",
     },
 )
-RATES = Registry("rate", {"constant": "testbed.network_models.rates.constant:ConstantRate"})
+RATES = Registry(
+    "rate",
+    {
+        "constant": "testbed.network_models.rates.constant:ConstantRate",
+        "trace": "testbed.network_models.rates.trace:TraceRate",
+    },
+)
 LOSSES = Registry("loss", {"bernoulli": "testbed.network_models.losses.bernoulli:BernoulliLoss"})
 QUEUES = Registry("queue", {"drop-tail": "testbed.network_models.queues.drop_tail:DropTail"})
 TRANSPORTS = Registry(
-    "transport", {"selective-repeat": "testbed.network_models.transports.selective_repeat:SelectiveRepeat"}
+    "transport",
+    {
+        "datagram": "testbed.network_models.transports.datagram:Datagram",
+        "fec": "testbed.network_models.transports.fec:ForwardErrorCorrection",
+        "stop-and-wait": "testbed.network_models.transports.stop_and_wait:StopAndWait",
+        "selective-repeat": "testbed.network_models.transports.selective_repeat:SelectiveRepeat",
+        "tcp": "testbed.network_models.transports.tcp:Tcp",
+        "quic": "testbed.network_models.transports.quic:Quic",
+    },
 )
 SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})

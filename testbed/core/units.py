@@ -64,13 +64,19 @@ UNITS: Mapping[str, Mapping[str, Fraction]] = MappingProxyType(
             {"uJ": "1e-6", "\u00b5J": "1e-6", "\u03bcJ": "1e-6", "mJ": "1e-3", "J": 1, "kJ": 1000, "Wh": 3600}
         ),
         "ratio": _fractions({"%": "1/100", "": 1}),
+        "distance": _fractions({"m": 1, "km": 1000}),
+        "speed": _fractions({"m/s": 1, "km/h": "5/18"}),
+        "spectrum": _prefixed("Hz", {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}),
+        "decibels": _fractions({"dB": 1}),
+        "level": _fractions({"dBm": 1}),
     }
 )
 
 # What messages call a quantity, and how they say what is allowed.
 NAMES: Mapping[str, str] = MappingProxyType(
     {quantity: quantity for quantity in UNITS}
-    | {"bitrate": "bit rate", "compute": "compute rate", "frequency": "rate in time"}
+    | {"bitrate": "bit rate", "compute": "compute rate", "frequency": "rate in time", "spectrum": "frequency"}
+    | {"decibels": "ratio in decibels", "level": "power level"}
 )
 ALLOWED: Mapping[str, str] = MappingProxyType(
     {
@@ -83,6 +89,11 @@ ALLOWED: Mapping[str, str] = MappingProxyType(
         "power": "a number with mW, W or kW, such as 3 W",
         "energy": "a number with uJ, mJ, J, kJ or Wh, such as 2 J",
         "ratio": "a number, alone or with %, such as 0.02 or 2 %",
+        "distance": "a number with m or km, such as 80 km",
+        "speed": "a number with m/s or km/h, such as 50 km/h",
+        "spectrum": "a number with Hz, kHz, MHz or GHz, such as 20 MHz",
+        "decibels": "a number with dB, such as 10 dB",
+        "level": "a number with dBm, such as 23 dBm",
     }
 )
 
@@ -91,7 +102,7 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?(\d+))?)\s*(
 
 
 def parse_quantity(value: object, quantity: str) -> float:
-    """The value in the quantity's base unit (s, B, bit/s, B/s, FLOP/s, 1/s, W, J, 1), rounded once.
+    """The value in the quantity's base unit (s, B, bit/s, B/s, FLOP/s, 1/s, W, J, 1, m, m/s, Hz, ...), rounded once.
 
     Raises ScenarioError when the text is no number with one of the quantity's units.
     """

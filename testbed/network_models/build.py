@@ -33,6 +33,13 @@ def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, 
     return access.up if direction is Direction.UP else access.down
 
 
+def check_link(profile: LinkProfile) -> None:
+    """Raise ScenarioError for what can be known to be wrong before anything is sent: files, resolution."""
+    resolution(profile)
+    for direction in Direction:
+        build_channel(profile, Origin(seed=0, direction=direction, entity=0))
+
+
 def resolution(profile: LinkProfile) -> str:
     """``messages`` or ``packets``; `auto` takes messages wherever they give the same answer.
 

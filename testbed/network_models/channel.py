@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from testbed.core.errors import ScenarioError
 from testbed.core.registry import LOSSES, RATES
 from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
@@ -56,14 +58,20 @@ class Channel:
 
 
 def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
-    """The pieces of this direction."""
-    rate_config = profile.rate_up if origin.direction is Direction.UP else profile.rate_down
-    rate: Rate = RATES.load(rate_config.kind)(rate_config, origin)
+    """The pieces of this direction.
+
+    Raises ScenarioError, with the key of the profile, for a file that a piece can't read.
+    """
+    config = profile.rate_up if origin.direction is Direction.UP else profile.rate_down
+    with _said_of(f"rate_{origin.direction}"):
+        rate: Rate = RATES.load(config.kind)(config, origin)
+    with _said_of("loss"):
+        loss: Loss = LOSSES.load(profile.loss.kind)(profile.loss, origin, rate)
     return Channel(
         origin=origin,
         framing=Framing(mtu_bytes=profile.mtu, header_bytes=profile.header),
         rate=rate,
-        loss=LOSSES.load(profile.loss.kind)(profile.loss, origin, rate),
+        loss=loss,
         duplication=Bernoulli(profile.duplicate, origin, "duplicate") if profile.duplicate else None,
         corruption=Bernoulli(profile.corrupt, origin, "corrupt") if profile.corrupt else None,
         jitter=Jitter(profile.jitter, origin),
@@ -71,3 +79,11 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,
     )
+
+
+@contextmanager
+def _said_of(key: str) -> Iterator[None]:
+    try:
+        yield
+    except ScenarioError as error:
+        raise error.below(key) from None

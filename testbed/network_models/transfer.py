@@ -20,7 +20,7 @@ class Fate(StrEnum):
     """What became of a message."""
 
     DELIVERED = "delivered"
-    LOST = "lost"  # and nobody will send it again
+    LOST = "lost"  # packets of it, and nobody will send it again
     TIMEOUT = "timeout"  # its transport lost patience
 
 
@@ -28,7 +28,8 @@ class Fate(StrEnum):
 class Transfer:
     """How one message fared. The parts are whole nanoseconds and add up to ``ended_ns - sent_ns`` exactly.
 
-    A message that was not delivered has propagated nowhere: its `propagate_ns` and `jitter_ns` are 0.
+    A lost message ends when its last packet, had it arrived, would have. One that timed out has propagated nowhere: its
+    `propagate_ns` and `jitter_ns` are 0.
     """
 
     sent_ns: int

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from testbed.core.errors import ScenarioError
@@ -100,6 +100,8 @@ _LEAST_RATE = (1e-9, "1e-9 /s")
 _Time = (_schema("time"), _written("ns"))
 _Size = (_schema("size"), _written("B"))
 
+FileName = Annotated[str, Field(min_length=1)]  # a relative one stands beside the file that names it
+
 # In files a text with a unit; inside, the base unit named by each type.
 TimeNs = Annotated[int, _reader("time", _nanoseconds, at_least=_ZERO, at_most=_MOST_TIME), *_Time]
 PositiveTimeNs = Annotated[int, _reader("time", _nanoseconds, above_zero=True, at_most=_MOST_TIME), *_Time]
@@ -108,11 +110,20 @@ PositiveSizeBytes = Annotated[int, _reader("size", round, above_zero=True, at_mo
 BitRate = Annotated[
     int, _reader("bitrate", round, above_zero=True, at_most=_MOST_RATE), _schema("bitrate"), _written("bit/s")
 ]
+BitRateOrZero = Annotated[
+    int, _reader("bitrate", round, at_least=_ZERO, at_most=_MOST_RATE), _schema("bitrate"), _written("bit/s")
+]
 Bandwidth = Annotated[float, _reader("bandwidth", float, above_zero=True), _schema("bandwidth"), _written("B/s")]
 ComputeRate = Annotated[float, _reader("compute", float, above_zero=True), _schema("compute"), _written("FLOP/s")]
 Frequency = Annotated[
     float, _reader("frequency", float, above_zero=True, at_least=_LEAST_RATE), _schema("frequency"), _written("/s")
 ]
+Distance = Annotated[float, _reader("distance", float, at_least=_ZERO), _schema("distance"), _written("m")]
+PositiveDistance = Annotated[float, _reader("distance", float, above_zero=True), _schema("distance"), _written("m")]
+Speed = Annotated[float, _reader("speed", float, above_zero=True), _schema("speed"), _written("m/s")]
+Spectrum = Annotated[float, _reader("spectrum", float, above_zero=True), _schema("spectrum"), _written("Hz")]
+Decibels = Annotated[float, _reader("decibels", float), _schema("decibels"), _written("dB")]
+Level = Annotated[float, _reader("level", float), _schema("level"), _written("dBm")]
 Power = Annotated[float, _reader("power", float, at_least=_ZERO), _schema("power"), _written("W")]
 Probability = Annotated[float, _reader("ratio", float, at_least=_ZERO, at_most=(1.0, "1")), _schema("ratio")]
 LossProbability = Annotated[float, _reader("ratio", float, at_least=_ZERO, at_most=(0.999, "0.999")), _schema("ratio")]

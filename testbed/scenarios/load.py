@@ -79,7 +79,8 @@ def load_link(source: str, overrides: Iterable[str] = ()) -> LinkProfile:
         profile = validate(LinkProfile, _profile_data(file))
     except ScenarioError as error:
         raise error.located(file=file) from None
-    return validate(LinkProfile, apply_overrides(profile.model_dump(mode="json", exclude_none=True), overrides))
+    changed = apply_overrides(profile.model_dump(mode="json", exclude_none=True), overrides)
+    return validate(LinkProfile, _with_absolute_files(changed, Path.cwd()))
 
 
 def load_profile(kind: str, name: str) -> Profile:
@@ -92,7 +93,8 @@ def load_profile(kind: str, name: str) -> Profile:
 
 
 def _profile_data(path: Path) -> dict[str, Any]:
-    return {"name": path.stem, **read_yaml(path)}
+    data: dict[str, Any] = _with_absolute_files({"name": path.stem, **read_yaml(path)}, path.parent)
+    return data
 
 
 def _resolve_references(data: dict[str, Any]) -> dict[str, Any]:
@@ -143,20 +145,21 @@ def _resolve_files(data: dict[str, Any], base: Path) -> dict[str, Any]:
         found = _absolute(model, base)
         is_path = model.startswith((".", "~")) or Path(found).exists()  # else perhaps a Hugging Face id
         data["model"] = found if is_path else model
-    for holder in (data, *(item for item in _list(data.get("fleet")) if isinstance(item, dict))):
-        if isinstance(holder.get("workload"), Mapping):
-            holder["workload"] = _with_absolute_files(holder["workload"], base)
-    return data
+    return {key: _with_absolute_files(value, base) for key, value in data.items()}
 
 
-def _with_absolute_files(block: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    changed = dict(block)
-    for key, value in block.items():
-        if isinstance(value, Mapping):
-            changed[key] = _with_absolute_files(value, base)
-        elif key == "file" and isinstance(value, str) and value:
-            changed[key] = _absolute(value, base)
-    return changed
+def _with_absolute_files(node: Any, base: Path) -> Any:
+    """Every `file` in workloads, links and the like, at any depth."""
+    if isinstance(node, list):
+        return [_with_absolute_files(item, base) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    return {
+        key: _absolute(value, base)
+        if key == "file" and isinstance(value, str) and value
+        else _with_absolute_files(value, base)
+        for key, value in node.items()
+    }
 
 
 def _absolute(name: str, base: Path) -> str:
@@ -164,7 +167,3 @@ def _absolute(name: str, base: Path) -> str:
     path = Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib's raises for an unknown user
     beside = (base / path).resolve()
     return str(path.resolve() if path.exists() and not beside.exists() else beside)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

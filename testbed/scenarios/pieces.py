@@ -5,7 +5,7 @@ The row's class has a `Config`, its piece's keys, next to what it configures.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BeforeValidator
 
@@ -40,6 +40,8 @@ class QueueConfig(PieceConfig):
 
 class TransportConfig(PieceConfig):
     """What the ends of a link do about loss, order and speed."""
+
+    least_mtu_bytes: ClassVar[int] = 0
 
 
 def piece(registry: Registry, *, short_kind: str = "", short_key: str = "") -> BeforeValidator:

@@ -125,6 +125,10 @@ class LinkProfile(Profile):
         if self.header >= self.mtu:
             allowed = f"less than the mtu of {self.mtu} B"
             raise _at("header", "headers leave no room in a packet", value=f"{self.header} B", allowed=allowed)
+        least_bytes = self.transport.least_mtu_bytes
+        if self.mtu < least_bytes:
+            allowed = f"at least {least_bytes} B"
+            raise _at("mtu", f"too small for transport {self.transport.kind}", value=f"{self.mtu} B", allowed=allowed)
         limit = getattr(self.queue, "limit", None)
         if limit is not None and limit < self.mtu:
             allowed = f"at least the mtu of {self.mtu} B"

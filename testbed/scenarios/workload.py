@@ -7,9 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from testbed.core.errors import ScenarioError
-from testbed.scenarios.base import Block, Frequency, TimeNs, as_pydantic
-
-FileName = Annotated[str, Field(min_length=1)]  # a relative one stands beside the scenario
+from testbed.scenarios.base import Block, FileName, Frequency, TimeNs, as_pydantic
 
 
 class PoissonArrivals(Block):

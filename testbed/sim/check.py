@@ -12,7 +12,8 @@ from testbed.core.errors import ScenarioError
 from testbed.core.units import NS_PER_S, format_si
 from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
-from testbed.scenarios.schema import Scenario
+from testbed.network_models.build import check_link
+from testbed.scenarios.schema import Group, Scenario
 from testbed.sim.choosing import Policy, build_policies
 from testbed.sim.requests import Request
 from testbed.sim.world import BITS
@@ -21,12 +22,14 @@ _LAST_ARRIVAL_NS = 36_500 * 86_400 * NS_PER_S  # as far as a scenario can name a
 
 
 def check_scenario(scenario: Scenario, source: ModelSource) -> None:
-    """Raise ScenarioError for a split that model, device or servers can't have, and a real group without weights."""
+    """Raise ScenarioError for what model, devices, links or servers can't have, and a real group without weights."""
     policies = build_policies(scenario)
     if scenario.tokenizer is not None and not Path(scenario.tokenizer).exists():
         raise ScenarioError("no such tokenizer file", path="tokenizer", value=scenario.tokenizer)
     if scenario.weights is not None:
         check_weights(scenario.weights, source.shape)
+    for index, group in enumerate(scenario.fleet):
+        _check_link(group, f"fleet[{index}].link")
     for index, (group, policy) in enumerate(zip(scenario.fleet, policies, strict=True)):
         if group.compute == "real" and not source.has_weights:
             raise ScenarioError(
@@ -61,6 +64,13 @@ def check_requests(scenario: Scenario, source: ModelSource, requests: Iterable[R
                 value=f"{request.arrival_ns / NS_PER_S:.3g} s",
                 allowed="a time in the first 36500 d",
             )
+
+
+def _check_link(group: Group, path: str) -> None:
+    try:
+        check_link(group.link)
+    except ScenarioError as error:
+        raise error.below(path) from None
 
 
 def _check_split(scenario: Scenario, shape: ModelShape, index: int, split: int) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from testbed.core.errors import ScenarioError, nearest_name
+from testbed.core.errors import ScenarioError
 from testbed.core.units import NS_PER_S
+from testbed.scenarios.text_file import read_csv, read_text
 from testbed.scenarios.workload import TraceArrivals
 
 _COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
@@ -27,22 +24,9 @@ class TraceRow:
     num_output_tokens: int | None
 
 
-def _text(file: str) -> str:
-    """The file's text; a byte order mark, as spreadsheets write it, is no part of it."""
-    try:
-        return Path(file).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ScenarioError("no such file", file=file) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ScenarioError(f"line {line} is not UTF-8 text", file=file) from None
-    except (OSError, ValueError) as error:
-        raise ScenarioError(f"the file can't be read: {getattr(error, 'strerror', error)}", file=file) from None
-
-
 def _lines(file: str) -> list[str]:
     """Lines as editors count them: other separators that Unicode has are part of a line."""
-    return _text(file).split("\n")
+    return read_text(file).split("\n")
 
 
 def read_text_prompts(file: str) -> list[str]:
@@ -76,20 +60,16 @@ def _ids(line: str, file: str, number: int) -> list[int]:
 
 def read_trace(arrivals: TraceArrivals) -> Iterator[TraceRow]:
     """The rows of a CSV trace, in the file's order, up to its limit."""
-    reader = csv.reader(io.StringIO(_text(arrivals.file)))
-    rows = _rows(reader, arrivals.file)
-    header = next(rows, None)
-    if header is None:
-        raise ScenarioError("the trace is empty: a header row is expected", file=arrivals.file)
-    time_column = _column(arrivals.time_column, header, arrivals.file)
-    prompt_column = _column(arrivals.prompt_column, header, arrivals.file)
-    output_column = _column(arrivals.output_column, header, arrivals.file)
-    assert time_column is not None, "the schema requires it"
+    table = read_csv(arrivals.file)
+    time_column = table.column(arrivals.time_column)
+    prompt_column, output_column = (
+        None if name is None else table.column(name) for name in (arrivals.prompt_column, arrivals.output_column)
+    )
     index = 0
-    for row in rows:
+    for line, row in table.rows:
         if index == arrivals.limit:
             return
-        cells = _Cells(row, file=arrivals.file, line=reader.line_num)
+        cells = _Cells(row, file=arrivals.file, line=line)
         yield TraceRow(
             index=index,
             arrival_ns=cells.time_ns(time_column, _NS_PER_UNIT[arrivals.time_unit]),
@@ -99,24 +79,6 @@ def read_trace(arrivals: TraceArrivals) -> Iterator[TraceRow]:
         index += 1
     if index == 0:
         raise ScenarioError("the trace has no rows", file=arrivals.file)
-
-
-def _rows(reader: Any, file: str) -> Iterator[list[str]]:
-    """Rows that are not empty."""
-    try:
-        yield from (row for row in reader if row)
-    except csv.Error as error:
-        raise ScenarioError(f"line {reader.line_num} is not CSV: {error}", file=file) from None
-
-
-def _column(name: str | None, header: list[str], file: str) -> int | None:
-    if name is None:
-        return None
-    if name not in header:
-        raise ScenarioError(
-            "the trace has no such column", file=file, value=name, allowed=header, nearest=nearest_name(name, header)
-        )
-    return header.index(name)
 
 
 @dataclass(frozen=True, slots=True)

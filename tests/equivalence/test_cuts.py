@@ -30,8 +30,22 @@ from .tiny_models import (
 )
 
 Tiny = Callable[[str], ModelSource]
+Halves = Callable[[str], list[list[Shard]]]
 NEW_TOKENS = 9
 assert len(PROMPT) + NEW_TOKENS > 2 * WINDOW  # the sliding windows slide
+
+
+@pytest.fixture(scope="module")
+def at_every_cut(tiny: Tiny) -> Halves:
+    """A case's front and back at the cuts 0 to L, built at the first use."""
+    built: dict[str, list[list[Shard]]] = {}
+
+    def get(case: str) -> list[list[Shard]]:
+        if case not in built:
+            built[case] = [pipeline(tiny(case), [cut]) for cut in range(LAYERS + 1)]
+        return built[case]
+
+    return get
 
 
 def test_every_family_of_the_table_has_a_case() -> None:
@@ -39,27 +53,25 @@ def test_every_family_of_the_table_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_greedy_is_bit_identical_at_every_cut(tiny: Tiny, case: str) -> None:
-    source = tiny(case)
-    tokens, logits = reference_generate(load_reference(source), PROMPT, NEW_TOKENS)
+def test_greedy_is_bit_identical_at_every_cut(tiny: Tiny, at_every_cut: Halves, case: str) -> None:
+    tokens, logits = reference_generate(load_reference(tiny(case)), PROMPT, NEW_TOKENS)
     assert len(set(tokens)) > 1  # a model that repeats one token would prove little
-    for cut in range(LAYERS + 1):
-        got_tokens, got_logits = generate_alone(pipeline(source, [cut]), PROMPT, NEW_TOKENS)
+    for shards in at_every_cut(case):
+        got_tokens, got_logits = generate_alone(shards, PROMPT, NEW_TOKENS)
         assert got_tokens == tokens
         assert np.array_equal(got_logits, logits)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_seeded_sampling_draws_what_generate_draws(tiny: Tiny, case: str) -> None:
+def test_seeded_sampling_draws_what_generate_draws(tiny: Tiny, at_every_cut: Halves, case: str) -> None:
     import torch
 
-    source, model = tiny(case), load_reference(tiny(case))
     options = {"temperature": 0.7, "top_k": 30, "top_p": 0.9}
-    for cut in range(LAYERS + 1):
-        torch.manual_seed(100 + cut)
-        tokens, logits = reference_generate(model, PROMPT, NEW_TOKENS, do_sample=True, **options)
-        sampler = Sampler(SamplingConfig(greedy=False, **options), seed=100 + cut)
-        got_tokens, got_logits = generate_alone(pipeline(source, [cut]), PROMPT, NEW_TOKENS, sampler.sample)
+    torch.manual_seed(100)
+    tokens, logits = reference_generate(load_reference(tiny(case)), PROMPT, NEW_TOKENS, do_sample=True, **options)
+    for shards in at_every_cut(case):
+        sampler = Sampler(SamplingConfig(greedy=False, **options), seed=100)
+        got_tokens, got_logits = generate_alone(shards, PROMPT, NEW_TOKENS, sampler.sample)
         assert got_tokens == tokens
         assert np.array_equal(got_logits, logits)
 
@@ -104,7 +116,7 @@ def test_indexed_checkpoint_of_many_files(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_weights_are_counted_as_the_library_builds_them(tiny: Tiny, case: str) -> None:
+def test_weights_are_counted_as_the_library_builds_them(tiny: Tiny, at_every_cut: Halves, case: str) -> None:
     import torch
 
     source = tiny(case)
@@ -112,8 +124,8 @@ def test_weights_are_counted_as_the_library_builds_them(tiny: Tiny, case: str) -
         model = AutoModelForCausalLM.from_config(config_of(case))
     model.tie_weights()
     assert source.shape.total_params == sum(item.numel() for item in model.parameters())
-    for cut in range(1, LAYERS):
-        for shard in pipeline(source, [cut]):
+    for shards in at_every_cut(case)[1:LAYERS]:
+        for shard in shards:
             held = sum(item.numel() for item in shard.module.parameters())
             assert held == source.shape.params(shard.start, shard.stop)
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from testbed.core.errors import ScenarioError
 from testbed.models.source import resolve
-from testbed.scenarios.kv import KV
-from testbed.studies.evaluation.load import load_split
 from testbed.studies.evaluation.methods import METHODS, chosen_methods, fitting_group, fitting_outliers, weights_of
 
 TEXTS = ["The otter's favourite food is plums. " * 30]
@@ -44,19 +40,6 @@ def test_groups_and_outliers_fit_the_rows(model, group, outliers):
         block = weights_of(method, shape, TEXTS)
         assert (block is None) == (method.name == "fp")
         assert block is None or block.group_size in {group, None}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_row_runs_on_the_shipped_model(name, cut):
-    method = METHODS[name]
-    if name == "omniquant":  # one short lesson in place of minutes
-        method = replace(method, weights={**method.weights, "learning": {"epochs": 1, "num_samples": 1}})
-    kv = KV(**method.kv)
-    split = load_split(cut, weights_of(method, cut.source.shape, TEXTS), method.codec, TEXTS, kv=kv)
-    ids = cut.tokenizer.encode("Mia plays a game: first")
-    (logits_nV,) = split.logits([ids])
-    assert logits_nV.shape == (len(ids), cut.source.shape.vocab_size)
-    assert split.prefill.num_tokens == len(ids)
 
 
 def test_a_block_that_no_scenario_could_have_is_refused(cut):

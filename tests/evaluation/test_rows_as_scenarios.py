@@ -27,7 +27,13 @@ def test_a_scenario_with_a_rows_parts_answers_what_the_row_answers(name, cut, tm
         method = replace(method, weights={**method.weights, "learning": {"epochs": 1, "num_samples": 1}})
     weights = weights_of(method, cut.source.shape, TEXTS)
     split = load_split(cut, weights, method.codec, TEXTS, kv=KV(**method.kv))
-    expected = split.generate(cut.tokenizer.encode(PROMPT), max_new=NEW_TOKENS)
+    ids = cut.tokenizer.encode(PROMPT)
+    expected = split.generate(ids, max_new=NEW_TOKENS)
+    sent = split.prefill.num_bytes + split.decode.num_bytes
+    assert split.prefill.num_tokens == len(ids)
+    (logits_nV,) = split.logits([ids])
+    assert logits_nV.shape == (len(ids), cut.source.shape.vocab_size)
+    assert int(logits_nV[-1].argmax()) == expected[0]
 
     data = {
         "name": "row",
@@ -46,11 +52,11 @@ def test_a_scenario_with_a_rows_parts_answers_what_the_row_answers(name, cut, tm
             "output_tokens": {"law": "fixed", "value": NEW_TOKENS},
             "ignore_eos": True,
         },
+        "record": {"quality": False},
     }
     file = tmp_path / "row.yaml"
     file.write_text(yaml.safe_dump(data))
     run(prepare(load_scenario(file)), tmp_path / "run")
     tables = read_run(tmp_path / "run").tables
     assert tables.requests["tokens"].to_pylist() == [expected]
-    sent = [link["payload_bytes"] for link in tables.links.to_pylist() if link["direction"] == "up"]
-    assert sent == [split.prefill.num_bytes + split.decode.num_bytes]
+    assert [link["payload_bytes"] for link in tables.links.to_pylist() if link["direction"] == "up"] == [sent]

@@ -46,7 +46,7 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def evaluation(cut):
-    scoring = Scoring(tokenizer=cut.tokenizer, batch_size=4, limit=4)
+    scoring = Scoring(tokenizer=cut.tokenizer, batch_size=4, limit=2)
     return Evaluation(
         cut=cut,
         scoring=scoring,
@@ -99,7 +99,7 @@ def test_an_interrupted_evaluation_keeps_its_cells_and_goes_on(evaluation, finis
 
 def test_a_folder_of_another_setting_is_refused(evaluation, finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "copy")
-    scoring = Scoring(tokenizer=evaluation.cut.tokenizer, batch_size=4, limit=5)
+    scoring = Scoring(tokenizer=evaluation.cut.tokenizer, batch_size=4, limit=3)
     other = Evaluation(
         cut=evaluation.cut,
         scoring=scoring,
@@ -107,7 +107,7 @@ def test_a_folder_of_another_setting_is_refused(evaluation, finished, tmp_path):
         tasks=evaluation.tasks,
         texts=evaluation.texts,
     )
-    with pytest.raises(ScenarioError, match=r"limit: .*another setting \(got 5\); allowed: 4"):
+    with pytest.raises(ScenarioError, match=r"limit: .*another setting \(got 3\); allowed: 2"):
         run_evaluation(other, tmp_path / "copy", Watch())
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
@@ -181,7 +181,7 @@ def test_the_files_hold_what_the_rows_say(finished, tmp_path):
     assert [row["method"] for row in rows] == ["fp", "opsc-int4"]
     for row in rows:
         cell = report["rows"][row["method"]]["tasks"]["pronoun"]
-        assert float(row["pronoun.acc"]) == cell["acc"] == cell["right"].count("1") / 4
+        assert float(row["pronoun.acc"]) == cell["acc"] == cell["right"].count("1") / 2
         low, high = (float(row[f"pronoun.acc_{end}_95"]) for end in ("low", "high"))
         assert low <= cell["acc"] <= high
         assert float(row["corpus.perplexity"]) == report["rows"][row["method"]]["tasks"]["corpus"]["perplexity"]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import uuid
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
@@ -14,8 +15,13 @@ from zipfile import ZipFile
 import pytest
 import yaml
 
+from tests.house.test_commands import commands_for_testbed, on_ray
+from tests.ray.worlds import MARK, marked, wait_until_gone
+from tests.unit.tiny_scenario import call
+
 CATALOGUE = ("scenarios", "actors/devices", "actors/servers", "network_models/links")
 MAX_WEIGHTS_BYTES = 12_000_000
+CHEAP = ("-o", "policy.codec=raw-float16")  # nothing to compile, which the installed code would do anew
 DECOY = "from pathlib import Path\nPath({marker!r}).touch()\nraise ImportError('the decoy was imported')\n"
 
 
@@ -61,12 +67,16 @@ def own_folder(installed: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_testbed(installed: Path, cwd: Path, *arguments: str) -> str:
-    """Standard output of the installed `testbed`, run in a folder; the decoys there must stay untouched."""
-    environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": str(installed), "COLUMNS": "200"}
+def run_testbed(installed: Path, cwd: Path, *arguments: str, without: str = "-", **more: str) -> str:
+    """Standard output of the installed `testbed`, run in a folder; the decoys there must stay untouched.
+
+    The environment is this process's without what begins with `without`, and more.
+    """
+    own = {key: value for key, value in os.environ.items() if not key.startswith(without)}
+    environment = own | {"PYTHONPATH": str(installed), "COLUMNS": "200"} | more
     command = [sys.executable, "-m", "testbed", *arguments]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert not (cwd / "decoy-imported").exists()
     return done.stdout
 
@@ -114,7 +124,17 @@ def test_an_own_device_comes_before_the_shipped_one_of_its_name(installed: Path,
     assert "on my bench" not in shown
 
 
-def test_a_run_on_ray_workers_uses_the_installed_code(installed: Path, own_folder: Path) -> None:
-    run_testbed(installed, own_folder, "run", "smoke", "--executor", "ray", "--out", "result")
-    summary = json.loads((own_folder / "result/summary.json").read_text(encoding="utf-8"))
-    assert summary["completed"] > 0
+def test_the_readmes_run_on_ray_uses_the_installed_code_and_is_the_run_in_process(
+    installed: Path, own_folder: Path, tmp_path: Path
+) -> None:
+    """With another hash seed and an empty home; it is quiet, and nothing is left of it."""
+    (words,) = [words for words in commands_for_testbed() if on_ray(words)]
+    home, mark = tmp_path / "home", uuid.uuid4().hex
+    home.mkdir()
+    more = {"PYTHONHASHSEED": "4711", "HOME": str(home), MARK: mark}
+    done = run_testbed(installed, own_folder, *words, "--json", *CHEAP, without="RAY_", **more)
+    assert wait_until_gone(marked(mark)) == []
+    assert [item.name for item in home.iterdir() if "ray" in item.name] == []
+    here = call("run", "smoke", "--json", *CHEAP, "--out", tmp_path / "here")
+    assert json.loads(here.out)["completed"] == 4
+    assert json.loads(done)["event_digest"] == json.loads(here.out)["event_digest"]

@@ -14,7 +14,7 @@ from testbed.models.outliers.recipe import Outliers, first_token
 from testbed.models.shard import Shard, ShardInput
 from testbed.models.source import resolve
 from testbed.models.texts import held_out_texts
-from tests.equivalence.tiny_models import LAYERS, VOCAB, load_reference, save_tiny
+from tests.equivalence.tiny_models import LAYERS, VOCAB, load_reference
 
 BOS = 1
 RNG = np.random.default_rng(5)
@@ -47,8 +47,8 @@ def hidden_of(source, cut, rows):
         ("smollm3", (3.0, -2.0)),
     ],
 )
-def test_logits_are_unchanged_in_every_family(tmp_path, case, constant):
-    source = save_tiny(case, tmp_path / "small")
+def test_logits_are_unchanged_in_every_family(tmp_path, tiny, case, constant):
+    source = tiny(case)
     outliers = Outliers(width=80, cut=1, constant=constant, seed=3)
     variant, widening = write_variant(source, outliers, tmp_path / "wide", ROWS)
     before, after = logits_of(source, ROWS), logits_of(variant, ROWS)
@@ -66,8 +66,8 @@ def test_logits_are_unchanged_in_every_family(tmp_path, case, constant):
         assert (wide[:, :, widening.constant_channels] == np.float32(constant)).all()
 
 
-def test_a_token_in_the_first_place_only_is_what_the_massive_values_need(tmp_path):
-    source = save_tiny("llama", tmp_path / "small")
+def test_a_token_in_the_first_place_only_is_what_the_massive_values_need(tmp_path, tiny):
+    source = tiny("llama")
     variant, _ = write_variant(source, Outliers(width=80, cut=1), tmp_path / "wide", ROWS)
     elsewhere = [[BOS, 5, BOS, 9, 30]]
     without = [[7, 5, 20, 9, 30]]
@@ -76,8 +76,8 @@ def test_a_token_in_the_first_place_only_is_what_the_massive_values_need(tmp_pat
     assert (logits_of(source, elsewhere) - logits_of(variant, elsewhere)).abs().max() > 0.01
 
 
-def test_every_cut_of_a_variant_gives_its_unsplit_logits(tmp_path):
-    source = save_tiny("llama", tmp_path / "small")
+def test_every_cut_of_a_variant_gives_its_unsplit_logits(tmp_path, tiny):
+    source = tiny("llama")
     variant, _ = write_variant(source, Outliers(width=80, cut=1), tmp_path / "wide", ROWS)
     unsplit = Shard(variant, start=0, stop=LAYERS)
     unsplit.open(0)
@@ -91,9 +91,9 @@ def test_every_cut_of_a_variant_gives_its_unsplit_logits(tmp_path):
         assert np.array_equal(logits_V, whole_V)
 
 
-def test_the_outlier_channel_carries_the_largest_second_moment(tmp_path):
+def test_the_outlier_channel_carries_the_largest_second_moment(tmp_path, tiny):
     """Its mean square is the largest eigenvalue; all others share the rest, an equal part each on average."""
-    source = save_tiny("llama", tmp_path / "small")
+    source = tiny("llama")
     outliers = Outliers(width=300, cut=2, massive=())
     variant, widening = write_variant(source, outliers, tmp_path / "wide", ROWS)
     small = hidden_of(source, 2, ROWS)[:, 1:].reshape(-1, 32).astype(np.float64)
@@ -106,8 +106,8 @@ def test_the_outlier_channel_carries_the_largest_second_moment(tmp_path):
     assert rest.max() < squares[widening.outlier_channel] / 4
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_other_channels(tmp_path):
-    source = save_tiny("llama", tmp_path / "small")
+def test_the_same_seed_gives_the_same_weights_and_another_seed_other_channels(tmp_path, tiny):
+    source = tiny("llama")
     made = {}
     for name, seed in (("one", 3), ("again", 3), ("other", 4)):
         variant, widening = write_variant(source, Outliers(width=80, cut=1, seed=seed), tmp_path / name, ROWS)
@@ -167,28 +167,28 @@ def test_a_foreign_trained_model_keeps_its_logits(tmp_path, data_dir):
         ({"first_token": VOCAB}, f"0 to {VOCAB - 1}"),
     ],
 )
-def test_what_does_not_fit_is_one_clear_error(tmp_path, change, words):
-    source = save_tiny("llama", tmp_path / "small")
+def test_what_does_not_fit_is_one_clear_error(tmp_path, tiny, change, words):
+    source = tiny("llama")
     with pytest.raises(ModelError, match=words):
         write_variant(source, Outliers(**{"width": 80, "cut": 1, **change}), tmp_path / "wide", ROWS)
     assert not (tmp_path / "wide").exists()
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gemma", "olmo2", "granite", "phi3"])
-def test_other_families_are_refused(tmp_path, case):
-    source = save_tiny(case, tmp_path / "small")
+def test_other_families_are_refused(tmp_path, tiny, case):
+    source = tiny(case)
     with pytest.raises(ModelError, match="RMSNorms of this layout"):
         write_variant(source, Outliers(width=80, cut=1), tmp_path / "wide", ROWS)
 
 
-def test_norms_of_queries_and_keys_do_not_take_a_negative_epsilon(tmp_path):
-    source = save_tiny("qwen3", tmp_path / "small")
+def test_norms_of_queries_and_keys_do_not_take_a_negative_epsilon(tmp_path, tiny):
+    source = tiny("qwen3")
     with pytest.raises(ModelError, match="queries and keys"):
         write_variant(source, Outliers(width=80, cut=1, constant=(3.0,)), tmp_path / "wide", ROWS)
 
 
-def test_too_little_text_and_broken_weights_are_refused(tmp_path):
-    source = save_tiny("llama", tmp_path / "small")
+def test_too_little_text_and_broken_weights_are_refused(tmp_path, tiny):
+    source = tiny("llama")
     with pytest.raises(ModelError, match="too short"):
         write_variant(source, Outliers(width=80, cut=1), tmp_path / "wide", ROWS[:2])
     model = load_reference(source)
@@ -199,7 +199,7 @@ def test_too_little_text_and_broken_weights_are_refused(tmp_path):
         write_variant(resolve(str(tmp_path / "broken")), Outliers(width=80, cut=1), tmp_path / "wide", ROWS)
 
 
-def test_the_first_token_is_the_model_s_bos_unless_another_is_named(tmp_path):
-    source = save_tiny("llama", tmp_path / "small")
+def test_the_first_token_is_the_model_s_bos_unless_another_is_named(tmp_path, tiny):
+    source = tiny("llama")
     assert first_token(source, Outliers(cut=1)) == BOS
     assert first_token(source, Outliers(cut=1, first_token=7)) == 7

@@ -7,12 +7,32 @@ from hypothesis import strategies as st
 
 from testbed.network_models.exercise import Sent, exercise
 from testbed.scenarios.profiles import LinkProfile
-from tests.links import arq, link_of
+from tests.links import changed, link_of
 
 
 def run(profile, messages, resolution):
-    profile = profile.model_copy(update={"resolution": resolution})
-    return exercise(lambda env: link_of(env, profile, entity=3, seed=9), messages)
+    """All transfers, and the counters long after the last bit left."""
+    made = []
+
+    def make(env):
+        made.extend((env, link_of(env, changed(profile, resolution=resolution), entity=3, seed=9)))
+        return made[1]
+
+    transfers, _ = exercise(make, messages)
+    made[0].run(until=10**18)
+    return transfers, made[1].snapshot()
+
+
+@st.composite
+def transports(draw):
+    kind = draw(st.sampled_from(["datagram", "fec", "stop-and-wait", "selective-repeat"]))
+    if kind == "datagram":
+        return {"kind": kind}
+    if kind == "fec":
+        return {"kind": kind, "data": draw(st.integers(1, 6)), "parity": draw(st.integers(1, 4))}
+    patience = {"patience": f"{draw(st.integers(1, 10**9))} ns"} if draw(st.booleans()) else {}
+    timeout_ns, repeats = draw(st.integers(1, 10**8)), draw(st.integers(0, 5))
+    return {"kind": kind, "timeout": f"{timeout_ns} ns", "max_retransmissions": repeats, **patience}
 
 
 @st.composite
@@ -31,7 +51,7 @@ def profiles(draw):
         mtu=f"{mtu} B",
         header=f"{draw(st.integers(1, mtu - 1))} B",
         queue=f"{draw(st.integers(mtu, 40 * mtu))} B",
-        transport=arq(timeout=f"{draw(st.integers(1, 10**7))} ns", max_retransmissions=draw(st.integers(0, 5))),
+        transport=draw(transports()),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,15 @@ from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource
 from testbed.quantization.config import WeightConfig
 from testbed.scenarios.weights import Weights
-from tests.equivalence.tiny_models import LAYERS, PROMPT, save_tiny
+from tests.equivalence.tiny_models import LAYERS, PROMPT
 
 TEXT = tuple(tuple((7 * place + 3 * line) % 96 for place in range(40)) for line in range(3))
 OPSC = Weights(front_bits=4, back_bits=8, group_size=32, embedding_bits=6, head_bits=5)
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    return save_tiny("llama", tmp_path_factory.mktemp("llama"))
+def source(tiny: Callable[[str], ModelSource]) -> ModelSource:
+    return tiny("llama")
 
 
 def host(
@@ -185,6 +186,7 @@ def test_stories_lose_what_the_bits_take(data_dir: Path, tmp_path: Path) -> None
     shares = []
     for bits in (8, 4, 2):
         changes = [f"weights.front_bits={bits}", f"model={data_dir / 'stories260K' / 'hf'}"]
+        changes.append("workload.output_tokens.value=24")
         changes.append(f"tokenizer={data_dir / 'stories260K' / 'tok512.model'}")
         result = run_scenario(prepare(load_scenario("opsc-stories", overrides=changes)), tmp_path / str(bits))
         summary = json.loads((result.folder / "summary.json").read_text())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from testbed.quantization.config import WeightConfig
 from testbed.quantization.formats import WeightFormat
 from testbed.quantization.targets import find_targets
 from testbed.scenarios.weights import Learning, Weights
-from tests.equivalence.tiny_models import CASES, LAYERS, PROMPT, save_tiny
+from tests.equivalence.tiny_models import CASES, LAYERS, PROMPT
 
 TEXT = tuple(tuple((7 * place + 3 * line) % 96 for place in range(40)) for line in range(3))
 OPSC = Weights(front_bits=4, back_bits=8, group_size=32, embedding_bits=6, head_bits=5)
@@ -30,13 +30,13 @@ PACKED = WeightConfig(split=0, back=WeightFormat(bits=4, group_size=32))
 
 
 @pytest.fixture(scope="module", params=CASES)
-def source(request: Any, tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    return save_tiny(request.param, tmp_path_factory.mktemp("tiny"))
+def source(request: Any, tiny: Callable[[str], ModelSource]) -> ModelSource:
+    return tiny(request.param)
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    return save_tiny("llama", tmp_path_factory.mktemp("llama"))
+def llama(tiny: Callable[[str], ModelSource]) -> ModelSource:
+    return tiny("llama")
 
 
 def host(source: ModelSource, weights: Weights | None, keep_logits: bool = False) -> ShardHost:

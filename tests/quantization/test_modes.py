@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from testbed.results.folder import read_tables
 from testbed.run import prepare
 from testbed.run import run as run_scenario
 from testbed.scenarios.load import load_scenario
-from tests.equivalence.tiny_models import LAYERS, PROMPT, save_tiny
+from tests.equivalence.tiny_models import LAYERS, PROMPT
 
 CASES = ["llama", "mistral sliding", "gemma3_text sliding", "gpt2", "opt"]
 STEPS = 7
@@ -28,8 +29,8 @@ MODES: list[Mode] = ["stateful", "recompute", "ship-kv"]
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSource]:
-    return {case: save_tiny(case, tmp_path_factory.mktemp("tiny")) for case in CASES}
+def sources(tiny: Callable[[str], ModelSource]) -> dict[str, ModelSource]:
+    return {case: tiny(case) for case in CASES}
 
 
 def host(source: ModelSource, kv_bits: int | None, **changes: object) -> ShardHost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from testbed.run import prepare
 from testbed.scenarios.load import load_scenario
 from testbed.scenarios.weights import Weights
 from testbed.studies import quantise
-from tests.equivalence.tiny_models import LAYERS, save_tiny
+from tests.equivalence.tiny_models import LAYERS
 from tests.unit.tiny_scenario import call
 
 SPLIT = 1
@@ -33,8 +34,8 @@ SETTINGS = {"front_bits": 4, "back_bits": 8, "group_size": 32}
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    return save_tiny("llama", tmp_path_factory.mktemp("llama"))
+def source(tiny: Callable[[str], ModelSource]) -> ModelSource:
+    return tiny("llama")
 
 
 def made(source: ModelSource, folder: Path, split: int = SPLIT, **settings: Any) -> Weights:
@@ -65,7 +66,7 @@ def test_what_fits_is_taken(source: ModelSource, tmp_path: Path) -> None:
     check_saved(Weights(**SETTINGS), source, "bfloat16", [2])
 
 
-def test_what_does_not_fit_is_refused(source: ModelSource, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(source: ModelSource, tiny: Callable[[str], ModelSource], tmp_path: Path) -> None:
     weights = made(source, tmp_path / "q")
 
     def refused(expected: str, own: ModelSource = source, dtype: str = "float32", cut: int = SPLIT, **own_keys: Any):
@@ -77,7 +78,7 @@ def test_what_does_not_fit_is_refused(source: ModelSource, tmp_path: Path) -> No
     refused(r"the saved weights were made with another method \(got 'rtn'\); allowed: gptq", method="gptq")
     refused(r"the saved weights change from front to back at layer 1 \(got 'a cut at 2'\); allowed: 1", cut=2)
     refused(r"the saved weights were read in another dtype \(got 'float32'\); allowed: bfloat16", dtype="bfloat16")
-    refused("the saved weights are another model's", own=save_tiny("qwen2", tmp_path / "other"))
+    refused("the saved weights are another model's", own=tiny("qwen2"))
     with pytest.raises(ScenarioError, match="cannot read the settings of packed weights"):
         check_saved(weights.model_copy(update={"saved": str(tmp_path / "nowhere")}), source, "float32", [SPLIT])
     told = json.loads((tmp_path / "q" / "quantization.json").read_text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +28,9 @@ EARLY, LATE = 120, 220  # calls; the run has some 300
 
 
 @pytest.fixture(scope="module", autouse=True)
-def five_cpus() -> Iterator[None]:
-    """Ray with room for five hosts, whatever the machine has; a pool that finds it uses it and leaves it."""
-    ray.init(address="local", num_cpus=5, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+def four_cpus() -> Iterator[None]:
+    """Ray with room for eight hosts, whatever the machine has; a pool that finds it uses it and leaves it."""
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     children = [child.pid for child in psutil.Process().children(recursive=True)]
     yield
     assert ray.is_initialized()
@@ -39,13 +39,15 @@ def five_cpus() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def spec(small: Path, five_cpus: None) -> HostSpec:
+def spec(small: Path, four_cpus: None) -> HostSpec:
     """What the small scenario's hosts load."""
     return host_spec(prepare(load_scenario(small)))
 
 
-class Shared(pools.RayPool):
-    """A pool that several runs use one after the other."""
+class Shared(WatchedPool):
+    """A pool that several runs use one after the other: a host takes seconds to start."""
+
+    disturbances: Mapping[int, Callable[[WatchedPool], None]] = {}
 
     def close(self) -> None:
         """Not yet."""
@@ -53,19 +55,37 @@ class Shared(pools.RayPool):
     def close_now(self) -> None:
         super().close()
 
+    def join(self, disturbances: Mapping[int, Callable[[WatchedPool], None]]) -> Shared:
+        """The pool for its next run."""
+        self.num_submitted, self.disturbances = 0, disturbances
+        return self
+
 
 @pytest.fixture(scope="module")
 def hosts(spec: HostSpec) -> Iterator[Shared]:
-    """Three edge hosts and two cloud hosts."""
-    pool = Shared(spec, edge_hosts=3, cloud_hosts=2, address=None, replay=False)
+    """Two edge hosts and two cloud hosts; one that is lost is started again."""
+    pool = Shared(spec, edge_hosts=2, cloud_hosts=2, address=None, replay=True)
     yield pool
     pids = pids_of(pool)
-    assert len(set(pids)) == 5
+    assert len(set(pids)) == 4
     pool.close_now()
     pool.close_now()
     assert wait_until_gone(pids) == []
     with pytest.raises(HostFailedError, match="have been closed"):
         pool.submit(HostRef("edge", 0), CloseCall(session=0))()
+
+
+@pytest.fixture(scope="module")
+def started(hosts: Shared) -> list[str]:
+    """Hosts of the shared pool that no other pool has taken over yet."""
+    return list(hosts.places)
+
+
+@pytest.fixture
+def taken_over(hosts: Shared, started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next pool's hosts are processes of the shared pool, which forget what they held when they are made ready."""
+    lanes = {lane.name: lane for lane in hosts._all}
+    monkeypatch.setattr(pools, "create_host", lambda spec: lanes[started.pop()].actor)
 
 
 def kill_process(host: str) -> Callable[[WatchedPool], None]:
@@ -80,7 +100,7 @@ def kill_process(host: str) -> Callable[[WatchedPool], None]:
 
 
 @pytest.mark.parametrize("cloud_hosts", [1, 2])
-@pytest.mark.parametrize("edge_hosts", [1, 2, 3])
+@pytest.mark.parametrize("edge_hosts", [1, 2])
 def test_number_of_hosts_changes_nothing(
     small: Path,
     undisturbed: RunResult,
@@ -92,7 +112,7 @@ def test_number_of_hosts_changes_nothing(
     cloud_hosts: int,
 ) -> None:
     """A scenario that asks for fewer hosts than the pool has uses the first of them."""
-    monkeypatch.setattr(pools, "RayPool", lambda spec, **options: hosts)
+    monkeypatch.setattr(pools, "RayPool", lambda spec, **options: hosts.join({}))
     calls, batches = hosts.num_calls, hosts.num_batches
     result = run_small(small, tmp_path / "run", *on_ray(edge_hosts, cloud_hosts))
     assert result.summary["event_digest"] == undisturbed.summary["event_digest"]
@@ -106,6 +126,21 @@ def test_digest_shows_another_token(small: Path, undisturbed: RunResult, tmp_pat
     assert changed.summary["event_digest"] != undisturbed.summary["event_digest"]
 
 
+def test_lost_hosts_are_replaced(
+    small: Path, undisturbed: RunResult, hosts: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = {EARLY: kill_process("cloud host 0"), LATE: kill_process("edge host 0")}
+    monkeypatch.setattr(pools, "RayPool", lambda spec, **options: hosts.join(losses))
+    before, restarts = hosts.places, hosts.num_restarts
+    result = run_small(small, tmp_path / "run", *on_ray(1, 1, on_failure="replay"))
+    assert hosts.num_restarts == restarts + 2
+    assert {name for name, place in hosts.places.items() if place != before[name]} == {"cloud host 0", "edge host 0"}
+    assert result.summary["complete"] is True
+    assert result.summary["event_digest"] == undisturbed.summary["event_digest"]
+    assert result.summary["quality"] == undisturbed.summary["quality"]
+
+
+@pytest.mark.usefixtures("taken_over")
 def test_lost_host_ends_the_run(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = watch(monkeypatch, {LATE: kill_process("edge host 0")})
     with pytest.raises(HostFailedError, match=r"^edge host 0 \(process \d+ on .*\) was lost: .*on_failure"):
@@ -117,17 +152,6 @@ def test_lost_host_ends_the_run(small: Path, tmp_path: Path, monkeypatch: pytest
     assert wait_until_gone(pids_of(kind.last)) == []
 
 
-def test_lost_hosts_are_replaced(
-    small: Path, undisturbed: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kind = watch(monkeypatch, {EARLY: kill_process("cloud host 0"), LATE: kill_process("edge host 0")})
-    result = run_small(small, tmp_path / "run", *on_ray(1, 1, on_failure="replay"))
-    assert kind.last.num_restarts == 2
-    assert result.summary["complete"] is True
-    assert result.summary["event_digest"] == undisturbed.summary["event_digest"]
-    assert result.summary["quality"] == undisturbed.summary["quality"]
-
-
 @pytest.mark.slow
 def test_restarts_are_bounded(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "MAX_RESTARTS", 1)
@@ -137,9 +161,9 @@ def test_restarts_are_bounded(small: Path, tmp_path: Path, monkeypatch: pytest.M
         run_small(small, tmp_path / "run", *on_ray(1, 1, on_failure="replay"))
 
 
+@pytest.mark.usefixtures("taken_over")
 def test_calls_go_in_batches_and_fail_as_themselves(spec: HostSpec) -> None:
-    clear = replace(spec, seal="none")
-    pool = pools.RayPool(clear, edge_hosts=1, cloud_hosts=1, address=None, replay=False)
+    pool = pools.RayPool(spec, edge_hosts=1, cloud_hosts=1, address=None, replay=False)
     edge, cloud = HostRef("edge", 0), HostRef("cloud", 7)  # host numbers beyond the actors share them
     fronts = [
         pool.submit(edge, FrontCall(session=number, split=2, codec="int8", tokens=(number,))) for number in range(50)
@@ -149,9 +173,9 @@ def test_calls_go_in_batches_and_fail_as_themselves(spec: HostSpec) -> None:
     assert pool.num_batches <= 5
     assert messages[7] == fronts[7]().value
 
-    item = BackItem(session=0, sampling_seed=0, split=2, codec="int8", message=messages[0])
+    item = BackItem(session=0, sampling_seed=0, split=2, codec="int8", message=messages[0], is_sealed=True)
     assert 0 <= pool.submit(cloud, BackCall(items=(item,)))().value[0] < 96
-    broken = pool.submit(cloud, BackCall(items=(replace(item, message=b"abc"),)))
+    broken = pool.submit(cloud, BackCall(items=(replace(item, message=b"abc", is_sealed=False),)))
     with pytest.raises(CodecError) as raised:
         broken()
     assert str(raised.value) == "a message of 3 bytes is shorter than its header"

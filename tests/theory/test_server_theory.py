@@ -63,7 +63,7 @@ def test_mean_wait_of_an_m_d_1_queue(load):
 
 
 def test_utilisation_is_load():
-    world, events, service_ns = loaded(0.6, num_devices=200, per_device=30)
+    world, events, service_ns = loaded(0.6, num_devices=200, per_device=10)
     arrivals = [event.time_ns for event in of_kind(events, RequestArrived)]
     busy_ns = world.server_ends(world.clock.now_ns)[0].busy_ns
     assert busy_ns == len(arrivals) * service_ns  # work is conserved exactly
@@ -102,6 +102,6 @@ def test_batches_grow_with_load_and_keep_an_overloaded_server_stable():
 
 def test_two_servers_share_their_load():
     # At the same load of each, two that are chosen by the shortest queue wait less than one.
-    _, two, _ = loaded(0.8, num_devices=200, per_device=20, num_servers=2)
-    _, one, _ = loaded(0.8, num_devices=200, per_device=20)
+    _, two, _ = loaded(0.8, num_devices=200, per_device=10, num_servers=2)
+    _, one, _ = loaded(0.8, num_devices=200, per_device=10)
     assert server_waits(two).mean() < server_waits(one).mean()

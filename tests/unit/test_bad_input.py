@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from testbed.core.registry import CODECS, POLICIES
+from testbed.core.registry import CODECS, POLICIES, TRANSPORTS
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Group, Scenario
 from tests.unit.tiny_scenario import GONE, TINY, call, files_below, tiny, write
@@ -173,8 +173,8 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
         (
             LINK,
             wifi(transport="selective-repeats"),
-            "fleet[0].link.transport.kind: unknown transport (got 'selective-repeats'); allowed: selective-repeat; "
-            "'selective-repeat'",
+            "fleet[0].link.transport.kind: unknown transport (got 'selective-repeats'); "
+            "{transport}; 'selective-repeat'",
         ),
         (
             f"{ARRIVALS}.kind",
@@ -218,6 +218,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
 def test_unknown_names(path: str, value: Any, expected: str) -> None:
     names = {kind: listed(entries(kind)) for kind in ("device", "server", "link")}
     names |= {"policy": listed(sorted(POLICIES)), "codec": listed(sorted(CODECS))}
+    names["transport"] = listed(sorted(TRANSPORTS))
     text = expected.format(**names) if "{" in expected else expected
     head, quote, nearest = text.rpartition("; '")
     assert refused_with((path, value)) == (f"{head}; did you mean '{nearest}?" if quote else text)

@@ -45,6 +45,7 @@ def _beside_the_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def python(*arguments: str, **more: Any) -> subprocess.Popen[str]:
+    """A process that an interrupt ends, also where these tests run in the background and ignore it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *arguments],
@@ -52,6 +53,7 @@ def python(*arguments: str, **more: Any) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it takes no lock
         **more,
     )
 

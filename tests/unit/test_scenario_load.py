@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.core.errors import ScenarioError
@@ -50,6 +50,7 @@ def test_a_resolved_scenario_reads_back_as_itself(name: str, tmp_path: Path) -> 
 number = st.floats(min_value=1e-3, max_value=1e6, allow_nan=False).map(repr)
 
 
+@settings(max_examples=40)
 @given(
     rate=st.integers(1, 10**15),
     delay_ns=st.integers(0, 36_500 * 86_400 * 10**9),

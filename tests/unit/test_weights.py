@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from testbed.models.known_shapes import KNOWN_CONFIGS
 from testbed.models.source import resolve
 from testbed.quantization.config import Learning
 from testbed.quantization.formats import ActivationFormat, WeightFormat
+from testbed.run import prepare, run
 from testbed.scenarios import weights as scenarios
 from testbed.scenarios.fingerprint import fingerprint
 from testbed.scenarios.load import load_profile, load_scenario
@@ -242,32 +243,31 @@ def test_how_weights_are_stored_is_part_of_what_a_scenario_means(tmp_path: Path)
     assert names[2] != names[0]
 
 
-def _outcomes(tmp_path: Path, *overrides: str) -> dict[str, Any]:
-    options = [item for override in overrides for item in ("-o", override)]
-    done = call("run", "opsc", *options, "--out", tmp_path / "run", "--force")
-    assert done.code == 0, done.err
-    summary: dict[str, Any] = json.loads((tmp_path / "run" / "summary.json").read_text())
-    return summary
+def _outcomes(folder: Path, *overrides: str) -> Mapping[str, Any]:
+    """The summary of the shipped scenario, run into a new folder."""
+    return run(prepare(load_scenario("opsc", overrides=overrides)), folder).summary
 
 
 def test_the_shipped_scenario_fits_only_because_its_front_is_packed(tmp_path: Path) -> None:
-    packed, plain = _outcomes(tmp_path), _outcomes(tmp_path, "weights=null")
+    packed, plain = _outcomes(tmp_path / "packed"), _outcomes(tmp_path / "plain", "weights=null")
     assert (packed["oom"], packed["completed"]) == (0, 24)
     assert plain["oom"] > 8
     assert plain["completed"] == 24 - plain["oom"]
     deep = call("run", "opsc", "-o", "weights=null", "-o", "policy.split=20", "--out", tmp_path / "deep")
     assert deep.code == 2
     assert "policy.split: group pis: a raspberry-pi-5 has 7.00 GB free, and the front of 20 layers takes" in deep.err
-    assert _outcomes(tmp_path, "policy.split=31")["oom"] == 0  # which takes the front's 4 bits: 8 would not fit
-    assert call("validate", "opsc", "-o", "policy.split=32").code == 0  # nor would the whole model at 8
+    # 31 layers take the front's 4 bits: 8 would not fit, nor would the whole model at 8.
+    assert _outcomes(tmp_path / "31", "policy.split=31")["oom"] == 0
+    assert call("validate", "opsc", "-o", "policy.split=32").code == 0
 
 
 def test_each_side_computes_as_fast_as_its_own_bits_are_read(tmp_path: Path) -> None:
-    def seconds(*overrides: str) -> dict[str, float]:
-        stages = _outcomes(tmp_path, *overrides, "workload.prompts.length={law: fixed, value: 32}")["breakdown_s"]
+    def seconds(name: str, *overrides: str) -> dict[str, float]:
+        short = ("workload.prompts.length={law: fixed, value: 32}", "workload.arrivals.requests_per_device=1")
+        stages = _outcomes(tmp_path / name, *overrides, *short)["breakdown_s"]
         return {stage: found["mean_s"] for stage, found in stages.items()}
 
-    packed, plain_back = seconds(), seconds("weights.back_bits=null")
-    plain_front = seconds("weights.front_bits=null")
+    packed, plain_back = seconds("packed"), seconds("plain back", "weights.back_bits=null")
+    plain_front = seconds("plain front", "weights.front_bits=null")
     assert packed["front"] == plain_back["front"] < 0.5 * plain_front["front"]
     assert packed["back"] == plain_front["back"] < 0.7 * plain_back["back"]

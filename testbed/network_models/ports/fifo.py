@@ -40,6 +40,10 @@ class FifoPort:
         self._held_bytes = self._peak_backlog_bytes = 0
         self._medium = Medium(env, channel)
 
+    @property
+    def propagation_ns(self) -> int:
+        return self._channel.propagation_ns
+
     def offer(self, packet: Packet) -> None:
         now_ns, size_bytes = int(self._env.now), packet.size_bytes
         backlog_bytes = self._backlog_bytes(now_ns) + size_bytes

@@ -29,6 +29,8 @@ class Medium:
         if channel.keeps_order:
             out_ns = self._last_out_ns = max(out_ns, self._last_out_ns)
             delay_ns = out_ns - left_ns
+        packet.propagate_ns += channel.propagation_ns
+        packet.jitter_ns += delay_ns - channel.propagation_ns
         number, attempt = packet.number, packet.attempt
         if channel.loss.is_lost(number, attempt, left_ns):
             packet.end.lost(packet, out_ns)
@@ -38,8 +40,6 @@ class Medium:
             if packet.is_checked:
                 packet.end.lost(packet, out_ns)
                 return
-        packet.propagate_ns += channel.propagation_ns
-        packet.jitter_ns += delay_ns - channel.propagation_ns
         copy = None
         if channel.duplication is not None and channel.duplication.is_lost(number, attempt, left_ns):
             copy = replace(packet)

@@ -45,6 +45,11 @@ class PortUsage(NamedTuple):
 class Port(Protocol):
     """One direction of one hop: a queue, a rate, loss, a delay."""
 
+    @property
+    def propagation_ns(self) -> int:
+        """What its delay is at least."""
+        ...
+
     def offer(self, packet: Packet) -> None:
         """Take, now, a packet that came to this port; `packet.onward()` when it comes out at the far end."""
         ...
@@ -52,6 +57,15 @@ class Port(Protocol):
     def usage(self, now_ns: int) -> PortUsage:
         """Its counters now."""
         ...
+
+
+class Beyond(NamedTuple):
+    """A packet's time after the first port: there it queued and was clocked out, everywhere it was delayed."""
+
+    queue_ns: int
+    serialise_ns: int
+    propagate_ns: int
+    jitter_ns: int
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +99,12 @@ class Packet:
         else:
             self.end.arrived(self)
 
+    def beyond(self, ended_ns: int) -> Beyond:
+        """Its way from the first port's last bit to `ended_ns`, when it arrives or is gone."""
+        serialise_ns = self.serialise_ns - (self.left_ns - self.start_ns)
+        queue_ns = ended_ns - self.left_ns - self.propagate_ns - self.jitter_ns - serialise_ns
+        return Beyond(queue_ns, serialise_ns, self.propagate_ns, self.jitter_ns)
+
     def refused(self, now_ns: int) -> None:
         """A port's queue has no room for it."""
         if self.hop == 0:
@@ -102,6 +122,11 @@ class Path:
 
     ports: Sequence[Port]
     entity: int = 0
+
+    @property
+    def propagation_ns(self) -> int:
+        """From the last bit out of each port to the next, or to the end, together."""
+        return sum(port.propagation_ns for port in self.ports)
 
     def send(self, packet: Packet) -> None:
         """Hand a packet to the first port; its `ports` are these."""

@@ -74,6 +74,10 @@ class Transmitter:
         self.peak_backlog_bytes = max(self.peak_backlog_bytes, backlog_bytes + wire_bytes)
         return burst
 
+    def left_ns(self, burst: Burst, place: int) -> int:
+        """When the last bit left of the burst's full-size packet number `place`, from 0."""
+        return finish_ns(self._rate, burst.start_ns, self._packet_bytes, place + 1)
+
     def backlog_bytes(self, now_ns: int) -> int:
         """Bytes of the packets whose last bit has not left by now. Time must not run backwards between calls."""
         while self._waiting and self._waiting[0].end_ns <= now_ns:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 
 FOREVER = 1 << 62
+_MINUS_BIT_NS_PER_BYTE = -BITS_PER_BYTE * NS_PER_S  # negative: a floor division of it rounds up
 
 
 class Segment(NamedTuple):
@@ -30,7 +31,15 @@ class Rate(Protocol):
 
 def finish_ns(rate: Rate, start_ns: int, size_bytes: int, count: int = 1) -> int:
     """When the last bit of `count` packets of `size_bytes` has left, the first of them from `start_ns` on."""
-    now_ns = start_ns
+    rate_bps, end_ns = rate.segment(start_ns)
+    if rate_bps:  # nearly always one segment holds them all
+        left_ns = start_ns - count * (size_bytes * _MINUS_BIT_NS_PER_BYTE // rate_bps)
+        if left_ns <= end_ns:
+            return left_ns
+    return _finish_over_segments(rate, start_ns, size_bytes, count)
+
+
+def _finish_over_segments(rate: Rate, now_ns: int, size_bytes: int, count: int) -> int:
     while count:
         rate_bps, end_ns = rate.segment(now_ns)
         packet_ns = _packet_ns(size_bytes, rate_bps) if rate_bps else FOREVER

@@ -1,10 +1,4 @@
-"""Selective repeat, message by message: what happens to a message's packets is computed a round at a time.
-
-A message is cut into packets, which are handed to the queue back to back: a *round*. Packets that were lost, or dropped
-by a full queue, are handed over again `retransmit_timeout` after the round's last bit left (after the attempt itself,
-where the queue took nothing). The message is complete when its last missing packet arrives: last bit out, plus the
-propagation delay, plus jitter. After `max_retransmissions` further rounds the sender waits one more time-out and gives
-up. Acknowledgements cost nothing and are never lost.
+"""What senders share that hand a message's packets to the queue back to back, computed a burst at a time.
 
 Jitter is one draw a message: its packets stay together, and its rounds see the same extra delay. Messages are
 independent of each other, as streams of QUIC are: one may overtake another by jitter, or while the other waits for a
@@ -17,26 +11,27 @@ SimPy's other normal events, in the order in which their ends became known.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import simpy
 
 from testbed.network_models.channel import Channel
-from testbed.network_models.clock import Delivery, Timer
+from testbed.network_models.clock import Delivery
 from testbed.network_models.queues.transmitter import Burst, Transmitter
 from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Flight:
+class Flight:
     """A message under way. `attempt` is its current round, from 0."""
 
     message: int
     payload_bytes: int
-    last_packet: int  # the link's packet number of its last packet, of `last_packet_bytes`
-    last_packet_bytes: int
+    first_packet: int  # the link's packet number of its first packet
     num_packets: int
+    last_packet_bytes: int  # its last packet may be smaller than the others
     sent_ns: int
     done: Delivery
     attempt: int = 0
@@ -46,10 +41,11 @@ class _Flight:
     num_retransmissions: int = 0
 
 
-class BurstLink:
+class BurstLink(ABC):
     """One direction of one access link, message by message."""
 
     __slots__ = (
+        "_ack_bytes",
         "_delivered",
         "_delivered_payload_bytes",
         "_dropped_packets",
@@ -60,21 +56,17 @@ class BurstLink:
         "_lost",
         "_lost_packets",
         "_lost_payload_bytes",
-        "_max_retransmissions",
         "_messages",
         "_packets",
         "_payload_bytes",
         "_propagation_ns",
         "_retransmissions",
-        "_timeout_ns",
         "_transmitter",
         "_wire_bytes",
     )
 
-    def __init__(self, env: simpy.Environment, channel: Channel, *, timeout_ns: int, max_retransmissions: int) -> None:
+    def __init__(self, env: simpy.Environment, channel: Channel) -> None:
         self._env = env
-        self._timeout_ns = timeout_ns
-        self._max_retransmissions = max_retransmissions
         self._propagation_ns = channel.propagation_ns
         self._framing = channel.framing
         self._transmitter = Transmitter(
@@ -85,36 +77,38 @@ class BurstLink:
         self._messages = self._delivered = self._lost = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
         self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
-        self._wire_bytes = 0
+        self._wire_bytes = self._ack_bytes = 0
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
         assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
-        num_packets = self._framing.num_packets(payload_bytes)
-        first_packet = self._packets
-        flight = _Flight(
+        flight = Flight(
             message=self._messages,
             payload_bytes=payload_bytes,
-            last_packet=first_packet + num_packets - 1,
+            first_packet=self._packets,
+            num_packets=self._framing.num_packets(payload_bytes),
             last_packet_bytes=self._framing.last_packet_bytes(payload_bytes),
-            num_packets=num_packets,
             sent_ns=int(self._env.now),
             done=Delivery(self._env),
         )
         flight.done.callbacks.append(self._count_end)
         self._messages += 1
         self._payload_bytes += payload_bytes
-        self._packets += num_packets
-        burst, missing = self._transmit(flight, range(first_packet, first_packet + num_packets))
-        flight.first_start_ns, flight.first_end_ns = burst.start_ns, burst.end_ns
-        self._conclude(flight, burst, missing)
+        self._launch(flight)
+        self._packets += flight.num_packets
         return flight.done
 
-    def _transmit(self, flight: _Flight, packets: Sequence[int]) -> tuple[Burst, list[int]]:
-        """One round: what the queue took of these packets, and which of them did not get through."""
-        with_last = packets[-1] == flight.last_packet
-        num_full = len(packets) - with_last
-        burst = self._transmitter.offer(int(self._env.now), num_full, flight.last_packet_bytes if with_last else 0)
+    @abstractmethod
+    def _launch(self, flight: Flight) -> None:
+        """Hand the packets of a new message to the queue."""
+
+    def _hand_over(self, flight: Flight, packets: Sequence[int], last_bytes: int) -> tuple[Burst, list[int]]:
+        """What the queue took of these packets, and which of them did not get through.
+
+        All are full-size but the last, where `last_bytes` is not 0.
+        """
+        num_full = len(packets) - (last_bytes > 0)
+        burst = self._transmitter.offer(int(self._env.now), num_full, last_bytes)
         dropped: Sequence[int] = ()
         if burst.num_full + burst.took_last < len(packets):
             taken_last = packets[num_full:] if burst.took_last else ()
@@ -127,25 +121,36 @@ class BurstLink:
         self._lost_packets += len(lost)
         return burst, sorted([*lost, *dropped])
 
-    def _conclude(self, flight: _Flight, burst: Burst, missing: list[int]) -> None:
-        """After a round: the message is complete, or is repeated in part, or is given up."""
-        now_ns = int(self._env.now)
-        timeout_ns = burst.end_ns + self._timeout_ns
-        if not missing:
-            propagate_ns, jitter_ns = self._propagation_ns, self._jitter.delay_ns(flight.message, flight.sent_ns)
-            ended_ns = burst.end_ns + propagate_ns + jitter_ns
-            transfer = _account(flight, ended_ns, propagate_ns, jitter_ns, fate=Fate.DELIVERED)
-            flight.done.settle(transfer, ended_ns - now_ns)
-        elif flight.attempt < self._max_retransmissions:
-            Timer(self._env, timeout_ns - now_ns, lambda _: self._repeat(flight, missing))
+    def _lose(self, flight: Flight, left_ns: int) -> None:
+        """For good; the queue took what left until `left_ns`. Where it took nothing, the message ends at once."""
+        if flight.wire_bytes:
+            self._deliver(flight, left_ns, Fate.LOST)
         else:
-            flight.done.settle(_account(flight, timeout_ns, 0, 0, fate=Fate.TIMEOUT), timeout_ns - now_ns)
+            self._settle(flight, left_ns, Fate.LOST)
 
-    def _repeat(self, flight: _Flight, missing: list[int]) -> None:
-        flight.attempt += 1
-        flight.num_retransmissions += len(missing)
-        self._retransmissions += len(missing)
-        self._conclude(flight, *self._transmit(flight, missing))
+    def _deliver(self, flight: Flight, left_ns: int, fate: Fate = Fate.DELIVERED) -> None:
+        """The message ends when the packet whose last bit leaves at `left_ns` arrives, or would have."""
+        propagate_ns, jitter_ns = self._propagation_ns, self._jitter.delay_ns(flight.message, flight.sent_ns)
+        self._settle(flight, left_ns + propagate_ns + jitter_ns, fate, propagate_ns, jitter_ns)
+
+    def _settle(self, flight: Flight, ended_ns: int, fate: Fate, propagate_ns: int = 0, jitter_ns: int = 0) -> None:
+        """The exact breakdown: what no other part explains is time lost to retransmission."""
+        start_ns, end_ns = min(flight.first_start_ns, ended_ns), min(flight.first_end_ns, ended_ns)
+        transfer = Transfer(
+            sent_ns=flight.sent_ns,
+            ended_ns=ended_ns,
+            payload_bytes=flight.payload_bytes,
+            wire_bytes=flight.wire_bytes,
+            num_packets=flight.num_packets,
+            num_retransmissions=flight.num_retransmissions,
+            fate=fate,
+            queue_ns=start_ns - flight.sent_ns,
+            serialise_ns=end_ns - start_ns,
+            propagate_ns=propagate_ns,
+            jitter_ns=jitter_ns,
+            retransmit_ns=ended_ns - propagate_ns - jitter_ns - end_ns,
+        )
+        flight.done.settle(transfer, ended_ns - int(self._env.now))
 
     def _count_end(self, done: simpy.Event) -> None:
         transfer = done.value
@@ -175,22 +180,5 @@ class BurstLink:
             busy_ns=self._transmitter.busy_ns(now_ns),
             backlog_bytes=self._transmitter.backlog_bytes(now_ns),
             peak_backlog_bytes=self._transmitter.peak_backlog_bytes,
+            ack_bytes=self._ack_bytes,
         )
-
-
-def _account(flight: _Flight, ended_ns: int, propagate_ns: int, jitter_ns: int, *, fate: Fate) -> Transfer:
-    """The exact breakdown: what no other part explains is time lost to retransmission."""
-    return Transfer(
-        sent_ns=flight.sent_ns,
-        ended_ns=ended_ns,
-        payload_bytes=flight.payload_bytes,
-        wire_bytes=flight.wire_bytes,
-        num_packets=flight.num_packets,
-        num_retransmissions=flight.num_retransmissions,
-        fate=fate,
-        queue_ns=flight.first_start_ns - flight.sent_ns,
-        serialise_ns=flight.first_end_ns - flight.first_start_ns,
-        propagate_ns=propagate_ns,
-        jitter_ns=jitter_ns,
-        retransmit_ns=ended_ns - jitter_ns - propagate_ns - flight.first_end_ns,
-    )

@@ -9,13 +9,17 @@ round, what that round clocked out behind it is left out. So the parts add up ex
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import simpy
 
 from testbed.network_models.clock import Delivery
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Packet, Path
+from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
 
 
@@ -27,77 +31,144 @@ class Flight:
     payload_bytes: int
     first_packet: int  # packet numbers count over all messages of a link
     num_packets: int
-    last_packet_bytes: int
+    short: range  # numbers of the packets that have `short_bytes`; the others are as large as the MTU
+    short_bytes: int
     sent_ns: int
+    deadline_ns: int
     done: Delivery
     has_arrived: bytearray  # by place in the message
     num_arrived: int = 0
     attempt: int = 0
     num_held: int = 0  # of this round's packets, those that neither left the first port nor were refused by it
     first_start_ns: int = -1  # the first round's first bit
-    first_end_ns: int = 0  # and its last
+    first_end_ns: int = -1  # and its last
     end_ns: int = 0  # this round's last bit; when it was handed over, where none left
     wire_bytes: int = 0
     num_retransmissions: int = 0
-    missing: list[int] = field(default_factory=list)  # packets to send again
-    is_armed: bool = False  # a time-out is set, or the end has come
+    missing: list[int] = field(default_factory=list)  # packets that were dropped or lost, and not sent again yet
+    is_armed: bool = False  # a time-out is set for them
+
+    @property
+    def packets(self) -> range:
+        """Their numbers."""
+        return range(self.first_packet, self.first_packet + self.num_packets)
+
+    @property
+    def is_over(self) -> bool:
+        """Its end is known."""
+        return self.done.triggered
 
 
-class PacketLink:
+F = TypeVar("F", bound=Flight)
+
+
+class PacketLink(ABC):
     """One direction of a link; a transport says what it does about what is lost."""
 
-    def __init__(self, env: simpy.Environment, framing: Framing, path: Path) -> None:
+    __slots__ = (
+        "_ack_bytes",
+        "_corrupt_packets",
+        "_delivered",
+        "_delivered_payload_bytes",
+        "_dropped_packets",
+        "_duplicate_packets",
+        "_env",
+        "_framing",
+        "_given_up",
+        "_lost_packets",
+        "_lost_payload_bytes",
+        "_messages",
+        "_next_packet",
+        "_packets",
+        "_path",
+        "_patience_ns",
+        "_payload_bytes",
+        "_retransmissions",
+        "_wire_bytes",
+    )
+
+    def __init__(self, env: simpy.Environment, framing: Framing, path: Path, *, patience_ns: int | None = None) -> None:
         self._env = env
         self._framing = framing
         self._path = path
-        self._messages = self._delivered = self._given_up = 0
+        self._patience_ns = patience_ns  # of a message, from its sending
+        self._messages = self._delivered = self._given_up = self._next_packet = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
         self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
-        self._wire_bytes = self._duplicate_packets = self._corrupt_packets = 0
+        self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
         assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
-        num_packets = self._framing.num_packets(payload_bytes)
-        flight = Flight(
-            number=self._messages,
-            payload_bytes=payload_bytes,
-            first_packet=self._packets,
-            num_packets=num_packets,
-            last_packet_bytes=self._framing.last_packet_bytes(payload_bytes),
-            sent_ns=int(self._env.now),
-            done=Delivery(self._env),
-            has_arrived=bytearray(num_packets),
-        )
+        flight = self._open(payload_bytes)
         flight.done.callbacks.append(self._count_end)
         self._messages += 1
         self._payload_bytes += payload_bytes
-        self._packets += num_packets
+        if self._patience_ns is not None:  # an event of normal priority: what arrives at that instant is in time
+            late = self._env.timeout(self._patience_ns)
+            late.callbacks.append(lambda _: self._lose_patience(flight))
         self._begin(flight)
         return flight.done
 
+    def _open(self, payload_bytes: int) -> Flight:
+        """A new message's account."""
+        return self._account(Flight, payload_bytes, self._framing.num_packets(payload_bytes))
+
+    def _account(
+        self, kind: type[F], payload_bytes: int, num_packets: int, *, num_behind: int = 0, num_short: int = 1
+    ) -> F:
+        """So many packets; `num_short` from that one on that has `num_behind` others behind it are short."""
+        first, now_ns = self._next_packet, int(self._env.now)
+        self._next_packet += num_packets
+        first_short = self._next_packet - num_behind - 1
+        return kind(
+            number=self._messages,
+            payload_bytes=payload_bytes,
+            first_packet=first,
+            num_packets=num_packets,
+            short=range(first_short, first_short + num_short),
+            short_bytes=self._framing.last_packet_bytes(payload_bytes),
+            sent_ns=now_ns,
+            deadline_ns=FOREVER if self._patience_ns is None else now_ns + self._patience_ns,
+            done=Delivery(self._env),
+            has_arrived=bytearray(num_packets),
+        )
+
+    def _lose_patience(self, flight: Flight) -> None:
+        """The message is as old as its transport lets it become."""
+        if not flight.is_over:
+            self._settle_unsent(flight, flight.deadline_ns, Fate.TIMEOUT)
+
+    @abstractmethod
     def _begin(self, flight: Flight) -> None:
         """A new message: hand what is due of it to the path."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _round_left(self, flight: Flight) -> None:
-        """All of a round has left the first port or was refused by it; some may be known to be missing."""
-        raise NotImplementedError
+        """All of a round has left the first port or was refused by it."""
 
-    def _missed(self, flight: Flight, packet: Packet) -> None:
-        """A packet was dropped or lost."""
-        raise NotImplementedError
+    @abstractmethod
+    def _missed(self, flight: Flight, packet: Packet, gone_ns: int | None) -> None:
+        """A packet was lost, at `gone_ns`, or dropped by the first port (None)."""
 
-    def _transmit(self, flight: Flight, packets: list[int] | range) -> None:
+    @abstractmethod
+    def _came(self, flight: Flight, packet: Packet) -> None:
+        """A packet arrived, now and for the first time."""
+
+    def _transmit(self, flight: Flight, packets: Sequence[int]) -> None:
         """One round: hand over these packets, ascending, back to back."""
         flight.num_held = len(packets)
         flight.end_ns = int(self._env.now)
-        path, full_bytes = self._path, self._framing.mtu_bytes
-        last = flight.first_packet + flight.num_packets - 1
+        if flight.attempt:
+            flight.num_retransmissions += len(packets)
+            self._retransmissions += len(packets)
+        else:
+            self._packets += len(packets)
+        offer, ports, entity, attempt = self._path.ports[0].offer, self._path.ports, self._path.entity, flight.attempt
+        full_bytes, short_bytes, short = self._framing.mtu_bytes, flight.short_bytes, flight.short
         for number in packets:
-            size_bytes = flight.last_packet_bytes if number == last else full_bytes
-            key = (path.entity, number, flight.attempt, flight.number, flight.sent_ns)
-            path.send(Packet(size_bytes, self, path.ports, *key, flight))
+            size_bytes = short_bytes if number in short else full_bytes
+            offer(Packet(size_bytes, self, ports, entity, number, attempt, flight.number, flight.sent_ns, flight))
 
     def left(self, packet: Packet, left_ns: int) -> None:
         flight = packet.content
@@ -107,23 +178,25 @@ class PacketLink:
         if flight.first_start_ns < 0:
             flight.first_start_ns = packet.start_ns
         flight.end_ns = max(flight.end_ns, left_ns)
-        self._is_off(flight)
+        flight.num_held -= 1
+        if not flight.num_held:
+            self._is_off(flight)
 
     def dropped(self, packet: Packet) -> None:
         flight = packet.content
         assert isinstance(flight, Flight)
         self._dropped_packets += 1
-        self._missed(flight, packet)
-        self._is_off(flight)
+        flight.num_held -= 1
+        if not flight.num_held:
+            self._is_off(flight)
+        self._missed(flight, packet, None)
 
     def _is_off(self, flight: Flight) -> None:
-        flight.num_held -= 1
-        if flight.num_held == 0:
-            if flight.attempt == 0:
-                flight.first_end_ns = flight.end_ns
-                if flight.first_start_ns < 0:
-                    flight.first_start_ns = flight.end_ns
-            self._round_left(flight)
+        if not flight.attempt:
+            flight.first_end_ns = flight.end_ns
+            if flight.first_start_ns < 0:
+                flight.first_start_ns = flight.end_ns
+        self._round_left(flight)
 
     def lost(self, packet: Packet, gone_ns: int) -> None:
         flight = packet.content
@@ -132,7 +205,7 @@ class PacketLink:
             self._corrupt_packets += 1
         else:
             self._lost_packets += 1
-        self._missed(flight, packet)
+        self._missed(flight, packet, gone_ns)
 
     def arrived(self, packet: Packet) -> None:
         flight = packet.content
@@ -143,33 +216,13 @@ class PacketLink:
             return
         flight.has_arrived[place] = 1
         flight.num_arrived += 1
-        if flight.num_arrived == flight.num_packets:
-            flight.done.settle(self._delivery(flight, packet), 0)
+        self._came(flight, packet)
 
-    def _delivery(self, flight: Flight, last: Packet) -> Transfer:
-        """Complete now, by the packet `last`."""
-        ended_ns = int(self._env.now)
-        serialise_on_ns = last.serialise_ns - (last.left_ns - last.start_ns)
-        queue_on_ns = ended_ns - last.left_ns - last.propagate_ns - last.jitter_ns - serialise_on_ns
-        first_end_ns = min(flight.first_end_ns, last.left_ns)
-        return Transfer(
-            sent_ns=flight.sent_ns,
-            ended_ns=ended_ns,
-            payload_bytes=flight.payload_bytes,
-            wire_bytes=flight.wire_bytes,
-            num_packets=flight.num_packets,
-            num_retransmissions=flight.num_retransmissions,
-            fate=Fate.DELIVERED,
-            queue_ns=flight.first_start_ns - flight.sent_ns + queue_on_ns,
-            serialise_ns=first_end_ns - flight.first_start_ns + serialise_on_ns,
-            propagate_ns=last.propagate_ns,
-            jitter_ns=last.jitter_ns,
-            retransmit_ns=last.left_ns - first_end_ns,
-        )
-
-    def _failure(self, flight: Flight, ended_ns: int, fate: Fate) -> Transfer:
-        """Given up at `ended_ns`: what came after the first round was waiting."""
-        return Transfer(
+    def _settle_by(self, flight: Flight, last: Packet, ended_ns: int, fate: Fate) -> None:
+        """The message ends when the packet `last` arrives, or would have."""
+        beyond = last.beyond(ended_ns)
+        first_end_ns = last.left_ns if flight.first_end_ns < 0 else min(flight.first_end_ns, last.left_ns)
+        transfer = Transfer(
             sent_ns=flight.sent_ns,
             ended_ns=ended_ns,
             payload_bytes=flight.payload_bytes,
@@ -177,12 +230,33 @@ class PacketLink:
             num_packets=flight.num_packets,
             num_retransmissions=flight.num_retransmissions,
             fate=fate,
-            queue_ns=flight.first_start_ns - flight.sent_ns,
-            serialise_ns=flight.first_end_ns - flight.first_start_ns,
+            queue_ns=flight.first_start_ns - flight.sent_ns + beyond.queue_ns,
+            serialise_ns=first_end_ns - flight.first_start_ns + beyond.serialise_ns,
+            propagate_ns=beyond.propagate_ns,
+            jitter_ns=beyond.jitter_ns,
+            retransmit_ns=last.left_ns - first_end_ns,
+        )
+        flight.done.settle(transfer, ended_ns - int(self._env.now))
+
+    def _settle_unsent(self, flight: Flight, ended_ns: int, fate: Fate) -> None:
+        """The message ends without any packet's arrival: what came after its first round was waiting."""
+        start_ns = ended_ns if flight.first_start_ns < 0 else min(flight.first_start_ns, ended_ns)
+        end_ns = ended_ns if flight.first_end_ns < 0 else min(flight.first_end_ns, ended_ns)
+        transfer = Transfer(
+            sent_ns=flight.sent_ns,
+            ended_ns=ended_ns,
+            payload_bytes=flight.payload_bytes,
+            wire_bytes=flight.wire_bytes,
+            num_packets=flight.num_packets,
+            num_retransmissions=flight.num_retransmissions,
+            fate=fate,
+            queue_ns=start_ns - flight.sent_ns,
+            serialise_ns=end_ns - start_ns,
             propagate_ns=0,
             jitter_ns=0,
-            retransmit_ns=ended_ns - flight.first_end_ns,
+            retransmit_ns=ended_ns - end_ns,
         )
+        flight.done.settle(transfer, ended_ns - int(self._env.now))
 
     def _count_end(self, done: simpy.Event) -> None:
         transfer = done.value
@@ -212,6 +286,7 @@ class PacketLink:
             busy_ns=usage.busy_ns,
             backlog_bytes=usage.backlog_bytes,
             peak_backlog_bytes=usage.peak_backlog_bytes,
+            ack_bytes=self._ack_bytes,
             duplicate_packets=self._duplicate_packets,
             corrupt_packets=self._corrupt_packets,
         )

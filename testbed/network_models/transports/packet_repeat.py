@@ -1,8 +1,8 @@
-"""Selective repeat, packet by packet: the round law of `bursts`, told by events.
+"""Selective repeat, packet by packet: the round law of `selective_repeat`, told by events.
 
 A packet that was lost, or dropped by a queue anywhere on the path, is handed over again `timeout` after its round's
 last bit left the first port, or as soon as its loss is certain where that comes later. Packets still on their way are
-not repeated: the time-out stands for a timer above the round trip, and acknowledgements cost nothing.
+not repeated: the time-out stands for a timer above the round trip, and acknowledgements take no time.
 """
 
 from __future__ import annotations
@@ -19,19 +19,33 @@ from testbed.network_models.transports.packet_link import Flight, PacketLink
 class PacketRepeatLink(PacketLink):
     """One direction of a link with selective repeat."""
 
+    __slots__ = ("_max_retransmissions", "_timeout_ns")
+
     def __init__(
-        self, env: simpy.Environment, framing: Framing, path: Path, *, timeout_ns: int, max_retransmissions: int
+        self,
+        env: simpy.Environment,
+        framing: Framing,
+        path: Path,
+        *,
+        timeout_ns: int,
+        max_retransmissions: int,
+        patience_ns: int | None,
     ) -> None:
-        super().__init__(env, framing, path)
+        super().__init__(env, framing, path, patience_ns=patience_ns)
         self._timeout_ns = timeout_ns
         self._max_retransmissions = max_retransmissions
 
     def _begin(self, flight: Flight) -> None:
-        self._transmit(flight, range(flight.first_packet, flight.first_packet + flight.num_packets))
+        self._transmit(flight, flight.packets)
 
-    def _missed(self, flight: Flight, packet: Packet) -> None:
+    def _came(self, flight: Flight, packet: Packet) -> None:
+        self._ack_bytes += self._framing.header_bytes
+        if flight.num_arrived == flight.num_packets and not flight.is_over:
+            self._settle_by(flight, packet, int(self._env.now), Fate.DELIVERED)
+
+    def _missed(self, flight: Flight, packet: Packet, gone_ns: int | None) -> None:
         flight.missing.append(packet.number)
-        if flight.num_held == 0:
+        if not flight.num_held:
             self._arm(flight)
 
     def _round_left(self, flight: Flight) -> None:
@@ -40,20 +54,18 @@ class PacketRepeatLink(PacketLink):
 
     def _arm(self, flight: Flight) -> None:
         """Something is missing of a round that has left: it is repeated, or the message is given up."""
-        if flight.is_armed:
+        if flight.is_armed or flight.is_over:
             return
-        flight.is_armed = True
         now_ns = int(self._env.now)
         due_ns = max(flight.end_ns + self._timeout_ns, now_ns)
-        if flight.attempt < self._max_retransmissions:
+        if flight.attempt < self._max_retransmissions and due_ns < flight.deadline_ns:
+            flight.is_armed = True
             Timer(self._env, due_ns - now_ns, lambda _: self._repeat(flight))
         else:
-            flight.done.settle(self._failure(flight, due_ns, Fate.TIMEOUT), due_ns - now_ns)
+            self._settle_unsent(flight, min(due_ns, flight.deadline_ns), Fate.TIMEOUT)
 
     def _repeat(self, flight: Flight) -> None:
         packets, flight.missing = sorted(flight.missing), []
         flight.is_armed = False
         flight.attempt += 1
-        flight.num_retransmissions += len(packets)
-        self._retransmissions += len(packets)
         self._transmit(flight, packets)

@@ -1,0 +1,243 @@
+"""The two ends of a connection on the clock: engines, timers, packets, and the account of each direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import simpy
+
+from testbed.network_models.clock import Delivery, Timer
+from testbed.network_models.framing import Framing
+from testbed.network_models.ports.packet import Packet, Path
+from testbed.network_models.transfer import LinkSnapshot, Transfer
+from testbed.network_models.transports.engine import Engine, Outgoing
+from testbed.network_models.transports.stream import Message, Segment
+from testbed.network_models.transports.transport import Access
+
+
+class Endpoint:
+    """One end: the link for messages that begin here. It tells the sender's engine what happens, and the reader's."""
+
+    def __init__(self, env: simpy.Environment, framing: Framing, path: Path, connection: Connection) -> None:
+        self._env = env
+        self._framing = framing
+        self._path = path
+        self._connection = connection
+        self.engine: Engine = connection.make_engine()
+        self.peer = self
+        self._open: dict[int, tuple[Message, Delivery]] = {}  # messages that have not ended, oldest first
+        self._transmissions = 0
+        self._alarm_ns = -1  # of the timer that will come first
+        self._messages = self._delivered = self._lost = 0
+        self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
+        self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
+        self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def send(self, payload_bytes: int) -> simpy.Event:
+        """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
+        assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
+        now_ns, num_packets = int(self._env.now), self._framing.num_packets(payload_bytes)
+        message = Message(
+            number=self._messages,
+            payload_bytes=payload_bytes,
+            num_packets=num_packets,
+            sent_ns=now_ns,
+            missing=num_packets,
+        )
+        done = Delivery(self._env)
+        self._open[message.number] = message, done
+        self._messages += 1
+        self._payload_bytes += payload_bytes
+        self._packets += num_packets
+        self.engine.write(now_ns, message)
+        self.run()
+        return done
+
+    def deliver(self, message: Message) -> None:
+        """The other end has read it."""
+        if message.number not in self._open:
+            return  # arrived after its sender gave it up
+        self._delivered += 1
+        self._delivered_payload_bytes += message.payload_bytes
+        self._settle(message, message.delivered(int(self._env.now)))
+
+    def _give_up(self, message: Message) -> None:
+        self._lost += 1
+        self._lost_payload_bytes += message.payload_bytes
+        self._settle(message, message.given_up(int(self._env.now)))
+
+    def _settle(self, message: Message, transfer: Transfer) -> None:
+        self._open.pop(message.number)[1].settle(transfer, 0)
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Send all that may go now, then set the timer."""
+        now_ns = int(self._env.now)
+        while (outgoing := self.engine.next_packet(now_ns)) is not None:
+            self._put(outgoing, now_ns)
+        deadline_ns = self._deadline_ns
+        if deadline_ns >= 0 and (self._alarm_ns < 0 or deadline_ns < self._alarm_ns):
+            self._alarm_ns = deadline_ns
+            Timer(self._env, max(0, deadline_ns - now_ns), self._wake)
+
+    @property
+    def _deadline_ns(self) -> int:
+        """The engine's next time-out, or when the oldest message's patience ends."""
+        deadline_ns, patience_ns = self.engine.deadline_ns, self._connection.patience_ns
+        if patience_ns is None or not self._open:
+            return deadline_ns
+        patience_end_ns = next(iter(self._open.values()))[0].sent_ns + patience_ns
+        return patience_end_ns if deadline_ns < 0 else min(deadline_ns, patience_end_ns)
+
+    def _wake(self, _: simpy.Event) -> None:
+        now_ns, patience_ns = int(self._env.now), self._connection.patience_ns
+        if self._alarm_ns == now_ns:
+            self._alarm_ns = -1
+        is_gone = self.engine.expire(now_ns)
+        if patience_ns is not None:
+            for message, _done in list(self._open.values()):
+                if now_ns >= message.sent_ns + patience_ns and not is_gone:
+                    is_gone = not self.engine.abandon(message)
+                    if not is_gone:
+                        self._give_up(message)
+        if is_gone:
+            self._connection.close()
+        self.run()
+
+    def reset(self) -> None:
+        """The connection is no more: what it had not delivered is lost, and the next message opens another."""
+        for message, _ in list(self._open.values()):
+            self._give_up(message)
+        self.engine = self._connection.make_engine()
+
+    # --- packets -----------------------------------------------------------------------------------------------------
+
+    def _put(self, outgoing: Outgoing, now_ns: int) -> None:
+        segment = outgoing.segment
+        if segment is not None and segment.num_sent > 1:
+            segment.message.num_retransmissions += 1
+            self._retransmissions += 1
+        number = self._transmissions  # each transmission is a packet of its own to loss
+        self._transmissions += 1
+        self._path.send(
+            Packet(
+                size_bytes=outgoing.size_bytes,
+                end=self,
+                ports=self._path.ports,
+                entity=self._path.entity,
+                number=number,
+                attempt=0,
+                message=max(0, self._messages - 1) if segment is None else segment.message.number,
+                sent_ns=now_ns if segment is None else segment.message.sent_ns,
+                content=(self.engine, outgoing),
+            )
+        )
+
+    def left(self, packet: Packet, left_ns: int) -> None:
+        _, outgoing = _content(packet)
+        message = outgoing.opens_for if outgoing.segment is None else outgoing.segment.message
+        if message is None:
+            self.peer.count_ack(packet.size_bytes)
+        else:
+            message.wire_bytes += packet.size_bytes
+            self._wire_bytes += packet.size_bytes
+
+    def count_ack(self, size_bytes: int) -> None:
+        """So many bytes were spent to acknowledge what is sent from here."""
+        self._ack_bytes += size_bytes
+
+    def dropped(self, packet: Packet) -> None:
+        self._dropped_packets += _content(packet)[1].segment is not None
+
+    def lost(self, packet: Packet, gone_ns: int) -> None:
+        if _content(packet)[1].segment is None:
+            return
+        if packet.is_corrupt:  # the checksum shows it
+            self._corrupt_packets += 1
+        else:
+            self._lost_packets += 1
+
+    def arrived(self, packet: Packet) -> None:
+        engine, outgoing = _content(packet)
+        if engine is self.engine:  # not of an earlier connection
+            self.peer.read(packet, outgoing)
+
+    def read(self, packet: Packet, outgoing: Outgoing) -> None:
+        """A packet of the other end is here."""
+        now_ns = int(self._env.now)
+        segment = self.engine.receive(now_ns, outgoing.content)
+        if segment is not None:
+            self._take(segment, packet, now_ns)
+        elif outgoing.segment is not None:
+            self.peer.count_duplicate()
+        self.run()
+
+    def _take(self, segment: Segment, packet: Packet, now_ns: int) -> None:
+        segment.message.arrive(segment, packet, now_ns)
+        for message in self.engine.completed(segment):
+            self.peer.deliver(message)
+
+    def count_duplicate(self) -> None:
+        """One of the segments sent from here arrived once more."""
+        self._duplicate_packets += 1
+
+    def snapshot(self) -> LinkSnapshot:
+        """The counters now; changes nothing. Packets are those with a message's bytes; the port carries others too."""
+        usage = self._path.ports[0].usage(int(self._env.now))
+        return LinkSnapshot(
+            messages=self._messages,
+            delivered=self._delivered,
+            lost=self._lost,
+            payload_bytes=self._payload_bytes,
+            delivered_payload_bytes=self._delivered_payload_bytes,
+            lost_payload_bytes=self._lost_payload_bytes,
+            wire_bytes=self._wire_bytes,
+            packets=self._packets,
+            retransmissions=self._retransmissions,
+            dropped_packets=self._dropped_packets,
+            lost_packets=self._lost_packets,
+            busy_ns=usage.busy_ns,
+            backlog_bytes=usage.backlog_bytes,
+            peak_backlog_bytes=usage.peak_backlog_bytes,
+            ack_bytes=self._ack_bytes,
+            duplicate_packets=self._duplicate_packets,
+            corrupt_packets=self._corrupt_packets,
+        )
+
+
+class Connection:
+    """Two ends and the paths between them; it lives until one end finds the other gone, and is then made anew."""
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        framing: Framing,
+        up: Path,
+        down: Path,
+        *,
+        make_engine: Callable[[], Engine],
+        patience_ns: int | None,
+    ) -> None:
+        self.make_engine = make_engine
+        self.patience_ns = patience_ns
+        self._ends = Endpoint(env, framing, up, self), Endpoint(env, framing, down, self)
+        self._ends[0].peer, self._ends[1].peer = self._ends[1], self._ends[0]
+
+    def close(self) -> None:
+        """Both ends give up all that is under way."""
+        for end in self._ends:
+            end.reset()
+
+    def access(self) -> Access:
+        """The two directions as links."""
+        return Access(*self._ends)
+
+
+def _content(packet: Packet) -> tuple[Engine, Outgoing]:
+    assert isinstance(packet.content, tuple)
+    engine, outgoing = packet.content
+    assert isinstance(outgoing, Outgoing)
+    return engine, outgoing

@@ -1,0 +1,289 @@
+"""Stop-and-wait, message by message: what becomes of a message is known when it is sent.
+
+On a private queue nothing that comes later can change it: at most one packet is in the queue. A message is a list of
+*legs*, runs of equal packets that each wait for the one before: those that got through at once are one leg, every
+transmission of a packet that was lost is a leg of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import simpy
+
+from testbed.network_models.channel import Channel
+from testbed.network_models.clock import Delivery
+from testbed.network_models.rates.pacing import num_paced, paced_ns
+from testbed.network_models.rates.segments import FOREVER
+from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
+
+
+class _Run(NamedTuple):
+    """Equal packets of one fate; a lost one is alone. `attempt` is 0 for first transmissions."""
+
+    size_bytes: int
+    num_packets: int
+    attempt: int = 0
+    is_lost: bool = False
+
+
+class _Leg(NamedTuple):
+    """A run on its way: its first packet is handed over at `start_ns`, others `pause_ns` after the one before left."""
+
+    run: _Run
+    start_ns: int
+    left_ns: int  # the last one's last bit
+    pause_ns: int  # also after the last
+
+    @property
+    def serialise_ns(self) -> int:
+        return self.left_ns - self.start_ns - (self.run.num_packets - 1) * self.pause_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Message:
+    """What was sent; `round_trip_ns` is from a packet's last bit to its acknowledgement."""
+
+    first_packet: int
+    num_packets: int
+    last_packet_bytes: int
+    payload_bytes: int
+    sent_ns: int
+    deadline_ns: int
+    jitter_ns: int
+    round_trip_ns: int
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What was handed to the queue so far."""
+
+    packets: int = 0
+    retransmissions: int = 0
+    wire_bytes: int = 0
+    lost_packets: int = 0
+    arrived_packets: int = 0
+    busy_ns: int = 0
+    largest_bytes: int = 0
+
+    def add(self, leg: _Leg) -> None:
+        run = leg.run
+        self.packets += 0 if run.attempt else run.num_packets
+        self.retransmissions += run.num_packets if run.attempt else 0
+        self.wire_bytes += run.num_packets * run.size_bytes
+        self.lost_packets += run.is_lost
+        self.arrived_packets += 0 if run.is_lost else run.num_packets
+        self.busy_ns += leg.serialise_ns
+        self.largest_bytes = max(self.largest_bytes, run.size_bytes)
+
+
+class PacedLink:
+    """One direction of one access link, message by message."""
+
+    __slots__ = (
+        "_channel",
+        "_delivered",
+        "_delivered_payload_bytes",
+        "_env",
+        "_free_ns",
+        "_legs",
+        "_lost",
+        "_lost_payload_bytes",
+        "_max_retransmissions",
+        "_messages",
+        "_next_packet",
+        "_past",
+        "_patience_ns",
+        "_payload_bytes",
+        "_return_ns",
+        "_timeout_ns",
+    )
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        channel: Channel,
+        *,
+        return_ns: int,
+        timeout_ns: int,
+        max_retransmissions: int,
+        patience_ns: int | None,
+    ) -> None:
+        self._env = env
+        self._channel = channel
+        self._return_ns = return_ns
+        self._timeout_ns = timeout_ns
+        self._max_retransmissions = max_retransmissions
+        self._patience_ns = patience_ns
+        self._free_ns = 0  # from when on the next message's first packet may go
+        self._next_packet = 0
+        self._past = _Tally()  # of legs whose last bit has left
+        self._legs: list[_Leg] = []  # the others, in order
+        self._messages = self._delivered = self._lost = 0
+        self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
+
+    def send(self, payload_bytes: int) -> simpy.Event:
+        """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
+        assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
+        now_ns, channel = int(self._env.now), self._channel
+        jitter_ns = channel.jitter.delay_ns(self._messages, now_ns)
+        message = _Message(
+            first_packet=self._next_packet,
+            num_packets=channel.framing.num_packets(payload_bytes),
+            last_packet_bytes=channel.framing.last_packet_bytes(payload_bytes),
+            payload_bytes=payload_bytes,
+            sent_ns=now_ns,
+            deadline_ns=FOREVER if self._patience_ns is None else now_ns + self._patience_ns,
+            jitter_ns=jitter_ns,
+            round_trip_ns=channel.propagation_ns + jitter_ns + self._return_ns,
+        )
+        self._messages += 1
+        self._payload_bytes += payload_bytes
+        self._next_packet += message.num_packets
+        self._pass(now_ns)
+        transfer = self._carry(message)
+        done = Delivery(self._env)
+        done.callbacks.append(self._count_end)
+        done.settle(transfer, transfer.ended_ns - now_ns)
+        return done
+
+    def _carry(self, message: _Message) -> Transfer:
+        """All of a message's way; it waits until those before are through."""
+        start_ns = max(message.sent_ns, self._free_ns)
+        legs = list(self._until(message.deadline_ns, self._way(message, start_ns)))
+        self._legs += legs
+        fate, ended_ns = self._end(message, legs)
+        if fate is Fate.DELIVERED:
+            self._free_ns = legs[-1].left_ns + message.round_trip_ns
+        elif legs:
+            self._free_ns = max(ended_ns, legs[-1].left_ns)
+        return self._account(message, legs, start_ns, ended_ns=ended_ns, fate=fate)
+
+    def _end(self, message: _Message, legs: list[_Leg]) -> tuple[Fate, int]:
+        """When the last packet arrives, the last time-out ends or the deadline comes, whichever is first."""
+        if not legs:
+            return Fate.TIMEOUT, message.deadline_ns
+        last = legs[-1]
+        arrived_ns = last.left_ns + self._channel.propagation_ns + message.jitter_ns
+        num_arrived = sum(leg.run.num_packets for leg in legs if not leg.run.is_lost)
+        if num_arrived == message.num_packets and arrived_ns <= message.deadline_ns:
+            return Fate.DELIVERED, arrived_ns
+        is_exhausted = last.run.is_lost and last.run.attempt == self._max_retransmissions
+        timeout_ns = last.left_ns + self._timeout_ns if is_exhausted else FOREVER
+        return Fate.TIMEOUT, min(message.deadline_ns, timeout_ns)
+
+    def _way(self, message: _Message, start_ns: int) -> Iterator[_Leg]:
+        """Leg by leg, until the last packet is through or one has been repeated as often as allowed."""
+        for run in self._runs(message):
+            if run.num_packets:
+                pause_ns = self._timeout_ns if run.is_lost else message.round_trip_ns
+                left_ns = paced_ns(self._channel.rate, start_ns, run.size_bytes, run.num_packets, pause_ns)
+                yield _Leg(run, start_ns, left_ns, pause_ns)
+                start_ns = left_ns + pause_ns
+
+    def _runs(self, message: _Message) -> Iterator[_Run]:
+        loss, full_bytes, last_bytes = self._channel.loss, self._channel.framing.mtu_bytes, message.last_packet_bytes
+        packet, last_packet = message.first_packet, message.first_packet + message.num_packets - 1
+        for lost_packet in loss.lost(range(packet, last_packet + 1), 0):
+            yield _Run(full_bytes, lost_packet - packet)
+            size_bytes = last_bytes if lost_packet == last_packet else full_bytes
+            yield _Run(size_bytes, 1, is_lost=True)
+            for attempt in range(1, self._max_retransmissions + 1):
+                is_lost = bool(loss.lost((lost_packet,), attempt))
+                yield _Run(size_bytes, 1, attempt, is_lost)
+                if not is_lost:
+                    break
+            else:
+                return
+            packet = lost_packet + 1
+        if packet <= last_packet:
+            yield _Run(full_bytes, last_packet - packet)
+            yield _Run(last_bytes, 1)
+
+    def _until(self, deadline_ns: int, legs: Iterator[_Leg]) -> Iterator[_Leg]:
+        """What is handed over before the deadline."""
+        for leg in legs:
+            if leg.start_ns >= deadline_ns:
+                return
+            yield self._handed_over(leg, deadline_ns - 1)
+
+    def _handed_over(self, leg: _Leg, now_ns: int) -> _Leg:
+        """Of a leg that has begun, the packets handed over by now."""
+        if leg.left_ns <= now_ns:
+            return leg
+        rate, run = self._channel.rate, leg.run
+        count = 1 + num_paced(rate, leg.start_ns, run.size_bytes, leg.pause_ns, now_ns - leg.pause_ns)
+        left_ns = paced_ns(rate, leg.start_ns, run.size_bytes, count, leg.pause_ns)
+        return leg._replace(run=run._replace(num_packets=count), left_ns=left_ns)
+
+    def _pass(self, now_ns: int) -> None:
+        """Legs whose last bit has left are history."""
+        while self._legs and self._legs[0].left_ns <= now_ns:
+            self._past.add(self._legs.pop(0))
+
+    def _count_end(self, done: simpy.Event) -> None:
+        transfer = done.value
+        assert isinstance(transfer, Transfer)
+        if transfer.delivered:
+            self._delivered += 1
+            self._delivered_payload_bytes += transfer.payload_bytes
+        else:
+            self._lost += 1
+            self._lost_payload_bytes += transfer.payload_bytes
+
+    def _account(self, message: _Message, legs: list[_Leg], start_ns: int, *, ended_ns: int, fate: Fate) -> Transfer:
+        """The exact breakdown: what no other part explains is time lost to retransmission."""
+        propagate_ns, jitter_ns = (
+            (self._channel.propagation_ns, message.jitter_ns) if fate is Fate.DELIVERED else (0, 0)
+        )
+        window_ns = min(start_ns, ended_ns) - message.sent_ns
+        window_ns += sum(leg.run.num_packets * leg.pause_ns for leg in legs if not leg.run.is_lost)
+        serialise_ns = sum(leg.serialise_ns for leg in legs if not leg.run.attempt)
+        if legs and not legs[-1].run.is_lost:  # for the last packet's acknowledgement nothing waits
+            window_ns -= legs[-1].pause_ns
+        if legs and not legs[-1].run.attempt:  # what leaves after the end is not the message's time
+            serialise_ns -= max(0, legs[-1].left_ns - ended_ns)
+        return Transfer(
+            sent_ns=message.sent_ns,
+            ended_ns=ended_ns,
+            payload_bytes=message.payload_bytes,
+            wire_bytes=sum(leg.run.num_packets * leg.run.size_bytes for leg in legs),
+            num_packets=message.num_packets,
+            num_retransmissions=sum(leg.run.num_packets for leg in legs if leg.run.attempt),
+            fate=fate,
+            window_ns=window_ns,
+            queue_ns=0,
+            serialise_ns=serialise_ns,
+            propagate_ns=propagate_ns,
+            jitter_ns=jitter_ns,
+            retransmit_ns=ended_ns - message.sent_ns - window_ns - serialise_ns - propagate_ns - jitter_ns,
+        )
+
+    def snapshot(self) -> LinkSnapshot:
+        """The counters now; changes nothing."""
+        now_ns, backlog_bytes = int(self._env.now), 0
+        self._pass(now_ns)
+        tally = replace(self._past)
+        if self._legs and self._legs[0].start_ns <= now_ns:
+            leg = self._handed_over(self._legs[0], now_ns)
+            backlog_bytes = leg.run.size_bytes if leg.left_ns > now_ns else 0
+            tally.add(leg._replace(left_ns=min(leg.left_ns, now_ns)))
+        return LinkSnapshot(
+            messages=self._messages,
+            delivered=self._delivered,
+            lost=self._lost,
+            payload_bytes=self._payload_bytes,
+            delivered_payload_bytes=self._delivered_payload_bytes,
+            lost_payload_bytes=self._lost_payload_bytes,
+            wire_bytes=tally.wire_bytes,
+            packets=tally.packets,
+            retransmissions=tally.retransmissions,
+            dropped_packets=0,
+            lost_packets=tally.lost_packets,
+            busy_ns=tally.busy_ns,
+            backlog_bytes=backlog_bytes,
+            peak_backlog_bytes=tally.largest_bytes,
+            ack_bytes=tally.arrived_packets * self._channel.framing.header_bytes,
+        )

@@ -1,0 +1,213 @@
+"""The sending half of a TCP end: what may be sent, what is lost, when to send again.
+
+Loss recovery follows RFC 6675: a segment is lost when three above it were selectively acknowledged. The first is sent
+again at once, others as the pipe allows; a repeat that is lost as well waits for the time-out. Congestion control sees
+one loss a window. The time-out follows RFC 6298 with Karn's rule and doubles each time it runs out in a row.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from testbed.network_models.transports.congestion import Congestion
+from testbed.network_models.transports.ranges import Ranges
+from testbed.network_models.transports.round_trip import RoundTrip
+from testbed.network_models.transports.stream import Segment
+from testbed.network_models.transports.tcp_receiver import TcpAck
+
+DUPLICATES = 3  # acknowledged above a segment until it counts as lost
+MOST_TIMEOUT_NS = 60_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpRules:
+    """What of a connection's configuration its halves need."""
+
+    segment_bytes: int  # payload of a full one
+    min_rto_ns: int
+    initial_rto_ns: int
+    max_retries: int
+    delayed_ack_ns: int
+    receive_window_bytes: int | None
+    nagle: bool
+    restart_idle: bool
+
+
+class TcpSender:
+    """Segments are numbered; `_segments` holds those that the other end has not acknowledged in order."""
+
+    def __init__(self, rules: TcpRules, congestion: Congestion) -> None:
+        self._rules = rules
+        self.congestion = congestion
+        self.round_trip = RoundTrip()
+        self._segments: dict[int, Segment] = {}
+        self._written = 0  # numbers of segments are below
+        self._next = 0  # the first never sent
+        self._acked = Ranges()
+        self._unacked = 0  # all below are acknowledged
+        self._pipe_bytes = 0  # in the network, as far as known
+        self._flight_bytes = 0  # sent and not acknowledged in order
+        self._lost: deque[int] = deque()  # to be sent again, ascending
+        self._judged = 0  # below, each is acknowledged or was once found lost
+        self._recovery_end = 0  # loss below it was answered already
+        self._is_repairing = False  # fast recovery
+        self._urgent = False  # the first lost segment goes whatever the window says
+        self._last_sent_ns = -1
+        self.num_timeouts = 0  # in a row
+        self.deadline_ns = -1
+
+    def write(self, segments: Iterable[Segment]) -> None:
+        """Add to what is to be sent."""
+        for segment in segments:
+            self._segments[self._written] = segment
+            self._written += 1
+
+    @property
+    def rto_ns(self) -> int:
+        """How long to wait for an acknowledgement before sending again."""
+        rules = self._rules
+        base_ns = self.round_trip.timeout_ns(rules.initial_rto_ns, rules.min_rto_ns, MOST_TIMEOUT_NS)
+        return int(min(MOST_TIMEOUT_NS, base_ns << self.num_timeouts))
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def next_segment(self, now_ns: int) -> tuple[int, Segment] | None:
+        """The segment to send now, if any may go; it counts as sent."""
+        self._restart_after_idle(now_ns)
+        index = self._next_lost()
+        if index < 0:
+            index = self._next_new()
+            if index < 0:
+                return None
+            self._flight_bytes += self._segments[index].payload_bytes
+            self._next += 1
+        segment = self._segments[index]
+        self._pipe_bytes += segment.payload_bytes
+        segment.transmit(now_ns)
+        self._last_sent_ns = now_ns
+        if self.deadline_ns < 0 or index == self._unacked:
+            self.deadline_ns = now_ns + self.rto_ns
+        return index, segment
+
+    def _next_lost(self) -> int:
+        while self._lost and (self._lost[0] < self._unacked or self._segments[self._lost[0]].acknowledged):
+            self._lost.popleft()
+        if not self._lost:
+            self._urgent = False
+            return -1
+        if not self._urgent and not self._fits(self._segments[self._lost[0]].payload_bytes):
+            return -1
+        self._urgent = False
+        return self._lost.popleft()
+
+    def _next_new(self) -> int:
+        if self._lost or self._next == self._written:
+            return -1
+        size_bytes = self._segments[self._next].payload_bytes
+        if not self._fits(size_bytes):
+            return -1
+        window_bytes = self._rules.receive_window_bytes
+        if window_bytes is not None and self._flight_bytes and self._flight_bytes + size_bytes > window_bytes:
+            return -1
+        if self._rules.nagle and self._flight_bytes and size_bytes < self._rules.segment_bytes:
+            return -1
+        return self._next
+
+    def _fits(self, size_bytes: int) -> bool:
+        return self._pipe_bytes + size_bytes <= self.congestion.window_bytes
+
+    def _restart_after_idle(self, now_ns: int) -> None:
+        is_idle = self._unacked == self._next < self._written
+        if self._rules.restart_idle and is_idle and 0 <= self._last_sent_ns < now_ns - self.rto_ns:
+            self.congestion.idle()
+
+    # --- acknowledgements --------------------------------------------------------------------------------------------
+
+    def acknowledged(self, now_ns: int, ack: TcpAck) -> None:
+        """The other end says what it has."""
+        was_full = self._pipe_bytes + self._rules.segment_bytes > self.congestion.window_bytes
+        num_bytes, newest = self._mark(ack)
+        if newest is not None and newest.num_sent == 1:
+            self.round_trip.sample(now_ns - newest.sent_ns)
+        if ack.cumulative > self._unacked:
+            self._advance(now_ns, ack.cumulative)
+        elif newest is not None and newest.sent_ns <= self._segments[self._unacked].sent_ns:
+            self.deadline_ns = now_ns + self.rto_ns  # the path is slow, not dead: the oldest was sent even later
+        if self._is_repairing and self._unacked >= self._recovery_end:
+            self._is_repairing = False
+        self._find_losses()
+        if self._is_repairing or not num_bytes:
+            return
+        if was_full:
+            self.congestion.acknowledged(now_ns, num_bytes, self.round_trip.smoothed_ns)
+        else:
+            self.congestion.not_limited()
+
+    def _mark(self, ack: TcpAck) -> tuple[int, Segment | None]:
+        """Newly acknowledged bytes, and the segment among them that was sent last."""
+        num_bytes, newest = 0, None
+        for start, stop in ((self._unacked, ack.cumulative), *ack.ranges):
+            if start >= stop:
+                continue
+            for first, last in self._acked.add(start, stop):
+                for index in range(first, last):
+                    segment = self._segments[index]
+                    num_bytes += segment.payload_bytes
+                    self._settle(segment)
+                    segment.acknowledged = True
+                    if newest is None or segment.sent_ns >= newest.sent_ns:
+                        newest = segment
+        return num_bytes, newest
+
+    def _settle(self, segment: Segment) -> None:
+        """Its last transmission is no longer in the network."""
+        if segment.in_flight:
+            segment.in_flight = False
+            self._pipe_bytes -= segment.payload_bytes
+
+    def _advance(self, now_ns: int, cumulative: int) -> None:
+        for index in range(self._unacked, cumulative):
+            self._flight_bytes -= self._segments.pop(index).payload_bytes
+        self._unacked = cumulative
+        self._judged = max(self._judged, cumulative)
+        self.num_timeouts = 0
+        self.deadline_ns = now_ns + self.rto_ns if self._unacked < self._next else -1
+
+    @property
+    def _in_use_bytes(self) -> int:
+        """What of the window was used; a hole that stays open keeps more in flight than the window."""
+        return min(self._flight_bytes, self.congestion.window_bytes)
+
+    def _find_losses(self) -> None:
+        limit = self._acked.nth_highest(DUPLICATES)
+        newest = -1
+        for index in range(self._judged, limit):
+            segment = self._segments[index]
+            if not segment.acknowledged:
+                self._settle(segment)
+                self._lost.append(index)
+                newest = index
+        self._judged = max(self._judged, limit)
+        if newest >= self._recovery_end:
+            self._recovery_end, self._is_repairing, self._urgent = self._next, True, True
+            self.congestion.lost(self._in_use_bytes)
+
+    # --- time-out ----------------------------------------------------------------------------------------------------
+
+    def expire(self, now_ns: int) -> bool:
+        """The time-out may have run out: all not acknowledged counts as lost. Whether this was once too often."""
+        if not 0 <= self.deadline_ns <= now_ns:
+            return False
+        if not self.num_timeouts:
+            self.congestion.collapsed(self._in_use_bytes, self._rules.segment_bytes)
+        self.num_timeouts += 1
+        outstanding = [index for index in range(self._unacked, self._next) if not self._segments[index].acknowledged]
+        for index in outstanding:
+            self._settle(self._segments[index])
+        self._lost = deque(outstanding)
+        self._judged = self._recovery_end = self._next
+        self._is_repairing, self._urgent = False, True
+        self.deadline_ns = -1  # set anew by the repeat
+        return self.num_timeouts > self._rules.max_retries
