@@ -154,6 +154,22 @@ def halves(series: Sequence[FloatArray]) -> tuple[list[FloatArray], list[FloatAr
     return parts[0::2], parts[1::2]
 
 
+def rate_piece(chain: Chain) -> dict[str, Any]:
+    """The chain as a link's file writes it, to three digits."""
+    states = [
+        {"rate": f"{float(f'{1000 * rate:.3g}'):g} kbit/s", "mean": f"{sojourn:.3g} s"}
+        for rate, sojourn in zip(chain.rates_S, chain.sojourns_S, strict=True)
+    ]
+    return {"kind": "markov", "states": states, "transitions": [_thousandths(row) for row in chain.next_SS]}
+
+
+def _thousandths(row_S: FloatArray) -> list[float]:
+    """Rounded so that they still sum to 1: the largest takes up the rest."""
+    whole = np.round(1000 * row_S).astype(int)
+    whole[row_S.argmax()] += 1000 - whole.sum()
+    return [float(count) / 1000 for count in whole]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fit the rates of the catalogue's links to traces.")
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the trace collections")
@@ -162,14 +178,16 @@ def main() -> None:
         series = read_traces(data, pattern)
         fitted, checked = halves(series)
         error = fit_error(fit_chain(fitted, NUM_STATES), checked)
-        print(f"# {link}.{key} from {pattern}: {_told(error)}")
-        print(yaml.safe_dump({key: rate_piece(fit_chain(series, NUM_STATES))}, sort_keys=False, width=120))
+        print(f"# {link}.{key} from {pattern}: a chain of one half against the other: {told(error)}")
+        piece = rate_piece(fit_chain(series, NUM_STATES))
+        print(yaml.safe_dump({key: piece}, sort_keys=False, default_flow_style=None, width=120))
 
 
-def _told(error: FitError) -> str:
+def told(error: FitError) -> str:
+    """In words, as the catalogue states it."""
     return (
         f"mean {error.mean:+.1%}, quantiles {error.quantiles:.1%} of the mean, "
-        f"correlation of neighbouring seconds {error.correlation:+.2f} on the half not used"
+        f"correlation of neighbouring seconds {error.correlation:+.2f}"
     )
 
 
