@@ -8,6 +8,7 @@ is worth is measured by a chain of one half against the other: mean, quantiles a
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,9 @@ SOURCES: Mapping[tuple[str, str], str] = MappingProxyType(
 class Chain:
     """A rate that stays in a state for a while: rates in Mbit/s, mean times in s, where it goes then."""
 
-    rates_S: FloatArray
-    sojourns_S: FloatArray
-    next_SS: FloatArray  # rows sum to 1, nothing on the diagonal
+    rates: FloatArray
+    sojourns: FloatArray
+    moves: FloatArray  # rows sum to 1, nothing on the diagonal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +74,13 @@ def slot_rates(file: Path) -> FloatArray:
     if values.shape[1] == 1:
         slots = (values[:, 0] / (1000 * SLOT_S)).astype(int)
         counts = np.bincount(slots, minlength=1)[:-1]  # the last slot is not whole
-        return counts * _OPPORTUNITY_MBIT / SLOT_S
+        rates_mbps: FloatArray = counts * _OPPORTUNITY_MBIT / SLOT_S
+        return rates_mbps
     times, rates = values[:, 0], values[:, 1]
     edges = np.arange(times[0], times[-1], SLOT_S)
     bits = np.concatenate([[0.0], np.cumsum(np.diff(times) * rates[1:])])  # a line holds for the time before it
-    return np.diff(np.interp(edges, times, bits)) / SLOT_S
+    slots: FloatArray = np.diff(np.interp(edges, times, bits)) / SLOT_S
+    return slots
 
 
 def fit_chain(series: Sequence[FloatArray], num_states: int) -> Chain:
@@ -96,21 +99,22 @@ def fit_chain(series: Sequence[FloatArray], num_states: int) -> Chain:
     leaving = steps.sum(axis=1) - np.diag(steps)
     sojourns = SLOT_S * steps.sum(axis=1) / np.maximum(leaving, 1)
     moves = steps - np.diag(np.diag(steps)) + 1e-9 * (1 - np.eye(num_states))
-    return Chain(rates_S=rates, sojourns_S=sojourns, next_SS=moves / moves.sum(axis=1, keepdims=True))
+    return Chain(rates=rates, sojourns=sojourns, moves=moves / moves.sum(axis=1, keepdims=True))
 
 
 def simulate_slots(chain: Chain, num_slots: int, seed: int) -> FloatArray:
     """Mean rates of consecutive slots of the chain in continuous time, Mbit/s."""
     generator = np.random.default_rng(seed)
-    num_states = chain.rates_S.size
+    num_states = chain.rates.size
     times, rates, state, now_s = [0.0], [], 0, 0.0
     while now_s < num_slots * SLOT_S:
-        now_s += generator.exponential(chain.sojourns_S[state])
+        now_s += generator.exponential(chain.sojourns[state])
         times.append(now_s)
-        rates.append(chain.rates_S[state])
-        state = int(generator.choice(num_states, p=chain.next_SS[state]))
+        rates.append(chain.rates[state])
+        state = int(generator.choice(num_states, p=chain.moves[state]))
     bits = np.concatenate([[0.0], np.cumsum(np.diff(times) * np.array(rates))])
-    return np.diff(np.interp(np.arange(num_slots + 1) * SLOT_S, times, bits)) / SLOT_S
+    slots: FloatArray = np.diff(np.interp(np.arange(num_slots + 1) * SLOT_S, times, bits)) / SLOT_S
+    return slots
 
 
 def fit_error(chain: Chain, series: Sequence[FloatArray]) -> FitError:
@@ -128,7 +132,8 @@ def fit_error(chain: Chain, series: Sequence[FloatArray]) -> FitError:
 
 def _seconds(slots: FloatArray) -> FloatArray:
     whole = slots[: slots.size // _SLOTS_PER_SECOND * _SLOTS_PER_SECOND]
-    return whole.reshape(-1, _SLOTS_PER_SECOND).mean(axis=1)
+    means: FloatArray = whole.reshape(-1, _SLOTS_PER_SECOND).mean(axis=1)
+    return means
 
 
 def _correlation(series: Sequence[FloatArray]) -> float:
@@ -158,9 +163,9 @@ def rate_piece(chain: Chain) -> dict[str, Any]:
     """The chain as a link's file writes it, to three digits."""
     states = [
         {"rate": f"{float(f'{1000 * rate:.3g}'):g} kbit/s", "mean": f"{sojourn:.3g} s"}
-        for rate, sojourn in zip(chain.rates_S, chain.sojourns_S, strict=True)
+        for rate, sojourn in zip(chain.rates, chain.sojourns, strict=True)
     ]
-    return {"kind": "markov", "states": states, "transitions": [_thousandths(row) for row in chain.next_SS]}
+    return {"kind": "markov", "states": states, "transitions": [_thousandths(row) for row in chain.moves]}
 
 
 def _thousandths(row_S: FloatArray) -> list[float]:
@@ -178,9 +183,10 @@ def main() -> None:
         series = read_traces(data, pattern)
         fitted, checked = halves(series)
         error = fit_error(fit_chain(fitted, NUM_STATES), checked)
-        print(f"# {link}.{key} from {pattern}: a chain of one half against the other: {told(error)}")
+        head = f"# {link}.{key} from {pattern}: a chain of one half against the other: {told(error)}\n"
         piece = rate_piece(fit_chain(series, NUM_STATES))
-        print(yaml.safe_dump({key: piece}, sort_keys=False, default_flow_style=None, width=120))
+        text = yaml.safe_dump({key: piece}, sort_keys=False, default_flow_style=None, width=120)
+        sys.stdout.write(f"{head}{text}\n")
 
 
 def told(error: FitError) -> str:

@@ -17,18 +17,18 @@ from testbed.studies.link_fit import (
 )
 
 TRUE = Chain(
-    rates_S=np.array([0.5, 4.0, 20.0]),
-    sojourns_S=np.array([4.0, 8.0, 6.0]),
-    next_SS=np.array([[0.0, 0.7, 0.3], [0.5, 0.0, 0.5], [0.2, 0.8, 0.0]]),
+    rates=np.array([0.5, 4.0, 20.0]),
+    sojourns=np.array([4.0, 8.0, 6.0]),
+    moves=np.array([[0.0, 0.7, 0.3], [0.5, 0.0, 0.5], [0.2, 0.8, 0.0]]),
 )
 
 
 def test_a_chains_own_path_gives_its_law_back():
     path = simulate_slots(TRUE, 40_000, seed=5)
     found = fit_chain([path], 6)
-    assert np.all(np.diff(found.rates_S) > 0)
-    assert found.next_SS.sum(axis=1) == pytest.approx(np.ones(found.rates_S.size))
-    assert not np.diag(found.next_SS).any()
+    assert np.all(np.diff(found.rates) > 0)
+    assert found.moves.sum(axis=1) == pytest.approx(np.ones(found.rates.size))
+    assert not np.diag(found.moves).any()
     error = fit_error(found, [simulate_slots(TRUE, 40_000, seed=6)])
     assert abs(error.mean) < 0.03
     assert error.quantiles < 0.12  # a rate of few values jumps from one quantile to the next
@@ -37,12 +37,12 @@ def test_a_chains_own_path_gives_its_law_back():
 
 def test_a_simulated_chain_stays_as_long_as_it_says():
     # Stationary shares follow from the embedded chain's, weighted by how long each visit lasts.
-    values, vectors = np.linalg.eig(TRUE.next_SS.T)
+    values, vectors = np.linalg.eig(TRUE.moves.T)
     embedded = np.real(vectors[:, np.argmin(np.abs(values - 1))])
-    share = embedded * TRUE.sojourns_S / (embedded @ TRUE.sojourns_S)
+    share = embedded * TRUE.sojourns / (embedded @ TRUE.sojourns)
     path = simulate_slots(TRUE, 200_000, seed=7)
-    num_visits = 200_000 * 0.5 / (share @ TRUE.sojourns_S)
-    assert path.mean() == pytest.approx(share @ TRUE.rates_S, rel=6 / np.sqrt(num_visits))
+    num_visits = 200_000 * 0.5 / (share @ TRUE.sojourns)
+    assert path.mean() == pytest.approx(share @ TRUE.rates, rel=6 / np.sqrt(num_visits))
 
 
 def test_opportunities_become_rates(tmp_path):
@@ -70,7 +70,7 @@ def test_one_trace_is_cut_and_many_are_dealt():
 
 def test_what_is_no_trace_is_refused(tmp_path):
     (tmp_path / "a.up").write_text("1\ntwo\n")
-    with pytest.raises(ModelError, match="a.up: not a trace"):
+    with pytest.raises(ModelError, match=r"a\.up: not a trace"):
         slot_rates(tmp_path / "a.up")
     with pytest.raises(ModelError, match="no trace called"):
         read_traces(tmp_path, "*.down")
