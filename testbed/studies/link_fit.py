@@ -73,14 +73,13 @@ def slot_rates(file: Path) -> FloatArray:
         raise ModelError(f"{file}: not a trace: {error}") from None
     if values.shape[1] == 1:
         slots = (values[:, 0] / (1000 * SLOT_S)).astype(int)
-        counts = np.bincount(slots, minlength=1)[:-1]  # the last slot is not whole
-        rates_mbps: FloatArray = counts * _OPPORTUNITY_MBIT / SLOT_S
-        return rates_mbps
+        counts = np.bincount(slots, minlength=1)[:-1].astype(np.float64)  # the last slot is not whole
+        return counts * (_OPPORTUNITY_MBIT / SLOT_S)
     times, rates = values[:, 0], values[:, 1]
     edges = np.arange(times[0], times[-1], SLOT_S)
     bits = np.concatenate([[0.0], np.cumsum(np.diff(times) * rates[1:])])  # a line holds for the time before it
-    slots: FloatArray = np.diff(np.interp(edges, times, bits)) / SLOT_S
-    return slots
+    means: FloatArray = np.diff(np.interp(edges, times, bits)) / SLOT_S
+    return means
 
 
 def fit_chain(series: Sequence[FloatArray], num_states: int) -> Chain:
