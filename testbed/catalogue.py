@@ -13,7 +13,7 @@ from testbed.models.source import known_names, resolve
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.yaml_file import read_yaml
 
-_FILES = ("device", "server", "link", "scenario")
+_FILES = ("device", "server", "link", "topology", "scenario")
 _REGISTRIES: dict[str, Registry] = {registry.kind: registry for registry in SEAMS}
 
 

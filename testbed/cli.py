@@ -45,6 +45,7 @@ class Kind(StrEnum):
     DEVICE = "device"
     SERVER = "server"
     LINK = "link"
+    TOPOLOGY = "topology"
     SCENARIO = "scenario"
     MODEL = "model"
     POLICY = "policy"
@@ -156,7 +157,7 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: 
 
 
 @command
-def show(name: Annotated[str, typer.Argument(help="A device, server, link, scenario or model.")]) -> None:
+def show(name: Annotated[str, typer.Argument(help="A device, server, link, topology, scenario or model.")]) -> None:
     """Print one entry with every number and its source."""
     from testbed.catalogue import described
 

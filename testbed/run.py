@@ -178,6 +178,7 @@ class _Running:
             devices=[device.end(world.clock.now_ns) for device in world.devices],
             servers=world.server_ends(world.clock.now_ns),
             links=[end for device in world.devices for end in device.link_ends()],
+            edges=world.edge_ends(),
             assumed_sizes=sorted(world.assumed_sizes),
             fitted_sizes=fitted_sizes(world),
             calibration=_calibrated(self.prepared),

@@ -72,6 +72,25 @@ class LinkEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeEnd:
+    """One direction of an edge of the topology: what was offered was dropped, lost, failed or carried, or waits."""
+
+    source: str
+    target: str
+    offered_packets: int
+    offered_bytes: int
+    carried_packets: int  # clocked out and on their way to the far end, or there
+    carried_bytes: int
+    dropped_packets: int  # by the full queue
+    lost_packets: int  # by the edge's own loss
+    failed_packets: int  # on the edge, or about to enter it, when it was down
+    waiting_bytes: int  # in the queue and in service
+    peak_backlog_bytes: int
+    busy_ns: int
+    down_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
     """A real request's answer held against the unsplit model, fed the same tokens step by step."""
 
@@ -129,6 +148,7 @@ class RunEnd:
     devices: Sequence[DeviceEnd]
     servers: Sequence[ServerEnd]
     links: Sequence[LinkEnd]
+    edges: Sequence[EdgeEnd] = ()  # of the topology, where there is one
     assumed_sizes: Sequence[str]  # codecs whose message sizes modelled groups assumed, as they follow the content
     quality: Mapping[int, Quality]  # by request
     texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer

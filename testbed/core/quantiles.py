@@ -44,11 +44,11 @@ class QuantileTable:
         """The quantile of a uniform 32-bit draw."""
         if u32 >= _TAIL_FROM:
             shift, edge, rest = _edge(_ONE - u32)
-            low = int(self.tail[edge + 1])
-            return low + (((int(self.tail[edge]) - low) * ((1 << shift) - rest)) >> shift)
+            low: int = self.tail.item(edge + 1)
+            return low + (((self.tail.item(edge) - low) * ((1 << shift) - rest)) >> shift)
         cell = u32 >> _CELL_BITS
-        low = int(self.cells[cell])
-        return low + (((int(self.cells[cell + 1]) - low) * (u32 & _CELL_MASK)) >> _CELL_BITS)
+        low = self.cells.item(cell)
+        return low + (((self.cells.item(cell + 1) - low) * (u32 & _CELL_MASK)) >> _CELL_BITS)
 
     def values(self, u32: U64Array) -> I64Array:
         """`value` for an array of draws."""

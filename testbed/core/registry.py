@@ -15,6 +15,7 @@ class Registry:
     def __init__(self, kind: str, rows: Mapping[str, str]) -> None:
         self.kind = kind
         self._rows = dict(rows)
+        self._loaded: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -30,10 +31,12 @@ class Registry:
             )
 
     def load(self, name: str) -> Any:
-        """The implementation itself, imported now."""
-        self.check(name)
-        module, _, attribute = self._rows[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        """The implementation itself, imported when it is asked for first."""
+        if name not in self._loaded:
+            self.check(name)
+            module, _, attribute = self._rows[name].partition(":")
+            self._loaded[name] = getattr(importlib.import_module(module), attribute)
+        return self._loaded[name]
 
 
 POLICIES = Registry(

@@ -31,9 +31,14 @@ def mix64(value: int) -> int:
 
 
 def _mix64_array(value: U64Array) -> U64Array:
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(_M1)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(_M2)
-    return value ^ (value >> np.uint64(31))
+    for shift, factor in ((30, _M1), (27, _M2)):
+        shifted = value >> np.uint64(shift)
+        shifted ^= value
+        shifted *= np.uint64(factor)
+        value = shifted
+    mixed = value >> np.uint64(31)
+    mixed ^= value
+    return mixed
 
 
 def stream_key(seed: int, name: str) -> int:
@@ -47,6 +52,29 @@ def entity_key(group: str, place: int) -> int:
     return stream_key(place, group)
 
 
+class Draws:
+    """One entity's draws from a stream, by counter."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+
+    def u64(self, counter: int) -> int:
+        """Uniform 64-bit integer."""
+        value = (self.key + (counter + 1) * _GOLDEN) & MASK64  # `mix64`, written out: this is done millions of times
+        value = ((value ^ (value >> 30)) * _M1) & MASK64
+        value = ((value ^ (value >> 27)) * _M2) & MASK64
+        return value ^ (value >> 31)
+
+    def u64_run(self, first_counter: int, count: int) -> U64Array:
+        """`count` draws for consecutive counters, bit for bit what `u64` gives one by one."""
+        counters = np.arange(first_counter + 1, first_counter + 1 + count, dtype=np.uint64)
+        counters *= np.uint64(_GOLDEN)
+        counters += np.uint64(self.key)
+        return _mix64_array(counters)
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """One named source of draws, such as ``link.up.loss``; `entity` says whose draw it is (see `entity_key`)."""
@@ -57,16 +85,17 @@ class Stream:
     def named(cls, seed: int, name: str) -> Stream:
         return cls(stream_key(seed, name))
 
+    def of(self, entity: int) -> Draws:
+        """One entity's draws alone."""
+        return Draws(mix64((self.key + (entity + 1) * _GOLDEN) & MASK64))
+
     def u64(self, entity: int, counter: int) -> int:
         """Uniform 64-bit integer of this (entity, counter), both non-negative."""
-        inner = mix64((self.key + (entity + 1) * _GOLDEN) & MASK64)
-        return mix64((inner + (counter + 1) * _GOLDEN) & MASK64)
+        return self.of(entity).u64(counter)
 
     def u64_run(self, entity: int, first_counter: int, count: int) -> U64Array:
         """`count` draws for consecutive counters, bit for bit what `u64` gives one by one."""
-        inner = np.uint64(mix64((self.key + (entity + 1) * _GOLDEN) & MASK64))
-        counters = np.arange(first_counter + 1, first_counter + 1 + count, dtype=np.uint64)
-        return _mix64_array(inner + counters * np.uint64(_GOLDEN))
+        return self.of(entity).u64_run(first_counter, count)
 
     def uniform(self, entity: int, counter: int) -> float:
         """Uniform in [0, 1) with 53 bits."""

@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import simpy
 
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import TRANSPORTS
-from testbed.network_models.channel import build_channel
+from testbed.network_models.channel import Channel, build_channel, framing_of
 from testbed.network_models.origin import Origin
 from testbed.network_models.ports.fifo import FifoPort
-from testbed.network_models.ports.packet import Path
+from testbed.network_models.ports.packet import Path, Port
 from testbed.network_models.transfer import Direction, Link
 from testbed.network_models.transports.transport import Access, Transport
 from testbed.scenarios.profiles import LinkProfile
 
 
+class Ports(NamedTuple):
+    """The device's end and the network's end of a link, at resolution `packets`."""
+
+    up: Port
+    down: Port
+
+
 def build_access(env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int) -> Access:
     """Both directions of one link; `entity` keys its draws."""
+    if resolution(profile) == "messages":
+        return _transport(profile).over_messages(env, *_channels(profile, entity=entity, seed=seed))
+    ports = build_ports(env, profile, entity=entity, seed=seed)
+    return connect(env, profile, *(Path(ports=(port,), entity=entity) for port in ports))
+
+
+def build_ports(env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int) -> Ports:
+    """The ports of a link on its own, that connections to several servers may share."""
+    return Ports(*(FifoPort(env, channel) for channel in _channels(profile, entity=entity, seed=seed)))
+
+
+def connect(env: simpy.Environment, profile: LinkProfile, up: Path, down: Path) -> Access:
+    """The link's transport between the ends of two paths."""
+    return _transport(profile).over_packets(env, framing_of(profile), up, down)
+
+
+def _channels(profile: LinkProfile, *, entity: int, seed: int) -> tuple[Channel, Channel]:
+    """Up and down."""
     up, down = (
         build_channel(profile, Origin(seed=seed, direction=direction, entity=entity)) for direction in Direction
     )
+    return up, down
+
+
+def _transport(profile: LinkProfile) -> Transport:
     transport: Transport = TRANSPORTS.load(profile.transport.kind)(profile.transport)
-    if resolution(profile) == "messages":
-        return transport.over_messages(env, up, down)
-    paths = (Path(ports=(FifoPort(env, channel),), entity=entity) for channel in (up, down))
-    return transport.over_packets(env, up.framing, *paths)
+    return transport
 
 
 def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, *, entity: int, seed: int) -> Link:

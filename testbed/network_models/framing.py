@@ -12,14 +12,19 @@ class Framing:
     mtu_bytes: int
     header_bytes: int
 
+    def cut(self, payload_bytes: int) -> tuple[int, int]:
+        """Number of packets, and the size of the last; as the two methods below say."""
+        room_bytes = self.mtu_bytes - self.header_bytes
+        num_packets = -(-payload_bytes // room_bytes) or 1
+        return num_packets, self.header_bytes + payload_bytes - (num_packets - 1) * room_bytes
+
     def num_packets(self, payload_bytes: int) -> int:
         """At least one: an empty message travels as a bare header."""
-        return max(1, -(-payload_bytes // (self.mtu_bytes - self.header_bytes)))
+        return self.cut(payload_bytes)[0]
 
     def last_packet_bytes(self, payload_bytes: int) -> int:
         """Size of the last packet with its header; the ones before it are `mtu_bytes` each."""
-        full_packets = self.num_packets(payload_bytes) - 1
-        return self.header_bytes + payload_bytes - full_packets * (self.mtu_bytes - self.header_bytes)
+        return self.cut(payload_bytes)[1]
 
     def wire_bytes(self, payload_bytes: int) -> int:
         """All packets of a message, each sent once."""

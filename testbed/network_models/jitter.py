@@ -61,29 +61,25 @@ class Jitter:
     process's value at its instant. Messages and packets share the law and the process, not the draws.
     """
 
-    __slots__ = ("_entity", "_of_packets", "_stream", "_table", "_wave")
+    __slots__ = ("_draws", "_of_packets", "_table", "_wave")
 
     def __init__(self, config: JitterConfig | None, origin: Origin) -> None:
         self._table = None if config is None else jitter_table(config)
-        self._stream = origin.stream("jitter")
-        self._entity = origin.entity
+        self._draws = origin.draws("jitter")
         self._of_packets = config is not None and config.per == "packet"
         is_wave = config is not None and config.correlation_time > 0
         self._wave = Wave(config.correlation_time, origin, "jitter") if config is not None and is_wave else None
 
     def delay_ns(self, message: int, sent_ns: int) -> int:
         """Of the link's message number `message`, handed over at `sent_ns`, on top of the propagation delay."""
-        return self._drawn_ns(message, sent_ns)
+        if self._table is None:
+            return 0
+        if self._wave is not None:
+            return self._table.value(self._wave.u32(sent_ns))
+        return self._table.value(self._draws.u64(message) >> 32)
 
     def packet_delay_ns(self, packet: Packet, left_ns: int) -> int:
         """Of a packet whose last bit leaves at `left_ns`: its message's, or where each has its own that."""
         if not self._of_packets:
-            return self._drawn_ns(packet.message, packet.sent_ns)
-        return self._drawn_ns(packet.attempt << ATTEMPT_SHIFT | packet.number, left_ns)
-
-    def _drawn_ns(self, counter: int, time_ns: int) -> int:
-        if self._table is None:
-            return 0
-        if self._wave is not None:
-            return self._table.value(self._wave.u32(time_ns))
-        return self._table.value(self._stream.u64(self._entity, counter) >> 32)
+            return self.delay_ns(packet.message, packet.sent_ns)
+        return self.delay_ns(packet.attempt << ATTEMPT_SHIFT | packet.number, left_ns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import simpy
 
@@ -24,10 +24,10 @@ class Fate(StrEnum):
     TIMEOUT = "timeout"  # its transport lost patience
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class Transfer(NamedTuple):
     """How one message fared. The parts are whole nanoseconds and add up to ``ended_ns - sent_ns`` exactly.
 
+    A tuple: it is made for every message, in a quarter of the time that a frozen dataclass takes.
     A lost message ends when its last packet, had it arrived, would have. One that timed out has propagated nowhere: its
     `propagate_ns` and `jitter_ns` are 0.
     """

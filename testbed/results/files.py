@@ -18,6 +18,7 @@ TRANSFERS = "transfers.parquet"  # a row a message on a link
 SERVERS = "servers.parquet"  # a row an iteration of a server
 SERVER_TOTALS = "server_totals.parquet"  # a row a server
 LINKS = "links.parquet"  # a row a direction of a device's link
+EDGES = "edges.parquet"  # a row a direction of an edge of the topology, where there is one
 DEVICES = "devices.parquet"  # a row a device
 
 Field = tuple[str, Any]  # name, Arrow type
@@ -134,6 +135,23 @@ LINK_SCHEMA = pa.schema(
         ("dropped_packets", _INT),
         ("busy_ns", _INT),
         ("peak_backlog_bytes", _INT),
+    ]
+)
+EDGE_SCHEMA = pa.schema(
+    [
+        ("source", _TEXT),
+        ("target", _TEXT),
+        ("offered_packets", _INT),
+        ("offered_bytes", _INT),
+        ("carried_packets", _INT),
+        ("carried_bytes", _INT),
+        ("dropped_packets", _INT),
+        ("lost_packets", _INT),
+        ("failed_packets", _INT),
+        ("waiting_bytes", _INT),
+        ("peak_backlog_bytes", _INT),
+        ("busy_ns", _INT),
+        ("down_ns", _INT),
     ]
 )
 DEVICE_SCHEMA = pa.schema(

@@ -24,6 +24,7 @@ class Tables:
     server_totals: pa.Table
     links: pa.Table
     devices: pa.Table
+    edges: pa.Table | None = None  # where the run had a topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ def read_tables(folder: Path) -> Tables:
         server_totals=_read_table(folder, files.SERVER_TOTALS),
         links=_read_table(folder, files.LINKS),
         devices=_read_table(folder, files.DEVICES),
+        edges=_read_table(folder, files.EDGES) if (folder / files.EDGES).exists() else None,
     )
 
 

@@ -58,6 +58,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
         "tokens_per_s": _ratio(_total(requests, "output_tokens"), duration_s),
         **{name: _total(requests, column) for name, column in TRAFFIC.items()},
         "servers": _servers(tables, end.end_ns),
+        "edges": edges(tables.edges, end.end_ns),
         "energy_j": {
             "devices": _sum_by_kind(tables.devices, "energy_j"),
             "servers": _sum_by_kind(tables.server_totals, "energy_j"),
@@ -98,6 +99,28 @@ def goodput(requests: pa.Table, slo: SloLimits, duration_s: float) -> dict[str, 
         "requests_per_s": _ratio(count, duration_s),
         "share": _ratio(count, requests.num_rows),
     }
+
+
+def edges(table: pa.Table | None, end_ns: int) -> dict[str, Any] | None:
+    """Load of the topology, each direction of an edge for itself; None where there is no topology."""
+    if table is None:
+        return None
+    each = [
+        {
+            "source": row["source"],
+            "target": row["target"],
+            "utilisation": _ratio(row["busy_ns"], end_ns),
+            "carried_bytes": row["carried_bytes"],
+            "dropped_packets": row["dropped_packets"],
+            "lost_packets": row["lost_packets"],
+            "failed_packets": row["failed_packets"],
+            "peak_backlog_bytes": row["peak_backlog_bytes"],
+            "down_share": _ratio(row["down_ns"], end_ns),
+        }
+        for row in table.to_pylist()
+    ]
+    totals = ("carried_bytes", "dropped_packets", "lost_packets", "failed_packets")
+    return {"count": table.num_rows, **{name: _total(table, name) for name in totals}, "each": each}
 
 
 def breakdown(completed: pa.Table) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from testbed.core.events import (
 from testbed.results import files
 from testbed.results.rows import ADMITTED_NS, CODEC, CURRENT_CODEC, SERVER, SPLIT, RequestRows
 from testbed.results.stream import TableStream, write_table
-from testbed.results.tables import device_table, link_table, request_table, server_total_table
+from testbed.results.tables import device_table, edge_table, link_table, request_table, server_total_table
 
 DIRECTIONS = ("up", "down")
 
@@ -82,6 +82,8 @@ class RunRecorder:
         write_table(requests, self._folder / files.REQUESTS)
         write_table(device_table(requests, self._cast, end), self._folder / files.DEVICES)
         write_table(link_table(self._cast, end), self._folder / files.LINKS)
+        if end.edges:
+            write_table(edge_table(end), self._folder / files.EDGES)
         totals = server_total_table(self._num_iterations, self._cast, end)
         write_table(totals, self._folder / files.SERVER_TOTALS)
 

@@ -160,6 +160,11 @@ def link_table(cast: Cast, end: RunEnd) -> pa.Table:
     return pa.table({name: columns[name] for name in files.LINK_SCHEMA.names}, schema=files.LINK_SCHEMA)
 
 
+def edge_table(end: RunEnd) -> pa.Table:
+    """A row a direction of an edge of the topology."""
+    return pa.table(_accounts(end.edges, files.EDGE_SCHEMA.names), schema=files.EDGE_SCHEMA)
+
+
 def server_total_table(num_iterations: Sequence[int], cast: Cast, end: RunEnd) -> pa.Table:
     """A row a server."""
     ends = {entry.server: entry for entry in end.servers}

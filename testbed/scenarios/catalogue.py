@@ -11,6 +11,7 @@ FOLDERS = {
     "device": Path("actors/devices"),
     "server": Path("actors/servers"),
     "link": Path("network_models/links"),
+    "topology": Path("network_models/topologies"),
     "scenario": Path("scenarios"),
 }
 _PACKAGE = Path(__file__).parent.parent

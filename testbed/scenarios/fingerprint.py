@@ -10,7 +10,7 @@ from testbed.scenarios.schema import Scenario
 
 # These say where and how a run is computed, not what happens in it.
 _WITHOUT_EFFECT = ("execution", "record")
-_TEXTS = ("description", "sources")  # of the scenario and of its profiles
+_TEXTS = ("description", "sources", "source")  # of the scenario, its profiles and its topology
 
 
 def fingerprint(scenario: Scenario) -> str:

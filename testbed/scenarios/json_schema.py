@@ -8,6 +8,7 @@ from typing import Any
 from testbed.core.registry import LOSSES, POLICIES, QUEUES, RATES, TRANSPORTS, Registry
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Scenario
+from testbed.scenarios.topology_shapes import SHAPES
 
 _PROFILES = {"device": "DeviceProfile", "server": "ServerProfile", "link": "LinkProfile"}
 # A piece's base class -> its registry, and the kind and key that a bare value stands for
@@ -32,6 +33,8 @@ def scenario_json_schema() -> str:
         definitions[name] = {
             "anyOf": [{"enum": list(entries(kind))}, _reference(f"{name}ByName"), _reference(f"{name}Described")]
         }
+    definitions["TopologyDescribed"] = definitions["Topology"]
+    definitions["Topology"] = {"anyOf": [{"enum": list(entries("topology"))}, *_network_ways(definitions["Topology"])]}
     definitions["PolicyConfig"] = {"anyOf": [{"enum": list(POLICIES)}, *_kinds(POLICIES)]}
     for name, (registry, short) in _PIECES.items():
         bare = {"enum": list(registry)} if short is None else _bare(registry, *short)
@@ -51,6 +54,23 @@ def _by_name(kind: str, profile: dict[str, Any]) -> dict[str, Any]:
     """A profile of the catalogue with changes to some of its numbers."""
     properties = {"use": {"enum": list(entries(kind))}, **profile["properties"]}
     return {"type": "object", "required": ["use"], "additionalProperties": False, "properties": properties}
+
+
+def _network_ways(topology: dict[str, Any]) -> list[dict[str, Any]]:
+    """A topology by name, file or shape, or node by node; the rest of its keys beside any of them."""
+    described = {key: item for key, item in topology["properties"].items() if key not in {"nodes", "edges"}}
+    edge = {"every_edge": {"type": "object", "description": "what edges have that don't say it themselves"}}
+    shapes = {"generate": {"anyOf": [shape.model_json_schema() for shape in SHAPES.values()]}}
+    ways: dict[str, dict[str, Any]] = {
+        "use": {"use": {"enum": list(entries("topology"))}, "generate": {"type": "object"}},
+        "file": {"file": {"type": "string"}, **edge},
+        "generate": {**shapes, **edge},
+        "nodes": {**topology["properties"], **edge},
+    }
+    return [
+        {"type": "object", "required": [way], "additionalProperties": False, "properties": {**described, **properties}}
+        for way, properties in ways.items()
+    ]
 
 
 def _kinds(registry: Registry) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,10 +10,12 @@ from typing import Any
 
 from testbed.core.errors import ScenarioError, nearest_name
 from testbed.scenarios.catalogue import entries, find
+from testbed.scenarios.file_paths import absolute, with_absolute_files
 from testbed.scenarios.overrides import apply_overrides
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, Profile, ServerProfile
 from testbed.scenarios.schema import Scenario
+from testbed.scenarios.topology_files import resolve_topology
 from testbed.scenarios.yaml_file import read_yaml
 
 PROFILES: Mapping[str, type[Profile]] = MappingProxyType(
@@ -62,6 +63,8 @@ def _nearest_file(path: Path, known: Iterable[str]) -> str | None:
 def build_scenario(data: Mapping[str, Any], *, base: Path) -> Scenario:
     """Validate plain data; the files and folders it names are looked up below `base`, the scenario's folder, first."""
     resolved = _resolve_files(_resolve_references(copy.deepcopy(dict(data))), base)
+    if resolved.get("topology") is not None:
+        resolved["topology"] = _resolve_network(resolved["topology"], base)
     return validate(Scenario, resolved)
 
 
@@ -80,7 +83,7 @@ def load_link(source: str, overrides: Iterable[str] = ()) -> LinkProfile:
     except ScenarioError as error:
         raise error.located(file=file) from None
     changed = apply_overrides(profile.model_dump(mode="json", exclude_none=True), overrides)
-    return validate(LinkProfile, _with_absolute_files(changed, Path.cwd()))
+    return validate(LinkProfile, with_absolute_files(changed, Path.cwd()))
 
 
 def load_profile(kind: str, name: str) -> Profile:
@@ -93,7 +96,7 @@ def load_profile(kind: str, name: str) -> Profile:
 
 
 def _profile_data(path: Path) -> dict[str, Any]:
-    data: dict[str, Any] = _with_absolute_files({"name": path.stem, **read_yaml(path)}, path.parent)
+    data: dict[str, Any] = with_absolute_files({"name": path.stem, **read_yaml(path)}, path.parent)
     return data
 
 
@@ -135,35 +138,22 @@ def _resolve(reference: Any, kind: str, path: str) -> Any:
     return {**kept, **changes}
 
 
+def _resolve_network(reference: Any, base: Path) -> Any:
+    """What is wrong inside a topology's own file has no place in this one."""
+    try:
+        return resolve_topology(reference, base)
+    except ScenarioError as error:
+        raise (error if error.file is not None else error.below("topology")) from None
+
+
 def _resolve_files(data: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make what names a file or a folder independent of where we stand. A plain word under `model` is a name."""
     for key in ("tokenizer", "payload_law"):
         if isinstance(data.get(key), str) and data[key]:
-            data[key] = _absolute(data[key], base)
+            data[key] = absolute(data[key], base)
     model = data.get("model")
     if isinstance(model, str) and ("/" in model or model.startswith((".", "~"))):
-        found = _absolute(model, base)
+        found = absolute(model, base)
         is_path = model.startswith((".", "~")) or Path(found).exists()  # else perhaps a Hugging Face id
         data["model"] = found if is_path else model
-    return {key: _with_absolute_files(value, base) for key, value in data.items()}
-
-
-def _with_absolute_files(node: Any, base: Path) -> Any:
-    """Every `file` in workloads, links and the like, at any depth."""
-    if isinstance(node, list):
-        return [_with_absolute_files(item, base) for item in node]
-    if not isinstance(node, Mapping):
-        return node
-    return {
-        key: _absolute(value, base)
-        if key == "file" and isinstance(value, str) and value
-        else _with_absolute_files(value, base)
-        for key, value in node.items()
-    }
-
-
-def _absolute(name: str, base: Path) -> str:
-    """Beside the scenario; where nothing is there, below the working directory, for an override typed there."""
-    path = Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib's raises for an unknown user
-    beside = (base / path).resolve()
-    return str(path.resolve() if path.exists() and not beside.exists() else beside)
+    return {key: with_absolute_files(value, base) for key, value in data.items()}

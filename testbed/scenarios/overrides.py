@@ -11,7 +11,9 @@ from testbed.core.errors import ScenarioError, nearest_name
 from testbed.scenarios.yaml_file import parse_value
 
 # Places where a name may stand for a mapping, and the key that the name then gets.
-_NAMED: Mapping[str, str] = MappingProxyType({"policy": "kind", "device": "use", "link": "use", "server": "use"})
+_NAMED: Mapping[str, str] = MappingProxyType(
+    {"policy": "kind", "device": "use", "link": "use", "server": "use", "topology": "use"}
+)
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ _LIMITS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "less_than_equal": ("too large", "at most {}", "le"),
         "less_than": ("too large", "less than {}", "lt"),
         "too_short": ("too few entries", "at least {}", "min_length"),
+        "too_long": ("too many entries", "at most {}", "max_length"),
         "string_too_short": ("the text is empty", "at least {} character", "min_length"),
     }
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -12,9 +14,11 @@ from testbed.scenarios.base import Block, LossProbability, PositiveTimeNs, as_py
 from testbed.scenarios.kv import KV
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
+from testbed.scenarios.topology import Topology, unknown_node
 from testbed.scenarios.weights import Weights
 from testbed.scenarios.workload import Workload
 
+At = str | list[str]  # a node, a pattern such as cell-*, or several: members are dealt over these in turn
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
 
@@ -70,6 +74,7 @@ class Group(Block):
     count: int = Field(ge=1)
     compute: Literal["real", "modelled"] = "modelled"
     link: LinkProfile
+    at: At | None = None  # where its links lead, in a topology
     policy: Policy | None = None
     workload: Workload | None = None
 
@@ -80,6 +85,7 @@ class Servers(Block):
     name: Name = "cloud"
     server: ServerProfile
     count: int = Field(default=1, ge=1)
+    at: At | None = None  # where it stands, in a topology
     max_batch: int = Field(default=32, ge=1)  # sequences in one iteration
     max_prefill_tokens: int = Field(default=2048, ge=1)  # in one iteration; a longer prompt goes alone
     scheduler: Annotated[str, registered(SCHEDULERS)] = "fifo"
@@ -121,6 +127,36 @@ def _check_unique(section: str, names: list[str]) -> None:
             raise as_pydantic(ScenarioError("an earlier entry has this name", path=path, value=name))
 
 
+def places(at: At, topology: Topology) -> list[str]:
+    """The nodes that `at` names, those of a pattern by name. Empty where a pattern fits none."""
+    asked = [at] if isinstance(at, str) else at
+    return [name for item in asked for name in _fitting(item, topology.node_names)]
+
+
+def _fitting(item: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if fnmatchcase(name, item)] if any(mark in item for mark in "*?[") else [item]
+
+
+def _check_places(section: str, entries: Sequence[Group | Servers], topology: Topology | None) -> None:
+    for index, entry in enumerate(entries):
+        path = f"{section}[{index}].at"
+        if topology is None:
+            if entry.at is not None:
+                problem = "a place needs a topology, and there is none"
+                raise as_pydantic(ScenarioError(problem, path=path, value=str(entry.at)))
+            continue
+        if entry.at is None:
+            problem = "required key is missing beside a topology"
+            raise as_pydantic(ScenarioError(problem, path=path, allowed="a node, a pattern such as cell-*, or a list"))
+        names = topology.node_names
+        found = places(entry.at, topology)
+        if not found:
+            raise as_pydantic(ScenarioError("no node fits", path=path, value=str(entry.at)))
+        missing = next((name for name in found if name not in names), None)
+        if missing is not None:
+            raise unknown_node(path, missing, names)
+
+
 class Scenario(Block):
     name: Name
     description: str = ""
@@ -138,6 +174,7 @@ class Scenario(Block):
     policy: Policy
     fleet: list[Group] = Field(min_length=1)
     servers: list[Servers] = Field(default_factory=list)
+    topology: Topology | None = None  # None: a device's link leads straight to every server
     router: Annotated[str, registered(ROUTERS)] = "least-loaded"
     workload: Workload | None = None
     sampling: Sampling = Sampling()
@@ -151,6 +188,8 @@ class Scenario(Block):
     def _consistent(self) -> Self:
         _check_unique("fleet", [group.name for group in self.fleet])
         _check_unique("servers", [servers.name for servers in self.servers])
+        _check_places("fleet", self.fleet, self.topology)
+        _check_places("servers", self.servers, self.topology)
         if self.workload is None and any(group.workload is None for group in self.fleet):
             raise as_pydantic(
                 ScenarioError("required key is missing", path="workload", allowed="one here, or one in every group")
@@ -161,6 +200,13 @@ class Scenario(Block):
     def seal(self) -> str:
         """How messages are encrypted; "none" where they are not."""
         return "none" if self.security is None else self.security.seal
+
+    def place_of(self, entry: Group | Servers, member: int) -> str | None:
+        """The node of member number `member` of a group or of equal servers; None without a topology."""
+        if self.topology is None or entry.at is None:
+            return None
+        found = places(entry.at, self.topology)
+        return found[member % len(found)]
 
     def policy_of(self, group: Group) -> PolicyConfig:
         return self.policy if group.policy is None else group.policy

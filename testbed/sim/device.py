@@ -15,7 +15,8 @@ from testbed.actors.weights import WeightLaw
 from testbed.core.cast import DeviceEnd, LinkEnd
 from testbed.core.plan import Decision, Observation
 from testbed.models.shape import ModelShape
-from testbed.network_models.transfer import Direction, Link
+from testbed.network_models.connections import Connections
+from testbed.network_models.transfer import Direction, LinkSnapshot
 from testbed.scenarios.profiles import DeviceProfile
 from testbed.sim.kernel import BusyTime, Clock
 from testbed.sim.requests import Request
@@ -32,8 +33,7 @@ class Device:
     kv: KVLaw
     back_kv: KVLaw  # of the layers behind the cut, where the device keeps these for the server
     edge: EdgeDevice
-    uplink: Link
-    downlink: Link
+    links: Connections
     turn: simpy.Resource
     busy: BusyTime = field(default_factory=BusyTime)
     peak_memory_bytes: int = 0
@@ -61,7 +61,7 @@ class Device:
     def end(self, duration_ns: int) -> DeviceEnd:
         """The account of a run that took this long."""
         busy_ns = self.busy.until(duration_ns)
-        transmit_ns, receive_ns = self.uplink.snapshot().busy_ns, self.downlink.snapshot().busy_ns
+        transmit_ns, receive_ns = (self.links.snapshot(direction).busy_ns for direction in Direction)
         energy_j = device_energy_j(
             self.profile,
             duration_ns=duration_ns,
@@ -88,14 +88,10 @@ class Device:
 
     def link_ends(self) -> list[LinkEnd]:
         """The account of both directions of its link."""
-        return [
-            _link_end(self.device, direction, link)
-            for direction, link in ((Direction.UP, self.uplink), (Direction.DOWN, self.downlink))
-        ]
+        return [_link_end(self.device, direction, self.links.snapshot(direction)) for direction in Direction]
 
 
-def _link_end(device: int, direction: Direction, link: Link) -> LinkEnd:
-    counters = link.snapshot()
+def _link_end(device: int, direction: Direction, counters: LinkSnapshot) -> LinkEnd:
     return LinkEnd(
         device=device,
         direction=direction.value,

@@ -13,7 +13,7 @@ from testbed.codecs.framing import Codec
 from testbed.core.errors import TestbedError
 from testbed.core.events import Hop, Outcome
 from testbed.core.plan import MessageObservation
-from testbed.network_models.transfer import Direction, Fate
+from testbed.network_models.transfer import Direction, Fate, Link
 from testbed.sim.choosing import Adapt
 from testbed.sim.device import Device
 from testbed.sim.kernel import Clock, Wait
@@ -88,13 +88,18 @@ class Journey:
         yield self.clock.timeout(duration_ns)
         self.trace.span(self.clock.now_ns, hop)
 
+    def link(self, direction: Direction) -> Link:
+        """The device's link to the request's server, one way."""
+        assert self.server is not None, "a device that holds the whole model sends nothing"
+        access = self.device.links.to(self.server.server)
+        return access.up if direction is Direction.UP else access.down
+
     def carry(self, size_bytes: int, direction: Direction) -> Wait[None]:
         """One message over the device's link.
 
         Raises MessageLostError where the link gives it up.
         """
-        link = self.device.uplink if direction is Direction.UP else self.device.downlink
-        transfer = yield link.send(size_bytes)
+        transfer = yield self.link(direction).send(size_bytes)
         self.trace.moved(transfer, direction)
         self.trace.waited(transfer, direction)
         if not transfer.delivered:

@@ -27,7 +27,7 @@ class TokenStream:
     def send(self, token: int) -> None:
         """Hand one token to the down-link."""
         index = len(self._messages)
-        message = self._journey.device.downlink.send(self._sealer.token_bytes)
+        message = self._journey.link(Direction.DOWN).send(self._sealer.token_bytes)
         assert message.callbacks is not None, "a message takes time"
         message.callbacks.append(lambda event: self._arrive(index, token, event.value))
         self._messages.append(message)

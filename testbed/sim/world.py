@@ -24,13 +24,15 @@ from testbed.actors.weight_plan import weight_laws
 from testbed.actors.weights import WeightLaw
 from testbed.codecs.framing import Codec
 from testbed.codecs.named import size_law
-from testbed.core.cast import Cast, DeviceEntry, FittedSizes, ServerEnd, ServerEntry
+from testbed.core.cast import Cast, DeviceEntry, EdgeEnd, FittedSizes, ServerEnd, ServerEntry
 from testbed.core.events import EventSink
 from testbed.core.plan import Decision
 from testbed.core.registry import ROUTERS, SCHEDULERS
 from testbed.core.rng import Stream, entity_key
 from testbed.models.source import ModelSource
 from testbed.network_models.build import build_access
+from testbed.network_models.connections import Connections, OneEach, OneForAll
+from testbed.network_models.topology.network import Network
 from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
 from testbed.sim.choosing import Chooser
@@ -96,6 +98,10 @@ class World:
         self.answers: dict[int, Answer] = {}  # of completed real requests
         self.audits: dict[int, Promise] = {}
         self.admission = Gate(self.clock, Rank.ADMISSION)
+        self._server_nodes = [str(scenario.place_of(group, place)) for group, place in _each(scenario.servers)]
+        self._network = None
+        if scenario.topology is not None:
+            self._network = Network(self.clock, scenario.topology, seed=scenario.seed)
         self.devices = [self._device(number, *member) for number, member in enumerate(_each(scenario.fleet))]
         self._built = [self._server(number, group) for number, (group, _) in enumerate(_each(scenario.servers))]
 
@@ -112,7 +118,7 @@ class World:
         edge_only = decision.split == self._shape.num_layers
         tokens = request.num_prompt_tokens + request.max_output_tokens
         reserve = server_kv_bytes(self._shape, decision.split, tokens, self._back_kv)
-        server = None if edge_only else self._route(reserve)
+        server = None if edge_only else self._route(request.device, reserve)
         if server is None and not edge_only:
             return None
         if server is not None:
@@ -165,17 +171,24 @@ class World:
             for host in {self._edge_host(journey.request.device), self._sampling_host(journey)}:
                 self._executor.submit(host, CloseCall(session=request))
 
+    def edge_ends(self) -> list[EdgeEnd]:
+        """The account of every edge of the topology, each direction for itself."""
+        return [] if self._network is None else self._network.edge_ends()
+
     def server_ends(self, duration_ns: int) -> list[ServerEnd]:
         """Every server's account of a run that took this long."""
         return [_server_end(built, duration_ns) for built in self._built]
 
-    def _route(self, kv_reserve_bytes: int) -> Server | None:
-        able = [built.server for built in self._built if built.server.fits_ever(kv_reserve_bytes)]
+    def _route(self, device: int, kv_reserve_bytes: int) -> Server | None:
+        able = [
+            built.server
+            for built in self._built
+            if built.server.fits_ever(kv_reserve_bytes) and self.devices[device].links.reaches(built.server.server)
+        ]
         return able[self._router.choose([server.num_outstanding for server in able])] if able else None
 
     def _device(self, number: int, group: Group, place: int) -> Device:
         port = self._port(self._edge_host(number)) if group.compute == "real" else None
-        access = build_access(self.clock, group.link, entity=entity_key(group.name, place), seed=self.scenario.seed)
         return Device(
             device=number,
             profile=group.device,
@@ -186,9 +199,18 @@ class World:
             edge=EdgeDevice(
                 self._costs(group.device, self._front_law, self._front_kv), port, self._sealer(group.device)
             ),
-            uplink=access.up,
-            downlink=access.down,
+            links=self._links(group, place),
             turn=simpy.Resource(self.clock),
+        )
+
+    def _links(self, group: Group, place: int) -> Connections:
+        """One link to all servers, or in a topology a connection to each, where edges lie between."""
+        entity, seed = entity_key(group.name, place), self.scenario.seed
+        node = self.scenario.place_of(group, place)
+        if self._network is None or node is None or set(self._server_nodes) <= {node}:
+            return OneForAll(access=build_access(self.clock, group.link, entity=entity, seed=seed))
+        return OneEach(
+            self.clock, group.link, self._network, node=node, servers=self._server_nodes, entity=entity, seed=seed
         )
 
     def _server(self, number: int, group: Servers) -> _Built:

@@ -41,6 +41,7 @@ def profiles(draw):
     mtu = draw(st.integers(2, 300))
     mean_ns = draw(st.integers(1, 10**7))
     jitter = {"law": "gamma", "mean": f"{mean_ns} ns", "std": f"{draw(st.integers(1, mean_ns))} ns"}
+    jitter |= {"reorder": draw(st.booleans()), "correlation_time": f"{draw(st.sampled_from([0, 10**7]))} ns"}
     return LinkProfile(
         name="any",
         rate_up=f"{draw(st.integers(1, 3_000_000) | st.just(2**40))} bit/s",
@@ -48,6 +49,8 @@ def profiles(draw):
         propagation_delay=f"{draw(st.integers(0, 10**8))} ns",
         jitter=draw(st.none() | st.just(jitter)),
         loss=draw(st.sampled_from([0.0, 0.01, 0.3, 0.9])),
+        duplicate=draw(st.sampled_from([0.0, 0.0, 0.4])),
+        corrupt=draw(st.sampled_from([0.0, 0.0, 0.3])),
         mtu=f"{mtu} B",
         header=f"{draw(st.integers(1, mtu - 1))} B",
         queue=f"{draw(st.integers(mtu, 40 * mtu))} B",

@@ -14,7 +14,7 @@ from testbed.scenarios.base import LossProbability
 from testbed.scenarios.pieces import LossConfig
 
 ATTEMPT_SHIFT = 40  # a packet's number lies below, its transmission's above
-_BLOCK = 512  # first transmissions drawn at a time
+_FIRST_BLOCK, _LAST_BLOCK = 128, 4096  # first transmissions drawn at a time
 _FEW = 32  # under this many, plain ints beat an array
 
 
@@ -25,14 +25,16 @@ class Bernoulli:
     messages did in between, and when, can't change its fate.
     """
 
-    __slots__ = ("_drawn_until", "_entity", "_stream", "_threshold", "_upcoming")
+    __slots__ = ("_drawn_until", "_draws", "_next_lost", "_threshold", "_upcoming")
 
     def __init__(self, p: float, origin: Origin, name: str) -> None:
         self._threshold = probability_u32(p)
-        self._stream = origin.stream(name)
-        self._entity = origin.entity
-        self._upcoming: list[int] = []  # packets whose first transmission will be lost, drawn ahead, latest first
+        self._draws = origin.draws(name)
+        self._upcoming: list[int] | None = (
+            None  # packets whose first transmission will be lost, drawn ahead, latest first
+        )
         self._drawn_until = 0
+        self._next_lost = 0  # the next of them, or how far was drawn
 
     def lost(self, packets: Sequence[int], attempt: int) -> list[int]:
         """Those of `packets` (ascending numbers) whose transmission `attempt` is lost.
@@ -42,10 +44,10 @@ class Bernoulli:
         if not packets or not self._threshold:
             return []
         if attempt == 0:
-            return self._first_lost(packets)
+            return self._first_lost(packets) if packets[-1] >= self._next_lost else []
         if len(packets) < _FEW:
             counter = attempt << ATTEMPT_SHIFT
-            draws = [self._stream.u64(self._entity, counter | packet) >> 32 for packet in packets]
+            draws = [self._draws.u64(counter | packet) >> 32 for packet in packets]
             return [packet for packet, u32 in zip(packets, draws, strict=True) if u32 < self._threshold]
         first = packets[0]
         is_lost = self._is_lost(attempt, first, packets[-1] + 1 - first)
@@ -53,28 +55,29 @@ class Bernoulli:
 
     def is_lost(self, packet: int, attempt: int, time_ns: int) -> bool:
         """Whether this one transmission is lost."""
-        return self._stream.u64(self._entity, attempt << ATTEMPT_SHIFT | packet) >> 32 < self._threshold
+        return self._draws.u64(attempt << ATTEMPT_SHIFT | packet) >> 32 < self._threshold
 
     def _first_lost(self, packets: Sequence[int]) -> list[int]:
-        stop = packets[-1] + 1
+        stop, found = packets[-1] + 1, list[int]()
         if stop > self._drawn_until:
             self._draw_ahead(stop)
-        found = []
         while self._upcoming and self._upcoming[-1] < stop:
             packet = self._upcoming.pop()
             if packet in packets:  # not so where the queue had dropped it
                 found.append(packet)
+        self._next_lost = self._upcoming[-1] if self._upcoming else self._drawn_until
         return found
 
     def _draw_ahead(self, stop: int) -> None:
+        """At least to `stop`, and as many again as there were, within limits: a link that sends little draws little."""
         first = self._drawn_until
-        count = max(_BLOCK, stop - first)
+        count = max(min(max(first, _FIRST_BLOCK), _LAST_BLOCK), stop - first)
         lost = first + np.flatnonzero(self._is_lost(0, first, count))
-        self._upcoming[:0] = lost[::-1].tolist()
+        self._upcoming = [*lost[::-1].tolist(), *(self._upcoming or ())]
         self._drawn_until = first + count
 
     def _is_lost(self, attempt: int, first_packet: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        draws: U64Array = self._stream.u64_run(self._entity, attempt << ATTEMPT_SHIFT | first_packet, count)
+        draws: U64Array = self._draws.u64_run(attempt << ATTEMPT_SHIFT | first_packet, count)
         return (draws >> np.uint64(32)) < np.uint64(self._threshold)
 
 

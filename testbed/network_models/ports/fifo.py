@@ -23,6 +23,7 @@ class FifoPort:
         "_busy_total_ns",
         "_busy_until_ns",
         "_channel",
+        "_dropped_packets",
         "_env",
         "_held",
         "_held_bytes",
@@ -35,7 +36,7 @@ class FifoPort:
         self._env = env
         self._channel = channel
         self._limit_bytes = channel.queue_limit_bytes
-        self._busy_until_ns = self._busy_total_ns = 0
+        self._busy_until_ns = self._busy_total_ns = self._dropped_packets = 0
         self._held: deque[tuple[int, int]] | None = None  # (leaves at, bytes) of what waits or is in service
         self._held_bytes = self._peak_backlog_bytes = 0
         self._medium = Medium(env, channel)
@@ -48,6 +49,7 @@ class FifoPort:
         now_ns, size_bytes = int(self._env.now), packet.size_bytes
         backlog_bytes = self._backlog_bytes(now_ns) + size_bytes
         if backlog_bytes > self._limit_bytes:
+            self._dropped_packets += 1
             packet.refused(now_ns)
             return
         start_ns = max(now_ns, self._busy_until_ns)
@@ -79,4 +81,4 @@ class FifoPort:
 
     def usage(self, now_ns: int) -> PortUsage:
         busy_ns = self._busy_total_ns - max(0, self._busy_until_ns - now_ns)
-        return PortUsage(busy_ns, self._backlog_bytes(now_ns), self._peak_backlog_bytes)
+        return PortUsage(busy_ns, self._backlog_bytes(now_ns), self._peak_backlog_bytes, self._dropped_packets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 
@@ -40,6 +40,26 @@ class PortUsage(NamedTuple):
     busy_ns: int  # spent clocking bits out so far
     backlog_bytes: int  # waiting and in service
     peak_backlog_bytes: int
+    dropped_packets: int  # found the queue full
+
+
+class Numbers:
+    """Gives packets and messages their numbers. Connections of one sender that share a port count together."""
+
+    __slots__ = ("_messages", "_packets")
+
+    def __init__(self) -> None:
+        self._messages = self._packets = 0
+
+    def message(self) -> int:
+        """The next message's."""
+        self._messages += 1
+        return self._messages - 1
+
+    def packets(self, count: int) -> int:
+        """The first of the next `count` packets'."""
+        self._packets += count
+        return self._packets - count
 
 
 class Port(Protocol):
@@ -117,11 +137,12 @@ class Packet:
 class Path:
     """The ports between the two ends of a link, in one direction; the first is the sender's own.
 
-    `entity` is whose packets these are: no two paths that share a port have the same.
+    `entity` is whose packets these are; paths that share a port have the same only where they share `numbers` too.
     """
 
     ports: Sequence[Port]
     entity: int = 0
+    numbers: Numbers = field(default_factory=Numbers)
 
     @property
     def propagation_ns(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 from testbed.network_models.origin import Origin
@@ -20,7 +21,12 @@ class ConstantRate:
     __slots__ = ("_segment",)
 
     def __init__(self, config: Config, origin: Origin) -> None:
-        self._segment = Segment(config.rate, FOREVER)
+        self._segment = _segment(config.rate)
 
     def segment(self, time_ns: int) -> Segment:
         return self._segment
+
+
+@lru_cache(maxsize=256)  # links of one profile share it
+def _segment(rate_bps: int) -> Segment:
+    return Segment(rate_bps, FOREVER)

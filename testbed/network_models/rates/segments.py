@@ -42,9 +42,9 @@ def finish_ns(rate: Rate, start_ns: int, size_bytes: int, count: int = 1) -> int
 def _finish_over_segments(rate: Rate, now_ns: int, size_bytes: int, count: int) -> int:
     while count:
         rate_bps, end_ns = rate.segment(now_ns)
-        packet_ns = _packet_ns(size_bytes, rate_bps) if rate_bps else FOREVER
-        whole = min(count, (end_ns - now_ns) // packet_ns)
-        now_ns += whole * packet_ns
+        one_ns = packet_ns(size_bytes, rate_bps) if rate_bps else FOREVER
+        whole = min(count, (end_ns - now_ns) // one_ns)
+        now_ns += whole * one_ns
         count -= whole
         if count and whole == 0:
             now_ns = _finish_across(rate, now_ns, size_bytes)
@@ -57,9 +57,9 @@ def num_finished(rate: Rate, start_ns: int, size_bytes: int, until_ns: int) -> i
     now_ns, count = start_ns, 0
     while now_ns < until_ns:
         rate_bps, end_ns = rate.segment(now_ns)
-        packet_ns = _packet_ns(size_bytes, rate_bps) if rate_bps else FOREVER
-        whole = (min(end_ns, until_ns) - now_ns) // packet_ns
-        now_ns += whole * packet_ns
+        one_ns = packet_ns(size_bytes, rate_bps) if rate_bps else FOREVER
+        whole = (min(end_ns, until_ns) - now_ns) // one_ns
+        now_ns += whole * one_ns
         count += whole
         if whole == 0:
             now_ns = _finish_across(rate, now_ns, size_bytes)
@@ -67,7 +67,8 @@ def num_finished(rate: Rate, start_ns: int, size_bytes: int, until_ns: int) -> i
     return count
 
 
-def _packet_ns(size_bytes: int, rate_bps: int) -> int:
+def packet_ns(size_bytes: int, rate_bps: int) -> int:
+    """One packet's time at this rate, rounded up."""
     return -(-size_bytes * BITS_PER_BYTE * NS_PER_S // rate_bps)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import simpy
 
@@ -23,22 +22,21 @@ from testbed.network_models.queues.transmitter import Burst, Transmitter
 from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Flight:
-    """A message under way. `attempt` is its current round, from 0."""
+class Flight(Delivery):
+    """A message under way: what its sender waits for, with its account so far."""
 
-    message: int
-    payload_bytes: int
-    first_packet: int  # the link's packet number of its first packet
-    num_packets: int
-    last_packet_bytes: int  # its last packet may be smaller than the others
-    sent_ns: int
-    done: Delivery
-    attempt: int = 0
-    first_start_ns: int = 0
-    first_end_ns: int = 0
-    wire_bytes: int = 0
-    num_retransmissions: int = 0
+    def __init__(self, link: BurstLink, payload_bytes: int, first_packet: int, sent_ns: int) -> None:
+        self.env = link.env
+        self.callbacks = [link.count_end]
+        self.message = link.num_messages
+        self.payload_bytes = payload_bytes
+        self.num_packets, self.last_packet_bytes = link.framing.cut(payload_bytes)
+        self.first_packet = first_packet  # its number on the link
+        self.sent_ns = sent_ns
+        self.attempt = 0  # the current round
+        self.not_before_ns = 0  # do its packets come out, where packets keep their order
+        self.first_start_ns = self.first_end_ns = 0  # of the first round
+        self.wire_bytes = self.num_retransmissions = 0
 
 
 class BurstLink(ABC):
@@ -46,57 +44,55 @@ class BurstLink(ABC):
 
     __slots__ = (
         "_ack_bytes",
+        "_channel",
+        "_corrupt_packets",
         "_delivered",
         "_delivered_payload_bytes",
         "_dropped_packets",
-        "_env",
-        "_framing",
+        "_duplicate_packets",
+        "_is_plain",
         "_jitter",
+        "_last_out_ns",
         "_loss",
         "_lost",
         "_lost_packets",
         "_lost_payload_bytes",
-        "_messages",
         "_packets",
         "_payload_bytes",
-        "_propagation_ns",
         "_retransmissions",
         "_transmitter",
         "_wire_bytes",
+        "env",
+        "framing",
+        "num_messages",
     )
 
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
-        self._env = env
-        self._propagation_ns = channel.propagation_ns
-        self._framing = channel.framing
+        self.env = env
+        self.framing = channel.framing
+        self._channel = channel
         self._transmitter = Transmitter(
             channel.rate, limit_bytes=channel.queue_limit_bytes, packet_bytes=channel.framing.mtu_bytes
         )
         self._loss = channel.loss
         self._jitter = channel.jitter
-        self._messages = self._delivered = self._lost = 0
+        self._is_plain = channel.corruption is channel.duplication is None and not channel.keeps_order
+        self._last_out_ns = 0  # when what was sent last comes out, where packets keep their order
+        self.num_messages = self._delivered = self._lost = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
         self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
-        self._wire_bytes = self._ack_bytes = 0
+        self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
         assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
-        flight = Flight(
-            message=self._messages,
-            payload_bytes=payload_bytes,
-            first_packet=self._packets,
-            num_packets=self._framing.num_packets(payload_bytes),
-            last_packet_bytes=self._framing.last_packet_bytes(payload_bytes),
-            sent_ns=int(self._env.now),
-            done=Delivery(self._env),
-        )
-        flight.done.callbacks.append(self._count_end)
-        self._messages += 1
+        flight = Flight(self, payload_bytes, self._packets, int(self.env.now))
+        self.num_messages += 1
         self._payload_bytes += payload_bytes
+        flight.not_before_ns = self._last_out_ns
         self._launch(flight)
         self._packets += flight.num_packets
-        return flight.done
+        return flight
 
     @abstractmethod
     def _launch(self, flight: Flight) -> None:
@@ -108,18 +104,37 @@ class BurstLink(ABC):
         All are full-size but the last, where `last_bytes` is not 0.
         """
         num_full = len(packets) - (last_bytes > 0)
-        burst = self._transmitter.offer(int(self._env.now), num_full, last_bytes)
+        burst = self._transmitter.offer(int(self.env.now), num_full, last_bytes)
         dropped: Sequence[int] = ()
         if burst.num_full + burst.took_last < len(packets):
             taken_last = packets[num_full:] if burst.took_last else ()
             dropped = packets[burst.num_full : num_full if burst.took_last else len(packets)]
             packets = [*packets[: burst.num_full], *taken_last]
-        lost = self._loss.lost(packets, flight.attempt)
+            self._dropped_packets += len(dropped)
+        missing = self._loss.lost(packets, flight.attempt) if self._is_plain else self._missing(flight, packets, burst)
+        self._lost_packets += len(missing)
         flight.wire_bytes += burst.wire_bytes
         self._wire_bytes += burst.wire_bytes
-        self._dropped_packets += len(dropped)
-        self._lost_packets += len(lost)
-        return burst, sorted([*lost, *dropped])
+        return burst, sorted([*missing, *dropped]) if dropped else missing
+
+    def _missing(self, flight: Flight, packets: Sequence[int], burst: Burst) -> list[int]:
+        """Where packets may be corrupted, arrive twice or keep their order."""
+        channel, attempt = self._channel, flight.attempt
+        lost, corrupt = channel.missing(packets, attempt)
+        missing = sorted([*lost, *corrupt])
+        self._corrupt_packets += len(corrupt)
+        self._lost_packets -= len(corrupt)
+        if channel.duplication is not None:
+            arrived = [packet for packet in packets if packet not in missing]
+            self._duplicate_packets += len(channel.duplication.lost(arrived, attempt))
+        if channel.keeps_order and burst.wire_bytes:
+            self._last_out_ns = self._out_ns(flight, burst.end_ns)
+        return missing
+
+    def _out_ns(self, flight: Flight, left_ns: int) -> int:
+        """When a packet of this round, whose last bit leaves at `left_ns`, comes out at the far end."""
+        out_ns = left_ns + self._channel.propagation_ns + self._jitter.delay_ns(flight.message, flight.sent_ns)
+        return max(out_ns, flight.not_before_ns)
 
     def _lose(self, flight: Flight, left_ns: int) -> None:
         """For good; the queue took what left until `left_ns`. Where it took nothing, the message ends at once."""
@@ -130,29 +145,32 @@ class BurstLink(ABC):
 
     def _deliver(self, flight: Flight, left_ns: int, fate: Fate = Fate.DELIVERED) -> None:
         """The message ends when the packet whose last bit leaves at `left_ns` arrives, or would have."""
-        propagate_ns, jitter_ns = self._propagation_ns, self._jitter.delay_ns(flight.message, flight.sent_ns)
-        self._settle(flight, left_ns + propagate_ns + jitter_ns, fate, propagate_ns, jitter_ns)
+        out_ns, propagate_ns = self._out_ns(flight, left_ns), self._channel.propagation_ns
+        self._settle(flight, out_ns, fate, propagate_ns, out_ns - left_ns - propagate_ns)
 
     def _settle(self, flight: Flight, ended_ns: int, fate: Fate, propagate_ns: int = 0, jitter_ns: int = 0) -> None:
         """The exact breakdown: what no other part explains is time lost to retransmission."""
-        start_ns, end_ns = min(flight.first_start_ns, ended_ns), min(flight.first_end_ns, ended_ns)
+        sent_ns, start_ns, end_ns = flight.sent_ns, flight.first_start_ns, flight.first_end_ns
+        if end_ns > ended_ns:  # given up, while its packets wait or leave
+            start_ns, end_ns = min(start_ns, ended_ns), ended_ns
         transfer = Transfer(
-            sent_ns=flight.sent_ns,
-            ended_ns=ended_ns,
-            payload_bytes=flight.payload_bytes,
-            wire_bytes=flight.wire_bytes,
-            num_packets=flight.num_packets,
-            num_retransmissions=flight.num_retransmissions,
-            fate=fate,
-            queue_ns=start_ns - flight.sent_ns,
-            serialise_ns=end_ns - start_ns,
-            propagate_ns=propagate_ns,
-            jitter_ns=jitter_ns,
-            retransmit_ns=ended_ns - propagate_ns - jitter_ns - end_ns,
+            sent_ns,
+            ended_ns,
+            flight.payload_bytes,
+            flight.wire_bytes,
+            flight.num_packets,
+            flight.num_retransmissions,
+            fate,
+            start_ns - sent_ns,
+            end_ns - start_ns,
+            propagate_ns,
+            jitter_ns,
+            ended_ns - propagate_ns - jitter_ns - end_ns,
         )
-        flight.done.settle(transfer, ended_ns - int(self._env.now))
+        flight.settle(transfer, ended_ns - int(self.env.now))
 
-    def _count_end(self, done: simpy.Event) -> None:
+    def count_end(self, done: simpy.Event) -> None:
+        """A message has ended."""
         transfer = done.value
         assert isinstance(transfer, Transfer)
         if transfer.delivered:
@@ -164,9 +182,9 @@ class BurstLink(ABC):
 
     def snapshot(self) -> LinkSnapshot:
         """The counters now; changes nothing."""
-        now_ns = int(self._env.now)
+        now_ns = int(self.env.now)
         return LinkSnapshot(
-            messages=self._messages,
+            messages=self.num_messages,
             delivered=self._delivered,
             lost=self._lost,
             payload_bytes=self._payload_bytes,
@@ -181,4 +199,6 @@ class BurstLink(ABC):
             backlog_bytes=self._transmitter.backlog_bytes(now_ns),
             peak_backlog_bytes=self._transmitter.peak_backlog_bytes,
             ack_bytes=self._ack_bytes,
+            duplicate_packets=self._duplicate_packets,
+            corrupt_packets=self._corrupt_packets,
         )

@@ -26,7 +26,6 @@ class Endpoint:
         self.engine: Engine = connection.make_engine()
         self.peer = self
         self._open: dict[int, tuple[Message, Delivery]] = {}  # messages that have not ended, oldest first
-        self._transmissions = 0
         self._alarm_ns = -1  # of the timer that will come first
         self._messages = self._delivered = self._lost = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
@@ -40,7 +39,7 @@ class Endpoint:
         assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
         now_ns, num_packets = int(self._env.now), self._framing.num_packets(payload_bytes)
         message = Message(
-            number=self._messages,
+            number=self._path.numbers.message(),
             payload_bytes=payload_bytes,
             num_packets=num_packets,
             sent_ns=now_ns,
@@ -120,15 +119,13 @@ class Endpoint:
         if segment is not None and segment.num_sent > 1:
             segment.message.num_retransmissions += 1
             self._retransmissions += 1
-        number = self._transmissions  # each transmission is a packet of its own to loss
-        self._transmissions += 1
         self._path.send(
             Packet(
                 size_bytes=outgoing.size_bytes,
                 end=self,
                 ports=self._path.ports,
                 entity=self._path.entity,
-                number=number,
+                number=self._path.numbers.packets(1),  # each transmission is a packet of its own to loss
                 attempt=0,
                 message=max(0, self._messages - 1) if segment is None else segment.message.number,
                 sent_ns=now_ns if segment is None else segment.message.sent_ns,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import simpy
 
-from testbed.network_models.channel import Channel
+from testbed.network_models.channel import Channel, Loss
 from testbed.network_models.clock import Delivery
 from testbed.network_models.rates.pacing import num_paced, paced_ns
 from testbed.network_models.rates.segments import FOREVER
@@ -21,12 +21,18 @@ from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
 
 
 class _Run(NamedTuple):
-    """Equal packets of one fate; a lost one is alone. `attempt` is 0 for first transmissions."""
+    """Equal packets of one fate; one that did not get through is alone. `attempt` is 0 for first transmissions."""
 
+    first_packet: int
     size_bytes: int
     num_packets: int
     attempt: int = 0
     is_lost: bool = False
+    is_corrupt: bool = False
+
+    @property
+    def is_missing(self) -> bool:
+        return self.is_lost or self.is_corrupt
 
 
 class _Leg(NamedTuple):
@@ -64,19 +70,25 @@ class _Tally:
     retransmissions: int = 0
     wire_bytes: int = 0
     lost_packets: int = 0
+    corrupt_packets: int = 0
     arrived_packets: int = 0
+    duplicate_packets: int = 0
     busy_ns: int = 0
     largest_bytes: int = 0
 
-    def add(self, leg: _Leg) -> None:
+    def add(self, leg: _Leg, duplication: Loss | None) -> None:
         run = leg.run
         self.packets += 0 if run.attempt else run.num_packets
         self.retransmissions += run.num_packets if run.attempt else 0
         self.wire_bytes += run.num_packets * run.size_bytes
         self.lost_packets += run.is_lost
-        self.arrived_packets += 0 if run.is_lost else run.num_packets
+        self.corrupt_packets += run.is_corrupt
+        self.arrived_packets += 0 if run.is_missing else run.num_packets
         self.busy_ns += leg.serialise_ns
         self.largest_bytes = max(self.largest_bytes, run.size_bytes)
+        if duplication is not None and not run.is_missing:
+            packets = range(run.first_packet, run.first_packet + run.num_packets)
+            self.duplicate_packets += sum(duplication.is_lost(packet, run.attempt, leg.left_ns) for packet in packets)
 
 
 class PacedLink:
@@ -88,6 +100,7 @@ class PacedLink:
         "_delivered_payload_bytes",
         "_env",
         "_free_ns",
+        "_last_out_ns",
         "_legs",
         "_lost",
         "_lost_payload_bytes",
@@ -117,6 +130,7 @@ class PacedLink:
         self._timeout_ns = timeout_ns
         self._max_retransmissions = max_retransmissions
         self._patience_ns = patience_ns
+        self._last_out_ns = 0  # when what was sent last comes out
         self._free_ns = 0  # from when on the next message's first packet may go
         self._next_packet = 0
         self._past = _Tally()  # of legs whose last bit has left
@@ -129,10 +143,11 @@ class PacedLink:
         assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
         now_ns, channel = int(self._env.now), self._channel
         jitter_ns = channel.jitter.delay_ns(self._messages, now_ns)
+        num_packets, last_packet_bytes = channel.framing.cut(payload_bytes)
         message = _Message(
             first_packet=self._next_packet,
-            num_packets=channel.framing.num_packets(payload_bytes),
-            last_packet_bytes=channel.framing.last_packet_bytes(payload_bytes),
+            num_packets=num_packets,
+            last_packet_bytes=last_packet_bytes,
             payload_bytes=payload_bytes,
             sent_ns=now_ns,
             deadline_ns=FOREVER if self._patience_ns is None else now_ns + self._patience_ns,
@@ -155,10 +170,11 @@ class PacedLink:
         legs = list(self._until(message.deadline_ns, self._way(message, start_ns)))
         self._legs += legs
         fate, ended_ns = self._end(message, legs)
-        if fate is Fate.DELIVERED:
-            self._free_ns = legs[-1].left_ns + message.round_trip_ns
-        elif legs:
-            self._free_ns = max(ended_ns, legs[-1].left_ns)
+        if legs:
+            last = legs[-1]
+            self._free_ns = last.left_ns + last.pause_ns if fate is Fate.DELIVERED else max(ended_ns, last.left_ns)
+            out_ns = last.left_ns + message.round_trip_ns - self._return_ns
+            self._last_out_ns = max(self._last_out_ns, out_ns)
         return self._account(message, legs, start_ns, ended_ns=ended_ns, fate=fate)
 
     def _end(self, message: _Message, legs: list[_Leg]) -> tuple[Fate, int]:
@@ -166,41 +182,57 @@ class PacedLink:
         if not legs:
             return Fate.TIMEOUT, message.deadline_ns
         last = legs[-1]
-        arrived_ns = last.left_ns + self._channel.propagation_ns + message.jitter_ns
-        num_arrived = sum(leg.run.num_packets for leg in legs if not leg.run.is_lost)
+        arrived_ns = last.left_ns + last.pause_ns - self._return_ns
+        num_arrived = sum(leg.run.num_packets for leg in legs if not leg.run.is_missing)
         if num_arrived == message.num_packets and arrived_ns <= message.deadline_ns:
             return Fate.DELIVERED, arrived_ns
-        is_exhausted = last.run.is_lost and last.run.attempt == self._max_retransmissions
+        is_exhausted = last.run.is_missing and last.run.attempt == self._max_retransmissions
         timeout_ns = last.left_ns + self._timeout_ns if is_exhausted else FOREVER
         return Fate.TIMEOUT, min(message.deadline_ns, timeout_ns)
 
     def _way(self, message: _Message, start_ns: int) -> Iterator[_Leg]:
         """Leg by leg, until the last packet is through or one has been repeated as often as allowed."""
         for run in self._runs(message):
-            if run.num_packets:
-                pause_ns = self._timeout_ns if run.is_lost else message.round_trip_ns
-                left_ns = paced_ns(self._channel.rate, start_ns, run.size_bytes, run.num_packets, pause_ns)
-                yield _Leg(run, start_ns, left_ns, pause_ns)
-                start_ns = left_ns + pause_ns
+            for leg in self._legs_of(run, message, start_ns):
+                yield leg
+                start_ns = leg.left_ns + leg.pause_ns
+
+    def _legs_of(self, run: _Run, message: _Message, start_ns: int) -> Iterator[_Leg]:
+        """One leg, or two: where packets keep their order, the first that arrives may be held back."""
+        rate, pause_ns = self._channel.rate, self._timeout_ns if run.is_missing else message.round_trip_ns
+        if self._channel.keeps_order and not run.is_missing:
+            first_ns = paced_ns(rate, start_ns, run.size_bytes, 1, pause_ns)
+            late_ns = self._last_out_ns - first_ns - pause_ns + self._return_ns
+            if late_ns > 0:
+                yield _Leg(run._replace(num_packets=1), start_ns, first_ns, pause_ns + late_ns)
+                start_ns = first_ns + pause_ns + late_ns
+                run = run._replace(first_packet=run.first_packet + 1, num_packets=run.num_packets - 1)
+        if run.num_packets:
+            yield _Leg(run, start_ns, paced_ns(rate, start_ns, run.size_bytes, run.num_packets, pause_ns), pause_ns)
 
     def _runs(self, message: _Message) -> Iterator[_Run]:
-        loss, full_bytes, last_bytes = self._channel.loss, self._channel.framing.mtu_bytes, message.last_packet_bytes
+        """Never an empty one."""
+        full_bytes, last_bytes = self._channel.framing.mtu_bytes, message.last_packet_bytes
         packet, last_packet = message.first_packet, message.first_packet + message.num_packets - 1
-        for lost_packet in loss.lost(range(packet, last_packet + 1), 0):
-            yield _Run(full_bytes, lost_packet - packet)
-            size_bytes = last_bytes if lost_packet == last_packet else full_bytes
-            yield _Run(size_bytes, 1, is_lost=True)
+        lost, corrupt = self._channel.missing(range(packet, last_packet + 1), 0)
+        for missing in sorted([*lost, *corrupt]):
+            if packet < missing:
+                yield _Run(packet, full_bytes, missing - packet)
+            size_bytes = last_bytes if missing == last_packet else full_bytes
+            yield _Run(missing, size_bytes, 1, 0, missing in lost, missing in corrupt)
             for attempt in range(1, self._max_retransmissions + 1):
-                is_lost = bool(loss.lost((lost_packet,), attempt))
-                yield _Run(size_bytes, 1, attempt, is_lost)
-                if not is_lost:
+                lost_again, corrupt_again = self._channel.missing((missing,), attempt)
+                run = _Run(missing, size_bytes, 1, attempt, bool(lost_again), bool(corrupt_again))
+                yield run
+                if not run.is_missing:
                     break
             else:
                 return
-            packet = lost_packet + 1
+            packet = missing + 1
+        if packet < last_packet:
+            yield _Run(packet, full_bytes, last_packet - packet)
         if packet <= last_packet:
-            yield _Run(full_bytes, last_packet - packet)
-            yield _Run(last_bytes, 1)
+            yield _Run(last_packet, last_bytes, 1)
 
     def _until(self, deadline_ns: int, legs: Iterator[_Leg]) -> Iterator[_Leg]:
         """What is handed over before the deadline."""
@@ -221,7 +253,7 @@ class PacedLink:
     def _pass(self, now_ns: int) -> None:
         """Legs whose last bit has left are history."""
         while self._legs and self._legs[0].left_ns <= now_ns:
-            self._past.add(self._legs.pop(0))
+            self._past.add(self._legs.pop(0), self._channel.duplication)
 
     def _count_end(self, done: simpy.Event) -> None:
         transfer = done.value
@@ -235,13 +267,14 @@ class PacedLink:
 
     def _account(self, message: _Message, legs: list[_Leg], start_ns: int, *, ended_ns: int, fate: Fate) -> Transfer:
         """The exact breakdown: what no other part explains is time lost to retransmission."""
-        propagate_ns, jitter_ns = (
-            (self._channel.propagation_ns, message.jitter_ns) if fate is Fate.DELIVERED else (0, 0)
-        )
+        propagate_ns = jitter_ns = 0
+        if fate is Fate.DELIVERED:
+            propagate_ns = self._channel.propagation_ns
+            jitter_ns = ended_ns - legs[-1].left_ns - propagate_ns
         window_ns = min(start_ns, ended_ns) - message.sent_ns
-        window_ns += sum(leg.run.num_packets * leg.pause_ns for leg in legs if not leg.run.is_lost)
+        window_ns += sum(leg.run.num_packets * leg.pause_ns for leg in legs if not leg.run.is_missing)
         serialise_ns = sum(leg.serialise_ns for leg in legs if not leg.run.attempt)
-        if legs and not legs[-1].run.is_lost:  # for the last packet's acknowledgement nothing waits
+        if legs and not legs[-1].run.is_missing:  # for the last packet's acknowledgement nothing waits
             window_ns -= legs[-1].pause_ns
         if legs and not legs[-1].run.attempt:  # what leaves after the end is not the message's time
             serialise_ns -= max(0, legs[-1].left_ns - ended_ns)
@@ -269,7 +302,7 @@ class PacedLink:
         if self._legs and self._legs[0].start_ns <= now_ns:
             leg = self._handed_over(self._legs[0], now_ns)
             backlog_bytes = leg.run.size_bytes if leg.left_ns > now_ns else 0
-            tally.add(leg._replace(left_ns=min(leg.left_ns, now_ns)))
+            tally.add(leg._replace(left_ns=min(leg.left_ns, now_ns)), self._channel.duplication)
         return LinkSnapshot(
             messages=self._messages,
             delivered=self._delivered,
@@ -286,4 +319,6 @@ class PacedLink:
             backlog_bytes=backlog_bytes,
             peak_backlog_bytes=tally.largest_bytes,
             ack_bytes=tally.arrived_packets * self._channel.framing.header_bytes,
+            duplicate_packets=tally.duplicate_packets,
+            corrupt_packets=tally.corrupt_packets,
         )

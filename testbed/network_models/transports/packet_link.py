@@ -78,7 +78,6 @@ class PacketLink(ABC):
         "_lost_packets",
         "_lost_payload_bytes",
         "_messages",
-        "_next_packet",
         "_packets",
         "_path",
         "_patience_ns",
@@ -92,7 +91,7 @@ class PacketLink(ABC):
         self._framing = framing
         self._path = path
         self._patience_ns = patience_ns  # of a message, from its sending
-        self._messages = self._delivered = self._given_up = self._next_packet = 0
+        self._messages = self._delivered = self._given_up = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
         self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
         self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
@@ -118,11 +117,10 @@ class PacketLink(ABC):
         self, kind: type[F], payload_bytes: int, num_packets: int, *, num_behind: int = 0, num_short: int = 1
     ) -> F:
         """So many packets; `num_short` from that one on that has `num_behind` others behind it are short."""
-        first, now_ns = self._next_packet, int(self._env.now)
-        self._next_packet += num_packets
-        first_short = self._next_packet - num_behind - 1
+        first, now_ns = self._path.numbers.packets(num_packets), int(self._env.now)
+        first_short = first + num_packets - num_behind - 1
         return kind(
-            number=self._messages,
+            number=self._path.numbers.message(),
             payload_bytes=payload_bytes,
             first_packet=first,
             num_packets=num_packets,

@@ -82,8 +82,10 @@ class PacketOnceLink(PacketLink):
     def _know(self, flight: _CodedFlight, packet: Packet, end_ns: int | None) -> None:
         """One more packet's fate; after the last one's, a message that isn't complete is lost."""
         flight.num_known += 1
-        if end_ns is not None and end_ns >= flight.latest_ns:
-            flight.latest, flight.latest_ns = packet, end_ns
+        if end_ns is not None:  # of those that come out together the one that left last
+            latest_left_ns = -1 if flight.latest is None else flight.latest.left_ns
+            if (end_ns, packet.left_ns) > (flight.latest_ns, latest_left_ns):
+                flight.latest, flight.latest_ns = packet, end_ns
         if flight.num_known < flight.num_packets or flight.is_over:
             return
         if flight.latest is None:

@@ -78,29 +78,29 @@ class RepeatLink(BurstLink):
         last_packet = flight.first_packet + flight.num_packets - 1
         last_bytes = flight.last_packet_bytes if packets[-1] == last_packet else 0
         burst, missing = self._hand_over(flight, packets, last_bytes)
-        self._ack_bytes += (len(packets) - len(missing)) * self._framing.header_bytes
+        self._ack_bytes += (len(packets) - len(missing)) * self.framing.header_bytes
         if flight.attempt == 0:
             flight.first_start_ns, flight.first_end_ns = burst.start_ns, burst.end_ns
-        self._conclude(flight, burst.end_ns, missing)
+        deadline_ns = FOREVER if self._config.patience is None else flight.sent_ns + self._config.patience
+        if missing:
+            self._await_timeout(flight, burst.end_ns, missing, deadline_ns)
+        elif deadline_ns == FOREVER or self._out_ns(flight, burst.end_ns) <= deadline_ns:
+            self._deliver(flight, burst.end_ns)
+        else:
+            self._settle(flight, deadline_ns, Fate.TIMEOUT)
 
-    def _conclude(self, flight: Flight, left_ns: int, missing: list[int]) -> None:
-        """After a round: the message is complete, or is repeated in part, or is given up."""
-        config = self._config
-        deadline_ns = FOREVER if config.patience is None else flight.sent_ns + config.patience
-        if not missing:
-            if left_ns + self._propagation_ns + self._jitter.delay_ns(flight.message, flight.sent_ns) <= deadline_ns:
-                self._deliver(flight, left_ns)
-            else:
-                self._settle(flight, deadline_ns, Fate.TIMEOUT)
-            return
+    def _await_timeout(self, flight: Flight, left_ns: int, missing: list[int], deadline_ns: int) -> None:
+        """What is missing is repeated, or the message is given up."""
+        config, now_ns = self._config, int(self.env.now)
         timeout_ns = left_ns + config.timeout
         if flight.attempt < config.max_retransmissions and timeout_ns < deadline_ns:
-            Timer(self._env, timeout_ns - int(self._env.now), lambda _: self._repeat(flight, missing))
+            Timer(self.env, timeout_ns - now_ns, lambda _: self._repeat(flight, missing))
         else:
             self._settle(flight, min(timeout_ns, deadline_ns), Fate.TIMEOUT)
 
     def _repeat(self, flight: Flight, missing: list[int]) -> None:
         flight.attempt += 1
+        flight.not_before_ns = self._last_out_ns
         flight.num_retransmissions += len(missing)
         self._retransmissions += len(missing)
         self._round(flight, missing)
