@@ -16,6 +16,7 @@ from testbed.cli_eval import eval_
 from testbed.cli_model import app as model_app
 from testbed.cli_network import link
 from testbed.cli_study import app as study_app
+from testbed.cli_topology import topology
 from testbed.command import command_of, new_app
 from testbed.core.errors import ScenarioError
 
@@ -30,6 +31,7 @@ app.add_typer(study_app)
 command = command_of(app)
 command(eval_)
 command(link)
+command(topology)
 
 
 class ExecutorName(StrEnum):
@@ -55,6 +57,7 @@ class Kind(StrEnum):
     LOSS = "loss"
     QUEUE = "queue"
     TRANSPORT = "transport"
+    DISCIPLINE = "discipline"
     SCHEDULER = "scheduler"
     ROUTER = "router"
 

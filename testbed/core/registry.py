@@ -71,8 +71,22 @@ RATES = Registry(
         "trace": "testbed.network_models.rates.trace:TraceRate",
     },
 )
-LOSSES = Registry("loss", {"bernoulli": "testbed.network_models.losses.bernoulli:BernoulliLoss"})
-QUEUES = Registry("queue", {"drop-tail": "testbed.network_models.queues.drop_tail:DropTail"})
+LOSSES = Registry(
+    "loss",
+    {
+        "bernoulli": "testbed.network_models.losses.bernoulli:BernoulliLoss",
+        "gilbert-elliott": "testbed.network_models.losses.gilbert_elliott:GilbertElliottLoss",
+        "snr": "testbed.network_models.losses.snr:SnrLoss",
+        "trace": "testbed.network_models.losses.trace:TraceLoss",
+    },
+)
+QUEUES = Registry(
+    "queue",
+    {
+        "drop-tail": "testbed.network_models.queues.drop_tail:DropTail",
+        "codel": "testbed.network_models.queues.codel:Codel",
+    },
+)
 TRANSPORTS = Registry(
     "transport",
     {
@@ -82,6 +96,16 @@ TRANSPORTS = Registry(
         "selective-repeat": "testbed.network_models.transports.selective_repeat:SelectiveRepeat",
         "tcp": "testbed.network_models.transports.tcp:Tcp",
         "quic": "testbed.network_models.transports.quic:Quic",
+    },
+)
+DISCIPLINES = Registry(
+    "discipline",
+    {
+        "fifo": "testbed.network_models.sharing.disciplines.fifo:Fifo",
+        "processor-sharing": "testbed.network_models.sharing.disciplines.weighted:ProcessorSharing",
+        "weighted": "testbed.network_models.sharing.disciplines.weighted:Weighted",
+        "round-robin": "testbed.network_models.sharing.disciplines.round_robin:RoundRobin",
+        "proportional-fair": "testbed.network_models.sharing.disciplines.proportional_fair:ProportionalFair",
     },
 )
 SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
@@ -97,4 +121,4 @@ QUANTISERS = Registry(
         "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
-SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, TRANSPORTS, SCHEDULERS, ROUTERS, QUANTISERS)
+SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, TRANSPORTS, DISCIPLINES, SCHEDULERS, ROUTERS, QUANTISERS)

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import simpy
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import TRANSPORTS
+from testbed.core.registry import QUEUES, TRANSPORTS
 from testbed.network_models.channel import Channel, build_channel, framing_of
 from testbed.network_models.origin import Origin
-from testbed.network_models.ports.fifo import FifoPort
 from testbed.network_models.ports.packet import Path, Port
+from testbed.network_models.sharing.cell import Seat
 from testbed.network_models.transfer import Direction, Link
 from testbed.network_models.transports.transport import Access, Transport
 from testbed.scenarios.profiles import LinkProfile
@@ -24,17 +24,22 @@ class Ports(NamedTuple):
     down: Port
 
 
-def build_access(env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int) -> Access:
-    """Both directions of one link; `entity` keys its draws."""
-    if resolution(profile) == "messages":
+def build_access(
+    env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int, seat: Seat | None = None
+) -> Access:
+    """Both directions of one link; `entity` keys its draws. Without a seat in a cell its air is its own."""
+    if resolution(profile, seat) == "messages":
         return _transport(profile).over_messages(env, *_channels(profile, entity=entity, seed=seed))
-    ports = build_ports(env, profile, entity=entity, seed=seed)
+    ports = build_ports(env, profile, entity=entity, seed=seed, seat=seat)
     return connect(env, profile, *(Path(ports=(port,), entity=entity) for port in ports))
 
 
-def build_ports(env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int) -> Ports:
+def build_ports(
+    env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int, seat: Seat | None = None
+) -> Ports:
     """The ports of a link on its own, that connections to several servers may share."""
-    return Ports(*(FifoPort(env, channel) for channel in _channels(profile, entity=entity, seed=seed)))
+    up, down = _channels(profile, entity=entity, seed=seed)
+    return Ports(port_of(env, up), port_of(env, down)) if seat is None else Ports(seat.port(up), seat.port(down))
 
 
 def connect(env: simpy.Environment, profile: LinkProfile, up: Path, down: Path) -> Access:
@@ -55,6 +60,12 @@ def _transport(profile: LinkProfile) -> Transport:
     return transport
 
 
+def port_of(env: simpy.Environment, channel: Channel) -> Port:
+    """A port of the channel's own, as its queue wants it."""
+    port: Port = QUEUES.load(channel.queue.kind).port(env, channel)
+    return port
+
+
 def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, *, entity: int, seed: int) -> Link:
     """One direction of a link of its own."""
     access = build_access(env, profile, entity=entity, seed=seed)
@@ -68,12 +79,12 @@ def check_link(profile: LinkProfile) -> None:
         build_channel(profile, Origin(seed=0, direction=direction, entity=0))
 
 
-def resolution(profile: LinkProfile) -> str:
+def resolution(profile: LinkProfile, seat: Seat | None = None) -> str:
     """``messages`` or ``packets``; `auto` takes messages wherever they give the same answer.
 
     Raises ScenarioError where messages are asked for and a piece can't have them.
     """
-    reason = needs_packets(profile)
+    reason = needs_packets(profile) or ("" if seat is None else seat.needs_packets)
     if profile.resolution == "messages" and reason:
         raise ScenarioError(
             f"this link can't be computed by messages: {reason}", path="resolution", value="messages",
@@ -85,4 +96,15 @@ def resolution(profile: LinkProfile) -> str:
 def needs_packets(profile: LinkProfile) -> str:
     """Why the link can't be computed by messages; "" where it can."""
     pieces = (profile.rate_up, profile.rate_down, profile.jitter, profile.loss, profile.queue, profile.transport)
-    return next((piece.needs_packets for piece in pieces if piece is not None and piece.needs_packets), "")
+    reasons = [piece.needs_packets for piece in pieces if piece is not None]
+    return next(filter(None, [*reasons, _needs_order(profile)]), "")
+
+
+def _needs_order(profile: LinkProfile) -> str:
+    """Why packets' fates can't be drawn ahead of their sending; "" where they can, or are not."""
+    if not (profile.transport.looks_ahead and profile.loss.follows_order):
+        return ""
+    return (
+        f"{profile.transport.kind} draws the fates of packets before they are sent, and a loss of kind "
+        f"{profile.loss.kind} follows the order of sending"
+    )

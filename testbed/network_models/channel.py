@@ -14,7 +14,6 @@ from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.losses.bernoulli import Bernoulli
 from testbed.network_models.origin import Origin
-from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.pieces import QueueConfig
@@ -52,17 +51,11 @@ class Channel:
     queue: QueueConfig
 
     def missing(self, packets: Sequence[int], attempt: int) -> tuple[list[int], list[int]]:
-        """Of these transmissions those that are lost, and those of the others that are of no use for a wrong bit."""
+        """Of these transmissions those that are lost, and those of the others that come with a wrong bit."""
         lost = self.loss.lost(packets, attempt)
         if self.corruption is None:
             return lost, []
         return lost, self.corruption.lost([packet for packet in packets if packet not in lost], attempt)
-
-    @property
-    def queue_limit_bytes(self) -> int:
-        """Of a drop-tail queue."""
-        assert isinstance(self.queue, DropTail.Config), "other queues need packets"
-        return self.queue.limit
 
 
 def framing_of(profile: LinkProfile) -> Framing:
@@ -79,6 +72,8 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         rate: Rate = RATES.load(config.kind)(config, origin)
     with _said_of("loss"):
         loss: Loss = LOSSES.load(profile.loss.kind)(profile.loss, origin, rate)
+    with _said_of("jitter"):
+        jitter = Jitter(profile.jitter, origin)
     return Channel(
         origin=origin,
         framing=framing_of(profile),
@@ -86,7 +81,7 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         loss=loss,
         duplication=Bernoulli(profile.duplicate, origin, "duplicate") if profile.duplicate else None,
         corruption=Bernoulli(profile.corrupt, origin, "corrupt") if profile.corrupt else None,
-        jitter=Jitter(profile.jitter, origin),
+        jitter=jitter,
         keeps_order=profile.jitter is not None and not profile.jitter.reorder,
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,

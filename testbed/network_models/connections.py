@@ -10,6 +10,7 @@ import simpy
 
 from testbed.network_models.build import build_ports, connect
 from testbed.network_models.ports.packet import Numbers, Path, Port
+from testbed.network_models.sharing.cell import Seat
 from testbed.network_models.topology.network import Network, Transit
 from testbed.network_models.transfer import Direction, LinkSnapshot
 from testbed.network_models.transports.transport import Access
@@ -56,7 +57,7 @@ class OneEach:
 
     def __init__(
         self, env: simpy.Environment, profile: LinkProfile, network: Network, *, node: str, servers: Sequence[str],
-        entity: int, seed: int,
+        entity: int, seed: int, seat: Seat | None = None,
     ) -> None:  # fmt: skip
         self._env = env
         self._profile = profile
@@ -64,7 +65,7 @@ class OneEach:
         self._node = node
         self._servers = servers
         self._entity = entity
-        self._ports = build_ports(env, profile, entity=entity, seed=seed)
+        self._ports = build_ports(env, profile, entity=entity, seed=seed, seat=seat)
         self._numbers = {direction: Numbers() for direction in Direction}
         self._connections: dict[int, Access] = {}
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from testbed.core.errors import ScenarioError
 from testbed.core.units import NS_PER_S, parse_exactly
+from testbed.scenarios.text_file import read_lines
 
 
 def read_times(file: str) -> tuple[int, ...]:
@@ -14,15 +13,7 @@ def read_times(file: str) -> tuple[int, ...]:
     Raises ScenarioError, with file, line and content, for a file that can't be read, holds no time, or where a line is
     none that a delay can have.
     """
-    try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"the file of jitter values can't be read: {error}", file=file) from None
-    found = []
-    for number, line in enumerate(lines, start=1):
-        text = line.partition("#")[0].strip()
-        if text:
-            found.append(_time_ns(text, file, number))
+    found = [_time_ns(text, file, number) for number, text in read_lines(file)]
     if not found:
         raise ScenarioError("no jitter value in the file", file=file, allowed="a time a line, such as 2.5 ms")
     return tuple(found)

@@ -10,7 +10,7 @@ from statistics import NormalDist
 from testbed.core.quantiles import QuantileTable
 from testbed.network_models.origin import Origin
 
-_NUM_LEVELS, _ROOT = 9, 3  # of so many independent levels the sum, over the root of their number, is as wide as one
+_NUM_LEVELS, _ROOT = 4, 2  # of so many independent levels the sum, over the root of their number, is as wide as one
 _PAST_BLOCKS = 1 << 20  # before time 0
 _MOST_CHANGES = 15  # in a block: more have a probability of 2**-44
 _SIGMA = 1 << 40  # of the levels, in the integers they are kept in
@@ -29,7 +29,7 @@ def _half_normal() -> QuantileTable:
 class Wave:
     """A stationary process of time whose value at each instant is uniform, as a rank of 32 bits.
 
-    Nine independent levels jump to new normal values at the instants of Poisson processes, on average `time_ns` apart;
+    Four independent levels jump to new normal values at the instants of Poisson processes, on average `time_ns` apart;
     their sum z(t) is normal, and its autocorrelation over d is exp(-d / time_ns), exactly. The rank is that of z(t)
     [our own construction: as far as pairs of instants go, a mixture of Gaussian copulas of this mean correlation].
 

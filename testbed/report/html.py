@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testbed.report import network_sections, results_sections, run_sections
+from testbed.report import network_sections, results_sections, run_sections, topology_section
 from testbed.report.markup import Markup, element, join
 from testbed.report.style import CSS
 from testbed.results import files
@@ -29,6 +29,7 @@ def render(run: Run) -> str:
         results_sections.hops(run),
         network_sections.traffic(run),
         network_sections.delays(run),
+        topology_section.topology(run),
         results_sections.servers(run),
         results_sections.quality(run),
         run_sections.environment(run),

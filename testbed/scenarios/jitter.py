@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from testbed.core.errors import ScenarioError
 from testbed.core.units import format_seconds, ns_to_seconds
-from testbed.scenarios.base import Block, TimeNs, as_pydantic
+from testbed.scenarios.base import Block, FileName, TimeNs, as_pydantic
 
 _BY_MOMENTS = frozenset({"uniform", "normal", "lognormal", "gamma", "pareto"})  # laws with a mean and a std
 
@@ -25,7 +25,7 @@ class JitterConfig(Block):
     mean: TimeNs | None = None
     std: TimeNs = 0
     values: Annotated[tuple[TimeNs, ...], Field(strict=False)] | None = None  # of `empirical`, in any order
-    file: str | None = None  # of `empirical`: a time a line
+    file: FileName | None = None  # of `empirical`: a time a line
     correlation_time: TimeNs = 0
     reorder: bool = True  # false: what leaves later never arrives earlier
     per: Literal["message", "packet"] = "message"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from testbed.core.registry import LOSSES, POLICIES, QUEUES, RATES, TRANSPORTS, Registry
+from testbed.core.registry import DISCIPLINES, LOSSES, POLICIES, QUEUES, RATES, TRANSPORTS, Registry
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Scenario
 from testbed.scenarios.topology_shapes import SHAPES
@@ -17,6 +17,7 @@ _PIECES: dict[str, tuple[Registry, tuple[str, str] | None]] = {
     "LossConfig": (LOSSES, ("bernoulli", "p")),
     "QueueConfig": (QUEUES, ("drop-tail", "limit")),
     "TransportConfig": (TRANSPORTS, None),
+    "DisciplineConfig": (DISCIPLINES, None),
 }
 _SOURCED = {"type": "object", "required": ["value"], "additionalProperties": False}
 
@@ -59,6 +60,12 @@ def _by_name(kind: str, profile: dict[str, Any]) -> dict[str, Any]:
 def _network_ways(topology: dict[str, Any]) -> list[dict[str, Any]]:
     """A topology by name, file or shape, or node by node; the rest of its keys beside any of them."""
     described = {key: item for key, item in topology["properties"].items() if key not in {"nodes", "edges"}}
+    cut = {
+        "between": {"type": "array", "items": {"type": "string"}},
+        "at": {"type": "string"},
+        "until": {"type": "string"},
+    }
+    described["cuts"] = {"type": "array", "items": {"type": "object", "properties": cut}}
     edge = {"every_edge": {"type": "object", "description": "what edges have that don't say it themselves"}}
     shapes = {"generate": {"anyOf": [shape.model_json_schema() for shape in SHAPES.values()]}}
     ways: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import Registry
-from testbed.scenarios.base import Block, as_pydantic
+from testbed.scenarios.base import Block, PositiveSizeBytes, as_pydantic
 from testbed.scenarios.problems import validate
 
 
@@ -33,15 +33,29 @@ class RateConfig(PieceConfig):
 class LossConfig(PieceConfig):
     """Which packets never arrive."""
 
+    follows_order: ClassVar[bool] = False  # a packet's fate depends on what was sent before it
+
 
 class QueueConfig(PieceConfig):
     """Who waits, and who is dropped."""
+
+    limit: PositiveSizeBytes  # waiting and in service, a direction
 
 
 class TransportConfig(PieceConfig):
     """What the ends of a link do about loss, order and speed."""
 
+    looks_ahead: ClassVar[bool] = False  # by messages, it draws the fates of packets before they are sent
     least_mtu_bytes: ClassVar[int] = 0
+
+
+class DisciplineConfig(PieceConfig):
+    """Whose turn it is on a medium that links share."""
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether a group's `weight` counts."""
+        return False
 
 
 def piece(registry: Registry, *, short_kind: str = "", short_key: str = "") -> BeforeValidator:

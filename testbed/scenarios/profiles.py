@@ -129,8 +129,7 @@ class LinkProfile(Profile):
         if self.mtu < least_bytes:
             allowed = f"at least {least_bytes} B"
             raise _at("mtu", f"too small for transport {self.transport.kind}", value=f"{self.mtu} B", allowed=allowed)
-        limit = getattr(self.queue, "limit", None)
-        if limit is not None and limit < self.mtu:
+        if self.queue.limit < self.mtu:
             allowed = f"at least the mtu of {self.mtu} B"
-            raise _at("queue", "the queue can't hold one packet", value=f"{limit} B", allowed=allowed)
+            raise _at("queue", "the queue can't hold one packet", value=f"{self.queue.limit} B", allowed=allowed)
         return self

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import POLICIES, ROUTERS, SCHEDULERS
 from testbed.scenarios.base import Block, LossProbability, PositiveTimeNs, as_pydantic, registered
+from testbed.scenarios.cells import Cells, check_cells, check_membership
 from testbed.scenarios.kv import KV
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
@@ -74,6 +75,8 @@ class Group(Block):
     count: int = Field(ge=1)
     compute: Literal["real", "modelled"] = "modelled"
     link: LinkProfile
+    cell: str | None = None  # None: every link has its air to itself
+    weight: int | None = Field(default=None, ge=1, le=2**20)  # in the cell, where its discipline takes weights
     at: At | None = None  # where its links lead, in a topology
     policy: Policy | None = None
     workload: Workload | None = None
@@ -172,6 +175,7 @@ class Scenario(Block):
     kv: KV | None = None  # None: keys and values in `dtype`
     seed: int = Field(ge=0, lt=2**63)
     policy: Policy
+    cells: list[Cells] = Field(default_factory=list)
     fleet: list[Group] = Field(min_length=1)
     servers: list[Servers] = Field(default_factory=list)
     topology: Topology | None = None  # None: a device's link leads straight to every server
@@ -188,6 +192,9 @@ class Scenario(Block):
     def _consistent(self) -> Self:
         _check_unique("fleet", [group.name for group in self.fleet])
         _check_unique("servers", [servers.name for servers in self.servers])
+        check_cells(self.cells)
+        for index, group in enumerate(self.fleet):
+            check_membership(f"fleet[{index}]", self.cells, group.cell, group.weight, group.link.queue.kind)
         _check_places("fleet", self.fleet, self.topology)
         _check_places("servers", self.servers, self.topology)
         if self.workload is None and any(group.workload is None for group in self.fleet):

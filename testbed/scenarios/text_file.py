@@ -25,6 +25,13 @@ def read_text(file: str) -> str:
         raise ScenarioError(f"the file can't be read: {getattr(error, 'strerror', error)}", file=file) from None
 
 
+def read_lines(file: str) -> list[tuple[int, str]]:
+    """The lines that say something, each with its number; blank ones and what follows a ``#`` are left out."""
+    lines = enumerate(read_text(file).split("\n"), start=1)
+    stripped = ((number, line.partition("#")[0].strip()) for number, line in lines)
+    return [(number, text) for number, text in stripped if text]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """A CSV file with a header row. `rows` are those that are not empty, each with its line, and are read once."""

@@ -49,6 +49,12 @@ class Down(Block):
         return self
 
 
+class Cut(Down):
+    """A failure said apart from its edge, such as one of a catalogue's topology."""
+
+    between: Annotated[list[NodeName], Field(min_length=2, max_length=2)]
+
+
 class Failures(Block):
     """Failures at random: times up and times down are exponential, with these means."""
 

@@ -12,7 +12,7 @@ from testbed.core.errors import ScenarioError
 from testbed.scenarios.catalogue import entries, find
 from testbed.scenarios.file_paths import absolute, with_absolute_files
 from testbed.scenarios.problems import validate
-from testbed.scenarios.topology import Topology
+from testbed.scenarios.topology import Cut, Topology
 from testbed.scenarios.topology_shapes import generated
 from testbed.scenarios.yaml_file import read_yaml
 
@@ -22,15 +22,14 @@ _NODE_KEYS = ("kind", "source")
 _EDGE_KEYS = ("rate", "delay", "distance", "loss", "queue", "weight", "source")
 
 
-def load_topology(name: str) -> Topology:
-    """One entry of the catalogue, or a file.
+def load_topology(name: str, *, routing: str | None = None) -> Topology:
+    """One entry of the catalogue, or a file, with its own routing or another.
 
     Raises ScenarioError, located in the file, for anything that is wrong with it.
     """
     path = Path(name)
-    if path.suffix in {".yaml", ".yml", ".graphml"}:
-        return validate(Topology, _read(path))
-    return validate(Topology, resolve_topology(name, Path()))
+    found = _read(path if path.suffix in {".yaml", ".yml", ".graphml"} else find("topology", name))
+    return validate(Topology, found if routing is None else {**found, "routing": routing})
 
 
 def resolve_topology(reference: Any, base: Path) -> Any:
@@ -53,7 +52,7 @@ def _expanded(asked: Data, base: Path) -> Any:
     if len(ways) != 1:
         told = ", ".join(ways) if ways else None
         raise ScenarioError("a topology has its nodes and edges from one place", value=told, allowed=list(_WAYS))
-    every_edge = asked.pop("every_edge", {})
+    every_edge, cuts = asked.pop("every_edge", {}), asked.pop("cuts", [])
     if "file" in ways:
         found = _read(_beside(asked.pop("file"), base), every_edge)
     elif "generate" in ways:
@@ -66,7 +65,7 @@ def _expanded(asked: Data, base: Path) -> Any:
     whole = {**found, **asked}
     if every_edge and isinstance(whole.get("edges"), list):
         whole["edges"] = [_with(every_edge, edge) if isinstance(edge, dict) else edge for edge in whole["edges"]]
-    return whole
+    return _with_cuts(whole, cuts)
 
 
 def _used(asked: Data, base: Path) -> Any:
@@ -80,9 +79,17 @@ def _used(asked: Data, base: Path) -> Any:
         raise error.located(path="use") from None
     entry = _entry(path)
     if isinstance(asked.get("generate"), Mapping) and isinstance(entry.get("generate"), Mapping):
-        asked["generate"] = {**entry["generate"], **asked["generate"]}
+        asked["generate"] = _merged(entry["generate"], asked["generate"])
         return _expanded({**entry, **asked}, base)
-    return {**_checked(path, entry), **asked}
+    cuts = asked.pop("cuts", [])
+    return _with_cuts({**_checked(path, entry), **asked}, cuts)
+
+
+def _merged(kept: Mapping[str, Any], changes: Mapping[str, Any]) -> Data:
+    """Changes go into mappings, key by key."""
+    both = {key: value for key, value in changes.items() if isinstance(value, Mapping)
+            and isinstance(kept.get(key), Mapping)}  # fmt: skip
+    return {**kept, **changes, **{key: _merged(kept[key], value) for key, value in both.items()}}
 
 
 def _read(path: Path, every_edge: Mapping[str, Any] | None = None) -> Data:
@@ -117,6 +124,30 @@ def _with(defaults: Mapping[str, Any], edge: Data) -> Data:
     """An edge with what it does not say itself; a delay of its own leaves no default distance, and the other way."""
     kept = {key: value for key, value in defaults.items() if not ({key, *edge} >= {"delay", "distance"})}
     return {**kept, **edge}
+
+
+def _with_cuts(whole: Data, cuts: Any) -> Data:
+    """Each cut, a time during which an edge is down, is put to its edge."""
+    if not cuts:
+        return whole
+    edges = [dict(edge) for edge in whole.get("edges", []) if isinstance(edge, dict)]
+    for index, cut in enumerate(cuts if isinstance(cuts, list) else [cuts]):
+        found = _cut(cut, f"cuts[{index}]")
+        joined = [edge for edge in edges if sorted(map(str, edge.get("between", []))) == sorted(found.between)]
+        if not joined:
+            raise ScenarioError("no edge joins these nodes", path=f"cuts[{index}].between",
+                                value=", ".join(found.between), allowed="the two ends of an edge")  # fmt: skip
+        for edge in joined:
+            edge["down"] = [*edge.get("down", []), found.model_dump(mode="json", include={"at", "until"})]
+    return {**whole, "edges": edges}
+
+
+def _cut(data: Any, path: str) -> Cut:
+    """What is wrong with it is said of `path`."""
+    try:
+        return validate(Cut, data)
+    except ScenarioError as error:
+        raise error.below(path) from None
 
 
 def _graphml(path: Path, every_edge: Mapping[str, Any]) -> Data:

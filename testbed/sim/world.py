@@ -32,6 +32,7 @@ from testbed.core.rng import Stream, entity_key
 from testbed.models.source import ModelSource
 from testbed.network_models.build import build_access
 from testbed.network_models.connections import Connections, OneEach, OneForAll
+from testbed.network_models.sharing.cell import Cell, Seat
 from testbed.network_models.topology.network import Network
 from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
@@ -102,6 +103,9 @@ class World:
         self._network = None
         if scenario.topology is not None:
             self._network = Network(self.clock, scenario.topology, seed=scenario.seed)
+        self._cells = {
+            cells.name: [Cell(self.clock, cells, name) for name in cells.names()] for cells in scenario.cells
+        }
         self.devices = [self._device(number, *member) for number, member in enumerate(_each(scenario.fleet))]
         self._built = [self._server(number, group) for number, (group, _) in enumerate(_each(scenario.servers))]
 
@@ -179,6 +183,11 @@ class World:
         """Every server's account of a run that took this long."""
         return [_server_end(built, duration_ns) for built in self._built]
 
+    @property
+    def cells(self) -> list[Cell]:
+        """All of them, in the scenario's order."""
+        return [cell for cells in self._cells.values() for cell in cells]
+
     def _route(self, device: int, kv_reserve_bytes: int) -> Server | None:
         able = [
             built.server
@@ -205,13 +214,21 @@ class World:
 
     def _links(self, group: Group, place: int) -> Connections:
         """One link to all servers, or in a topology a connection to each, where edges lie between."""
-        entity, seed = entity_key(group.name, place), self.scenario.seed
+        entity, seed, seat = entity_key(group.name, place), self.scenario.seed, self._seat(group, place)
         node = self.scenario.place_of(group, place)
         if self._network is None or node is None or set(self._server_nodes) <= {node}:
-            return OneForAll(access=build_access(self.clock, group.link, entity=entity, seed=seed))
+            return OneForAll(access=build_access(self.clock, group.link, entity=entity, seed=seed, seat=seat))
         return OneEach(
-            self.clock, group.link, self._network, node=node, servers=self._server_nodes, entity=entity, seed=seed
-        )
+            self.clock, group.link, self._network,
+            node=node, servers=self._server_nodes, entity=entity, seed=seed, seat=seat,
+        )  # fmt: skip
+
+    def _seat(self, group: Group, place: int) -> Seat | None:
+        """The devices of a group are dealt to its cells in turn."""
+        if group.cell is None:
+            return None
+        cells = self._cells[group.cell]
+        return Seat(cells[place % len(cells)], group.weight or 1)
 
     def _server(self, number: int, group: Servers) -> _Built:
         capacity = free_bytes(group.server) - server_weights_bytes(self._shape, self.served_splits(), self._back_law)

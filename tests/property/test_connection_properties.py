@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
+from functools import partial, partialmethod
 
+import pytest
 import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbed.network_models.transports.endpoint import Endpoint
 from tests.connections import MS, Chosen, S, connect, numbers
 
 KINDS = ("tcp", "quic")
@@ -32,10 +34,10 @@ messages = st.lists(
 )
 
 
-def note(taken, take, segment, *arrival):
+def note(end, taken, take, segment, *arrival):
     """A segment is read for the first time, so the engine says."""
     taken[segment] += 1
-    take(segment, *arrival)
+    take(end, segment, *arrival)
 
 
 def drive(env, access, sendings):
@@ -65,9 +67,9 @@ def test_every_byte_arrives_once_and_in_order(transport, lost_up, lost_down, sen
     up, down = Chosen(numbers(*lost_up)), Chosen(numbers(*lost_down))
     access = connect(env, transport, up=up, down=down, **changes)
     taken = Counter()
-    for end in access:
-        end._take = partial(note, taken, end._take)
-    transfers, ended = drive(env, access, sendings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Endpoint, "_take", partialmethod(note, taken, Endpoint._take))
+        transfers, ended = drive(env, access, sendings)
     # The losses are finite, so a connection with its default patience delivers all.
     assert all(transfer.delivered for transfer in transfers)
     assert set(taken.values()) == {1}

@@ -140,6 +140,15 @@ def test_a_full_queue_drops_what_comes() -> None:
     assert end.busy_ns == 3000 * US
 
 
+def test_an_edge_may_have_a_queue_that_drops_what_waits() -> None:
+    """5,000 packets of a millisecond each at once, CoDel's target 5 ms: some of those behind are dropped, in time."""
+    net, far = run(line("a", "b", queue={"kind": "codel", "limit": "10 MB"}), ("a", "b", [1000] * 5000, {}))
+    end = loads(net)["a", "b"]
+    assert end.dropped_packets == len(far.gone) > 0
+    assert end.carried_packets == len(far.arrived_ns) == 5000 - end.dropped_packets
+    assert min(far.gone) > 100  # not before an interval of 100 ms
+
+
 def test_a_stopped_run_says_what_still_waits() -> None:
     net, _ = run(line("a", "b"), ("a", "b", [1000] * 5, {}), until=2500 * US)
     end = loads(net)["a", "b"]

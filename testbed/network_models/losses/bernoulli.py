@@ -15,6 +15,7 @@ from testbed.scenarios.pieces import LossConfig
 
 ATTEMPT_SHIFT = 40  # a packet's number lies below, its transmission's above
 _FIRST_BLOCK, _LAST_BLOCK = 128, 4096  # first transmissions drawn at a time
+_NOTHING_AHEAD: tuple[int, int, frozenset[int]] = (0, 0, frozenset())
 _FEW = 32  # under this many, plain ints beat an array
 
 
@@ -25,7 +26,7 @@ class Bernoulli:
     messages did in between, and when, can't change its fate.
     """
 
-    __slots__ = ("_drawn_until", "_draws", "_next_lost", "_threshold", "_upcoming")
+    __slots__ = ("_ahead", "_drawn_until", "_draws", "_next_lost", "_threshold", "_upcoming")
 
     def __init__(self, p: float, origin: Origin, name: str) -> None:
         self._threshold = probability_u32(p)
@@ -34,6 +35,7 @@ class Bernoulli:
             None  # packets whose first transmission will be lost, drawn ahead, latest first
         )
         self._drawn_until = 0
+        self._ahead = _NOTHING_AHEAD
         self._next_lost = 0  # the next of them, or how far was drawn
 
     def lost(self, packets: Sequence[int], attempt: int) -> list[int]:
@@ -54,7 +56,15 @@ class Bernoulli:
         return [packet for packet in packets if is_lost[packet - first]]
 
     def is_lost(self, packet: int, attempt: int, time_ns: int) -> bool:
-        """Whether this one transmission is lost."""
+        """Whether this one transmission is lost. First ones are drawn ahead, wherever they don't go back."""
+        if not self._threshold:
+            return False
+        if attempt == 0:
+            first, stop, lost = self._ahead
+            if packet >= stop:
+                first, stop, lost = self._ahead = self._block(packet)
+            if packet >= first:
+                return packet in lost
         return self._draws.u64(attempt << ATTEMPT_SHIFT | packet) >> 32 < self._threshold
 
     def _first_lost(self, packets: Sequence[int]) -> list[int]:
@@ -67,6 +77,12 @@ class Bernoulli:
                 found.append(packet)
         self._next_lost = self._upcoming[-1] if self._upcoming else self._drawn_until
         return found
+
+    def _block(self, first: int) -> tuple[int, int, frozenset[int]]:
+        """The first transmissions of packets from `first` until a last one, exclusive, and which of them are lost."""
+        count = min(max(first, _FIRST_BLOCK), _LAST_BLOCK)
+        lost = first + np.flatnonzero(self._is_lost(0, first, count))
+        return first, first + count, frozenset(lost.tolist())
 
     def _draw_ahead(self, stop: int) -> None:
         """At least to `stop`, and as many again as there were, within limits: a link that sends little draws little."""

@@ -30,15 +30,19 @@ class FifoPort:
         "_limit_bytes",
         "_medium",
         "_peak_backlog_bytes",
+        "_same_bytes",
+        "_same_ns",
+        "_same_until_ns",
     )
 
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
         self._env = env
         self._channel = channel
-        self._limit_bytes = channel.queue_limit_bytes
+        self._limit_bytes = channel.queue.limit
         self._busy_until_ns = self._busy_total_ns = self._dropped_packets = 0
-        self._held: deque[tuple[int, int]] | None = None  # (leaves at, bytes) of what waits or is in service
+        self._held: deque[int] | None = None  # when it leaves, its bytes: in turn, of what waits or is in service
         self._held_bytes = self._peak_backlog_bytes = 0
+        self._same_bytes = self._same_ns = self._same_until_ns = 0  # a size's time while the rate stays the same
         self._medium = Medium(env, channel)
 
     @property
@@ -52,31 +56,39 @@ class FifoPort:
             self._dropped_packets += 1
             packet.refused(now_ns)
             return
-        start_ns = max(now_ns, self._busy_until_ns)
-        left_ns = self._clock_out(start_ns, size_bytes, backlog_bytes)
-        packet.queue_ns += start_ns - now_ns
-        packet.serialise_ns += left_ns - start_ns
-        if packet.hop == 0:
-            packet.start_ns, packet.left_ns = start_ns, left_ns
-            packet.end.left(packet, left_ns)
+        self._held_bytes = backlog_bytes
+        if backlog_bytes > self._peak_backlog_bytes:  # noqa: PLR1730 - a call for every packet costs
+            self._peak_backlog_bytes = backlog_bytes
+        busy_until_ns = self._busy_until_ns
+        start_ns = busy_until_ns if busy_until_ns > now_ns else now_ns
+        left_ns = self._clock_out(start_ns, size_bytes)
+        packet.leaves(now_ns, start_ns, left_ns)
         self._medium.carry(packet, left_ns)
 
-    def _clock_out(self, start_ns: int, size_bytes: int, backlog_bytes: int) -> int:
+    def _clock_out(self, start_ns: int, size_bytes: int) -> int:
         """Its last bit leaves at the time returned."""
-        left_ns = self._busy_until_ns = finish_ns(self._channel.rate, start_ns, size_bytes)
+        if size_bytes != self._same_bytes or start_ns >= self._same_until_ns:
+            self._same_until_ns = self._channel.rate.segment(start_ns).end_ns
+            self._same_bytes = size_bytes
+            self._same_ns = finish_ns(self._channel.rate, start_ns, size_bytes) - start_ns
+        left_ns = start_ns + self._same_ns
+        if left_ns > self._same_until_ns:
+            left_ns = finish_ns(self._channel.rate, start_ns, size_bytes)
+        self._busy_until_ns = left_ns
         self._busy_total_ns += left_ns - start_ns
-        if self._held is None:
-            self._held = deque()
-        self._held.append((left_ns, size_bytes))
-        self._held_bytes = backlog_bytes
-        self._peak_backlog_bytes = max(self._peak_backlog_bytes, backlog_bytes)
+        held = self._held
+        if held is None:
+            held = self._held = deque()
+        held.append(left_ns)
+        held.append(size_bytes)
         return left_ns
 
     def _backlog_bytes(self, now_ns: int) -> int:
         """Of the packets whose last bit has not left by now."""
         held = self._held
-        while held and held[0][0] <= now_ns:
-            self._held_bytes -= held.popleft()[1]
+        while held and held[0] <= now_ns:
+            held.popleft()
+            self._held_bytes -= held.popleft()
         return self._held_bytes
 
     def usage(self, now_ns: int) -> PortUsage:

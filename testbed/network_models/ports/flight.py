@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import simpy
 from simpy.events import URGENT
 
@@ -26,41 +24,43 @@ class Trains:
 
     def add(self, packet: Packet, out_ns: int) -> None:
         """It goes onward at `out_ns`, now or later."""
+        packet.out_ns = out_ns
         last = self._last
-        if last is not None and last.take(packet, out_ns):
-            return
-        self._last = _Train(self._env, packet, out_ns)
+        if last is None or not last.take(packet):
+            self._last = _Train(self._env, packet)
 
 
 class _Train(simpy.Event):
     """A run of packets with ascending times; what is left of it is on the heap as this one event."""
 
-    def __init__(self, env: simpy.Environment, packet: Packet, out_ns: int) -> None:
+    def __init__(self, env: simpy.Environment, packet: Packet) -> None:
         super().__init__(env)
         self._ok = True
         self._value = None
         self._message = packet.message
-        self._packets: deque[tuple[int, Packet]] = deque(((out_ns, packet),))
-        self._last_ns = out_ns
+        self._first: Packet | None = packet
+        self._last = packet
         self._stops = self.callbacks
         self._stops.append(_stop)
-        env.schedule(self, URGENT, out_ns - env.now)
+        env.schedule(self, URGENT, packet.out_ns - env.now)
 
-    def take(self, packet: Packet, out_ns: int) -> bool:
+    def take(self, packet: Packet) -> bool:
         """Whether this packet may ride along."""
-        if packet.message != self._message or out_ns < self._last_ns or not self._packets:
+        if packet.message != self._message or self._first is None or packet.out_ns < self._last.out_ns:
             return False
-        self._packets.append((out_ns, packet))
-        self._last_ns = out_ns
+        self._last.behind = packet
+        self._last = packet
         return True
 
     def stop(self) -> None:
         """The first packet is out; the event goes back on the heap for the next."""
-        packets = self._packets
-        packet = packets.popleft()[1]
-        if packets:
+        packet = self._first
+        assert packet is not None
+        following = self._first = packet.behind
+        if following is not None:
+            packet.behind = None
             self.callbacks = self._stops
-            self.env.schedule(self, URGENT, packets[0][0] - self.env.now)
+            self.env.schedule(self, URGENT, following.out_ns - packet.out_ns)
         packet.onward()
 
 

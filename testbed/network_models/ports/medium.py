@@ -21,18 +21,18 @@ class Medium:
         self._trains = Trains(env)
         self._last_out_ns = 0
 
-    def carry(self, packet: Packet, left_ns: int) -> None:
-        """Its last bit leaves at `left_ns`, now or later."""
+    def carry(self, packet: Packet, left_ns: int, *, is_spoilt: bool = False) -> None:
+        """Its last bit leaves at `left_ns`, now or later; `is_spoilt`: whatever the channel's loss says, it is lost."""
         channel = self._channel
-        delay_ns = channel.propagation_ns + channel.jitter.packet_delay_ns(packet, left_ns)
-        out_ns = left_ns + delay_ns
+        propagation_ns, jitter_ns = channel.propagation_ns, channel.jitter.packet_delay_ns(packet, left_ns)
+        out_ns = left_ns + propagation_ns + jitter_ns
         if channel.keeps_order:
             out_ns = self._last_out_ns = max(out_ns, self._last_out_ns)
-            delay_ns = out_ns - left_ns
-        packet.propagate_ns += channel.propagation_ns
-        packet.jitter_ns += delay_ns - channel.propagation_ns
+            jitter_ns = out_ns - left_ns - propagation_ns
+        packet.propagate_ns += propagation_ns
+        packet.jitter_ns += jitter_ns
         number, attempt = packet.number, packet.attempt
-        if channel.loss.is_lost(number, attempt, left_ns):
+        if channel.loss.is_lost(number, attempt, left_ns) or is_spoilt:
             packet.end.lost(packet, out_ns)
             return
         if channel.corruption is not None and channel.corruption.is_lost(number, attempt, left_ns):

@@ -40,7 +40,7 @@ class PortUsage(NamedTuple):
     busy_ns: int  # spent clocking bits out so far
     backlog_bytes: int  # waiting and in service
     peak_backlog_bytes: int
-    dropped_packets: int  # found the queue full
+    dropped_packets: int  # found the queue full, or waited too long
 
 
 class Numbers:
@@ -106,10 +106,22 @@ class Packet:
     is_corrupt: bool = False  # a bit is wrong
     start_ns: int = 0  # of its first bit, at the first port
     left_ns: int = 0  # its last bit, at the first port
+    out_ns: int = 0  # of the port it is at
+    behind: Packet | None = None  # that comes out next there, of the same message
     queue_ns: int = 0
     serialise_ns: int = 0
     propagate_ns: int = 0
     jitter_ns: int = 0
+
+    def leaves(self, came_ns: int, start_ns: int, left_ns: int) -> None:
+        """It came to the port it is at, and its first and last bit leave that port at these times, now or later."""
+        if self.hop:
+            self.queue_ns += start_ns - came_ns
+            self.serialise_ns += left_ns - start_ns
+        else:
+            self.start_ns, self.left_ns = start_ns, left_ns
+            self.queue_ns, self.serialise_ns = start_ns - came_ns, left_ns - start_ns
+            self.end.left(self, left_ns)
 
     def onward(self) -> None:
         """To the next port, or to its end."""

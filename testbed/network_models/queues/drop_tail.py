@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from testbed.scenarios.base import PositiveSizeBytes
+from testbed.network_models.ports.fifo import FifoPort
+from testbed.network_models.ports.packet import Port
 from testbed.scenarios.pieces import QueueConfig
 
 
@@ -13,4 +14,5 @@ class DropTail:
 
     class Config(QueueConfig):
         kind: Literal["drop-tail"] = "drop-tail"
-        limit: PositiveSizeBytes  # waiting and in service, a direction
+
+    port: ClassVar[type[Port]] = FifoPort

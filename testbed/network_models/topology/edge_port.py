@@ -7,20 +7,19 @@ import simpy
 from testbed.core.cast import EdgeEnd
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import LOSSES, RATES
+from testbed.network_models.build import port_of
 from testbed.network_models.channel import Channel, Loss
 from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.origin import Origin
-from testbed.network_models.ports.fifo import FifoPort
 from testbed.network_models.ports.flight import Trains
 from testbed.network_models.ports.packet import Packet, Port, PortUsage
-from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.topology.failures import Failures
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.topology import Edge, Way
 
-_UNFRAMED = Framing(mtu_bytes=1, header_bytes=0)  # packets come as their senders cut them
+_MTU = Framing(mtu_bytes=1500, header_bytes=0)  # packets come as their senders cut them
 
 
 class NoLoss:
@@ -41,7 +40,7 @@ class EdgePort:
         rate: Rate = RATES.load(edge.rate.kind)(edge.rate, origin)
         self.way = way
         self._failures = failures
-        self._queue = _Entry(FifoPort(env, _queue_alone(edge, origin, rate)))
+        self._queue = _Entry(port_of(env, _queue_alone(edge, origin, rate)))
         self._wire = Wire(env, edge, origin, rate, failures)
         self.stages: tuple[Port, ...] = (self._queue, self._wire)
 
@@ -66,10 +65,7 @@ class EdgePort:
 
 
 def check_edge(edge: Edge) -> None:
-    """Raise ScenarioError, with the key of the edge, for a file that can't be read and a queue it can't have."""
-    if not isinstance(edge.queue, DropTail.Config):
-        raise ScenarioError("an edge's queue is of another kind", path="queue.kind", value=edge.queue.kind,
-                            allowed="drop-tail")  # fmt: skip
+    """Raise ScenarioError, with the key of the edge, for a file that a piece can't read."""
     origin, piece = Origin(seed=0, direction=Direction.UP, entity=0), edge.rate
     try:
         rate: Rate = RATES.load(piece.kind)(piece, origin)
@@ -86,7 +82,7 @@ def _queue_alone(edge: Edge, origin: Origin, rate: Rate) -> Channel:
     """The channel of a port that only queues and clocks out: loss and delay come after it."""
     return Channel(
         origin=origin,
-        framing=_UNFRAMED,
+        framing=_MTU,
         rate=rate,
         loss=NoLoss(),
         duplication=None,
@@ -103,7 +99,7 @@ class _Entry:
 
     __slots__ = ("_queue", "offered_bytes", "offered_packets", "propagation_ns", "usage")
 
-    def __init__(self, queue: FifoPort) -> None:
+    def __init__(self, queue: Port) -> None:
         self._queue = queue
         self.usage = queue.usage
         self.propagation_ns = 0

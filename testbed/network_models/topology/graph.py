@@ -82,6 +82,13 @@ class Routes:
     def _cost(self, edge: Edge) -> int:
         return _COSTS[self.topology.routing](edge) * (len(self.graph) + 1) + 1
 
+    def check(self, path: str, name: str) -> None:
+        """Raise ScenarioError for a node that is not there."""
+        if name not in self.graph:
+            known = self.topology.node_names
+            raise ScenarioError("the topology has no such node", path=path, value=name, allowed=known,
+                                nearest=nearest_name(name, known))  # fmt: skip
+
     def edges(self, nodes: tuple[str, ...]) -> list[Edge]:
         """The edges along a route."""
         return [self.graph[one][other]["edge"] for one, other in pairwise(nodes)]
@@ -106,11 +113,8 @@ def describe(routes: Routes, source: str, target: str) -> Described:
 
     Raises ScenarioError for a node that is not there, or a route that does not exist.
     """
-    for path, name in (("from", source), ("to", target)):
-        if name not in routes.graph:
-            known = routes.topology.node_names
-            raise ScenarioError("the topology has no such node", path=path, value=name, allowed=known,
-                                nearest=nearest_name(name, known))  # fmt: skip
+    routes.check("from", source)
+    routes.check("to", target)
     nodes = routes.route(source, target)
     if nodes is None:
         reached = sorted(set(nx.descendants(routes.graph, source)))

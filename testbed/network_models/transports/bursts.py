@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import simpy
 
@@ -37,6 +38,8 @@ class Flight(Delivery):
         self.not_before_ns = 0  # do its packets come out, where packets keep their order
         self.first_start_ns = self.first_end_ns = 0  # of the first round
         self.wire_bytes = self.num_retransmissions = 0
+        self.corrupt: Sequence[int] = ()  # packets that come with a wrong bit which nobody finds
+        self.is_corrupt = False  # put together from such packets
 
 
 class BurstLink(ABC):
@@ -67,12 +70,14 @@ class BurstLink(ABC):
         "num_messages",
     )
 
+    _checks: ClassVar[bool] = True  # a packet with a wrong bit is found, and of no use
+
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
         self.env = env
         self.framing = channel.framing
         self._channel = channel
         self._transmitter = Transmitter(
-            channel.rate, limit_bytes=channel.queue_limit_bytes, packet_bytes=channel.framing.mtu_bytes
+            channel.rate, limit_bytes=channel.queue.limit, packet_bytes=channel.framing.mtu_bytes
         )
         self._loss = channel.loss
         self._jitter = channel.jitter
@@ -121,9 +126,13 @@ class BurstLink(ABC):
         """Where packets may be corrupted, arrive twice or keep their order."""
         channel, attempt = self._channel, flight.attempt
         lost, corrupt = channel.missing(packets, attempt)
-        missing = sorted([*lost, *corrupt])
         self._corrupt_packets += len(corrupt)
-        self._lost_packets -= len(corrupt)
+        missing = lost
+        if self._checks:
+            missing = sorted([*lost, *corrupt])
+            self._lost_packets -= len(corrupt)
+        elif corrupt:
+            flight.corrupt = [*flight.corrupt, *corrupt]
         if channel.duplication is not None:
             arrived = [packet for packet in packets if packet not in missing]
             self._duplicate_packets += len(channel.duplication.lost(arrived, attempt))
@@ -166,6 +175,7 @@ class BurstLink(ABC):
             propagate_ns,
             jitter_ns,
             ended_ns - propagate_ns - jitter_ns - end_ns,
+            is_corrupt=flight.is_corrupt and fate is Fate.DELIVERED,
         )
         flight.settle(transfer, ended_ns - int(self.env.now))
 

@@ -46,6 +46,14 @@ class Congestion(Protocol):
 class Reno:
     """Slow start, then one segment more a round trip; half at a loss (RFC 5681)."""
 
+    __slots__ = (
+        "_credit",
+        "_initial_bytes",
+        "_segment_bytes",
+        "threshold_bytes",
+        "window_bytes",
+    )
+
     def __init__(self, segment_bytes: int, initial_segments: int) -> None:
         self._segment_bytes = segment_bytes
         self._initial_bytes = initial_segments * segment_bytes
@@ -92,6 +100,15 @@ class Cubic(Reno):
 
     W(t) = C (t - K)^3 + W_max segments with C = 0.4 and K the time at which the window is back at W_max; 0.7 at a loss.
     """
+
+    __slots__ = (
+        "_back_ns",
+        "_before_loss_bytes",
+        "_epoch_ns",
+        "_prior_bytes",
+        "_reno_bytes",
+        "_reno_credit",
+    )
 
     def __init__(self, segment_bytes: int, initial_segments: int) -> None:
         super().__init__(segment_bytes, initial_segments)

@@ -7,7 +7,7 @@ bit out of what the queue took, plus the propagation delay, plus jitter; at once
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import simpy
 
@@ -41,10 +41,13 @@ class DatagramLink(BurstLink):
 
     __slots__ = ()
 
+    _checks: ClassVar[bool] = False
+
     def _launch(self, flight: Flight) -> None:
         first = flight.first_packet
         burst, missing = self._hand_over(flight, range(first, first + flight.num_packets), flight.last_packet_bytes)
         flight.first_start_ns, flight.first_end_ns = burst.start_ns, burst.end_ns
+        flight.is_corrupt = bool(flight.corrupt)
         if missing:
             self._lose(flight, burst.end_ns)
         else:

@@ -18,19 +18,53 @@ from testbed.network_models.transports.transport import Access
 class Endpoint:
     """One end: the link for messages that begin here. It tells the sender's engine what happens, and the reader's."""
 
+    __slots__ = (
+        "_ack_bytes",
+        "_alarm_ns",
+        "_connection",
+        "_corrupt_packets",
+        "_delivered",
+        "_delivered_payload_bytes",
+        "_dropped_packets",
+        "_duplicate_packets",
+        "_engine",
+        "_env",
+        "_framing",
+        "_latest",
+        "_lost",
+        "_lost_packets",
+        "_lost_payload_bytes",
+        "_messages",
+        "_open",
+        "_packets",
+        "_path",
+        "_payload_bytes",
+        "_retransmissions",
+        "_wire_bytes",
+        "peer",
+    )
+
     def __init__(self, env: simpy.Environment, framing: Framing, path: Path, connection: Connection) -> None:
         self._env = env
         self._framing = framing
         self._path = path
         self._connection = connection
-        self.engine: Engine = connection.make_engine()
+        self._engine: Engine | None = None  # made when there is something to say: idle links are many
         self.peer = self
         self._open: dict[int, tuple[Message, Delivery]] = {}  # messages that have not ended, oldest first
+        self._latest = 0  # message sent from here: what carries no message has its jitter
         self._alarm_ns = -1  # of the timer that will come first
         self._messages = self._delivered = self._lost = 0
         self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
         self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
         self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
+
+    @property
+    def engine(self) -> Engine:
+        """The half of the connection that is here, as it is now."""
+        if self._engine is None:
+            self._engine = self._connection.make_engine()
+        return self._engine
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -47,6 +81,7 @@ class Endpoint:
         )
         done = Delivery(self._env)
         self._open[message.number] = message, done
+        self._latest = message.number
         self._messages += 1
         self._payload_bytes += payload_bytes
         self._packets += num_packets
@@ -94,7 +129,8 @@ class Endpoint:
     def _wake(self, _: simpy.Event) -> None:
         now_ns, patience_ns = int(self._env.now), self._connection.patience_ns
         if self._alarm_ns == now_ns:
-            self._alarm_ns = -1
+            self._latest = 0  # message sent from here: what carries no message has its jitter
+        self._alarm_ns = -1
         is_gone = self.engine.expire(now_ns)
         if patience_ns is not None:
             for message, _done in list(self._open.values()):
@@ -110,7 +146,7 @@ class Endpoint:
         """The connection is no more: what it had not delivered is lost, and the next message opens another."""
         for message, _ in list(self._open.values()):
             self._give_up(message)
-        self.engine = self._connection.make_engine()
+        self._engine = None
 
     # --- packets -----------------------------------------------------------------------------------------------------
 
@@ -127,7 +163,7 @@ class Endpoint:
                 entity=self._path.entity,
                 number=self._path.numbers.packets(1),  # each transmission is a packet of its own to loss
                 attempt=0,
-                message=max(0, self._messages - 1) if segment is None else segment.message.number,
+                message=self._latest if segment is None else segment.message.number,
                 sent_ns=now_ns if segment is None else segment.message.sent_ns,
                 content=(self.engine, outgoing),
             )
@@ -159,7 +195,7 @@ class Endpoint:
 
     def arrived(self, packet: Packet) -> None:
         engine, outgoing = _content(packet)
-        if engine is self.engine:  # not of an earlier connection
+        if engine is self._engine:  # not of an earlier connection
             self.peer.read(packet, outgoing)
 
     def read(self, packet: Packet, outgoing: Outgoing) -> None:
@@ -207,6 +243,12 @@ class Endpoint:
 
 class Connection:
     """Two ends and the paths between them; it lives until one end finds the other gone, and is then made anew."""
+
+    __slots__ = (
+        "_ends",
+        "make_engine",
+        "patience_ns",
+    )
 
     def __init__(
         self,

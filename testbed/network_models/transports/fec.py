@@ -12,8 +12,8 @@ message is lost, and ends when its last packet, had it arrived, would have (as a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import ClassVar, Literal, NamedTuple
 
 import simpy
 from pydantic import Field
@@ -54,6 +54,8 @@ class FecLink(BurstLink):
 
     __slots__ = ("_config",)
 
+    _checks: ClassVar[bool] = False
+
     def __init__(self, env: simpy.Environment, channel: Channel, config: ForwardErrorCorrection.Config) -> None:
         super().__init__(env, channel)
         self._config = config
@@ -75,7 +77,16 @@ class FecLink(BurstLink):
         last_block = range(earlier_blocks * (config.data + config.parity), flight.num_packets)
         arrived = [packet for packet in last_block if packet not in missing]
         flight.first_end_ns = self._left_ns(pieces, arrived[last_data - 1])
+        flight.is_corrupt = any(
+            self._is_used(packet - flight.first_packet, missing, last_block, last_data) for packet in flight.corrupt
+        )
         self._deliver(flight, flight.first_end_ns)
+
+    def _is_used(self, place: int, missing: Collection[int], last_block: range, last_data: int) -> bool:
+        """Whether a packet is among those that its block is had back from: as many as first arrive and are needed."""
+        index = place % (self._config.data + self._config.parity)
+        needed = last_data if place in last_block else self._config.data
+        return sum(earlier not in missing for earlier in range(place - index, place)) < needed
 
     def _hand_over_blocks(self, flight: Flight, last_data: int) -> list[_Piece]:
         """All blocks back to back: full-size packets up to the last data packet, that one, and its block's parity."""

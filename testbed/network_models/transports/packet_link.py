@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import simpy
 
@@ -47,6 +47,7 @@ class Flight:
     num_retransmissions: int = 0
     missing: list[int] = field(default_factory=list)  # packets that were dropped or lost, and not sent again yet
     is_armed: bool = False  # a time-out is set for them
+    is_corrupt: bool = False  # put together from a packet with a wrong bit, which nobody found
 
     @property
     def packets(self) -> range:
@@ -85,6 +86,8 @@ class PacketLink(ABC):
         "_retransmissions",
         "_wire_bytes",
     )
+
+    _checks: ClassVar[bool] = True  # a packet with a wrong bit is found, and of no use
 
     def __init__(self, env: simpy.Environment, framing: Framing, path: Path, *, patience_ns: int | None = None) -> None:
         self._env = env
@@ -166,7 +169,8 @@ class PacketLink(ABC):
         full_bytes, short_bytes, short = self._framing.mtu_bytes, flight.short_bytes, flight.short
         for number in packets:
             size_bytes = short_bytes if number in short else full_bytes
-            offer(Packet(size_bytes, self, ports, entity, number, attempt, flight.number, flight.sent_ns, flight))
+            key = (entity, number, attempt, flight.number, flight.sent_ns)
+            offer(Packet(size_bytes, self, ports, *key, flight, is_checked=self._checks))
 
     def left(self, packet: Packet, left_ns: int) -> None:
         flight = packet.content
@@ -212,6 +216,7 @@ class PacketLink(ABC):
         if flight.has_arrived[place]:
             self._duplicate_packets += 1
             return
+        self._corrupt_packets += packet.is_corrupt
         flight.has_arrived[place] = 1
         flight.num_arrived += 1
         self._came(flight, packet)
@@ -233,6 +238,7 @@ class PacketLink(ABC):
             propagate_ns=beyond.propagate_ns,
             jitter_ns=beyond.jitter_ns,
             retransmit_ns=last.left_ns - first_end_ns,
+            is_corrupt=flight.is_corrupt and fate is Fate.DELIVERED,
         )
         flight.done.settle(transfer, ended_ns - int(self._env.now))
 

@@ -9,6 +9,7 @@ the sender arrives or would have; at once, where none left.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import simpy
 
@@ -33,6 +34,8 @@ class PacketOnceLink(PacketLink):
     """One direction; without `num_data` a message is one block."""
 
     __slots__ = ("_num_data", "_num_parity")
+
+    _checks: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class PacketOnceLink(PacketLink):
         now_ns, block = int(self._env.now), 0
         if self._num_data is not None:
             block = (packet.number - flight.first_packet) // (self._num_data + self._num_parity)
+        flight.is_corrupt |= packet.is_corrupt and flight.num_needed[block] > 0
         flight.num_needed[block] -= 1
         if flight.num_needed[block] == 0:
             flight.num_open -= 1

@@ -26,6 +26,23 @@ class QuicPacket(NamedTuple):
 class QuicEnd:
     """Each message is a stream: it is complete when its own segments are there, whatever else is missing."""
 
+    __slots__ = (
+        "_framing",
+        "_has_begun",
+        "_has_spoken",
+        "_heard_ns",
+        "_initial_due",
+        "_initial_ns",
+        "_is_open",
+        "_next_number",
+        "_num_initials",
+        "_receiver",
+        "_reply_due",
+        "_rules",
+        "_unconnected",
+        "sender",
+    )
+
     def __init__(self, rules: QuicRules, framing: Framing, congestion: Congestion) -> None:
         self._rules = rules
         self._framing = framing

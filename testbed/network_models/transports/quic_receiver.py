@@ -20,6 +20,16 @@ class QuicAck(NamedTuple):
 class QuicReceiver:
     """Every second packet is acknowledged at once, a single one after `delay_ns`, one out of order at once too."""
 
+    __slots__ = (
+        "_ack_now",
+        "_delay_ns",
+        "_highest",
+        "_highest_ns",
+        "_num_waiting",
+        "_received",
+        "deadline_ns",
+    )
+
     def __init__(self, delay_ns: int) -> None:
         self._delay_ns = delay_ns
         self._received = Ranges()

@@ -45,6 +45,23 @@ class _Sent(NamedTuple):
 class QuicSender:
     """`_sent` holds the packets neither acknowledged nor lost, by ascending number."""
 
+    __slots__ = (
+        "_acked",
+        "_again",
+        "_flight_bytes",
+        "_highest_acked",
+        "_last_sent_ns",
+        "_loss_ns",
+        "_num_probes",
+        "_probe_due",
+        "_recovery_ns",
+        "_rules",
+        "_sent",
+        "_unsent",
+        "congestion",
+        "round_trip",
+    )
+
     def __init__(self, rules: QuicRules, congestion: Congestion) -> None:
         self._rules = rules
         self.congestion = congestion

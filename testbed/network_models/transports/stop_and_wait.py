@@ -11,7 +11,7 @@ Its sender gives a message up when the time-out of a packet's last repeat ends, 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import simpy
 from pydantic import Field
@@ -30,6 +30,7 @@ class StopAndWait:
     """A packet a round trip."""
 
     class Config(TransportConfig):
+        looks_ahead: ClassVar[bool] = True
         kind: Literal["stop-and-wait"] = "stop-and-wait"
         timeout: PositiveTimeNs = Field(default=200_000_000, validate_default=False)
         max_retransmissions: int = Field(default=10, ge=0, le=1000)  # of a packet

@@ -34,6 +34,21 @@ class _State(Enum):
 class TcpEnd:
     """The end that first has something to send opens the connection; the other answers."""
 
+    __slots__ = (
+        "_framing",
+        "_num_replies",
+        "_num_syns",
+        "_receiver",
+        "_reply_due",
+        "_rules",
+        "_spoken_ns",
+        "_state",
+        "_syn_deadline_ns",
+        "_syn_due",
+        "_unconnected",
+        "sender",
+    )
+
     def __init__(self, rules: TcpRules, framing: Framing, congestion: Congestion) -> None:
         self._rules = rules
         self._framing = framing

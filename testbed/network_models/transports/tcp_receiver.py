@@ -22,6 +22,16 @@ class TcpReceiver:
     came twice at once too.
     """
 
+    __slots__ = (
+        "_ack_now",
+        "_delay_ns",
+        "_ends",
+        "_next",
+        "_num_waiting",
+        "_received",
+        "deadline_ns",
+    )
+
     def __init__(self, delay_ns: int) -> None:
         self._delay_ns = delay_ns
         self._received = Ranges()

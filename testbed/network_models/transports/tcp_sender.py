@@ -38,6 +38,27 @@ class TcpRules:
 class TcpSender:
     """Segments are numbered; `_segments` holds those that the other end has not acknowledged in order."""
 
+    __slots__ = (
+        "_acked",
+        "_flight_bytes",
+        "_is_repairing",
+        "_judged",
+        "_last_sent_ns",
+        "_lost",
+        "_next",
+        "_pipe_bytes",
+        "_recovery_end",
+        "_rules",
+        "_segments",
+        "_unacked",
+        "_urgent",
+        "_written",
+        "congestion",
+        "deadline_ns",
+        "num_timeouts",
+        "round_trip",
+    )
+
     def __init__(self, rules: TcpRules, congestion: Congestion) -> None:
         self._rules = rules
         self.congestion = congestion

@@ -1,0 +1,49 @@
+"""A live cell: the air of its two directions, and the links that share it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import simpy
+
+from testbed.core.registry import DISCIPLINES
+from testbed.network_models.channel import Channel
+from testbed.network_models.sharing.air import Air
+from testbed.network_models.sharing.collisions import Collisions
+from testbed.network_models.sharing.port import CellPort
+from testbed.network_models.transfer import Direction
+from testbed.scenarios.cells import Cells
+
+
+class Cell:
+    """One of a group of equal cells. With half duplex its two directions share one air."""
+
+    def __init__(self, env: simpy.Environment, config: Cells, name: str) -> None:
+        self.env = env
+        self.config = config
+        self.name = name
+        up = self._air()
+        down = up if config.duplex == "half" else self._air()
+        self.air = {Direction.UP: up, Direction.DOWN: down}
+
+    def _air(self) -> Air:
+        discipline = self.config.discipline
+        return Air(self.env, DISCIPLINES.load(discipline.kind)(discipline))
+
+
+class Seat(NamedTuple):
+    """One link's place in a cell."""
+
+    cell: Cell
+    weight: int = 1
+
+    @property
+    def needs_packets(self) -> str:
+        """Why the link can't be computed message by message; "" where it can."""
+        return self.cell.config.needs_packets
+
+    def port(self, channel: Channel) -> CellPort:
+        """The link's way to the air, in the channel's direction."""
+        cell, origin = self.cell, channel.origin
+        member = cell.air[origin.direction].join(channel.rate, self.weight)
+        return CellPort(cell.env, channel, member, Collisions(cell.config.collision, origin))
