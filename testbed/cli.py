@@ -56,6 +56,7 @@ class Kind(StrEnum):
     RATE = "rate"
     LOSS = "loss"
     QUEUE = "queue"
+    OUTAGE = "outage"
     TRANSPORT = "transport"
     DISCIPLINE = "discipline"
     SCHEDULER = "scheduler"

@@ -179,6 +179,7 @@ class _Running:
             servers=world.server_ends(world.clock.now_ns),
             links=[end for device in world.devices for end in device.link_ends()],
             edges=world.edge_ends(),
+            cells=[end for cell in world.cells for end in cell.ends(world.clock.now_ns)],
             assumed_sizes=sorted(world.assumed_sizes),
             fitted_sizes=fitted_sizes(world),
             calibration=_calibrated(self.prepared),
@@ -270,7 +271,7 @@ def host_spec(prepared: Prepared) -> HostSpec:
         back_kv_bits=None if prepared.scenario.kv is None else prepared.scenario.kv.back_bits,
         seal=prepared.scenario.seal,
         seal_secret=seal_secret(prepared.scenario),
-        refuses=prepared.scenario.security is not None and prepared.scenario.security.tamper > 0,
+        refuses=prepared.scenario.alters_messages,
     )
     return agreed_spec(spec, codecs_at_cuts(prepared.scenario, prepared.source.shape.num_layers))
 

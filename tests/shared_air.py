@@ -41,8 +41,8 @@ def discipline_of(kind, **config):
     return row(row.Config(kind=kind, **config))
 
 
-def share(discipline, rates, jobs, *, weights=None):
-    """Send the jobs (ascending times). Returns how each was served, and the air and its members at the end."""
+def share(discipline, rates, jobs, *, weights=None, until_ns=None):
+    """Send the jobs (ascending times). Returns how each was served by the end, the air and its members."""
     env = simpy.Environment()
     air = Air(env, discipline)
     members = [air.join(rate, 1 if weights is None else weights[place]) for place, rate in enumerate(rates)]
@@ -57,5 +57,5 @@ def share(discipline, rates, jobs, *, weights=None):
             )
 
     env.process(send())
-    env.run()
-    return [served[number] for number in range(len(served))], air, members
+    env.run(until=until_ns)
+    return [served.get(number) for number in range(len(jobs))], air, members

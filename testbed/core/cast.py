@@ -62,13 +62,32 @@ class LinkEnd:
     device: int
     direction: str  # up | down
     messages: int
+    delivered: int
+    lost: int  # messages given up; those that are neither were under way
     payload_bytes: int
+    lost_payload_bytes: int  # of messages given up
     wire_bytes: int
     packets: int
     retransmissions: int
-    dropped_packets: int
+    dropped_packets: int  # by the full queue
+    lost_packets: int  # beyond it
+    corrupt_packets: int  # arrived with a wrong bit
+    duplicate_packets: int  # arrived once more
+    ack_bytes: int  # of acknowledgements of these messages, on their way back
     busy_ns: int
     peak_backlog_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellEnd:
+    """The air of one direction of a cell, or of both where they share it."""
+
+    cell: str
+    direction: str  # up | down | both
+    num_links: int
+    carried_bytes: int  # clocked out, lost on the air or not
+    busy_ns: int  # at least one link had something to send
+    contending_ns: int  # the number of links with something to send, summed over time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +167,7 @@ class RunEnd:
     devices: Sequence[DeviceEnd]
     servers: Sequence[ServerEnd]
     links: Sequence[LinkEnd]
+    cells: Sequence[CellEnd] = ()
     edges: Sequence[EdgeEnd] = ()  # of the topology, where there is one
     assumed_sizes: Sequence[str]  # codecs whose message sizes modelled groups assumed, as they follow the content
     quality: Mapping[int, Quality]  # by request

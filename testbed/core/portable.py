@@ -12,6 +12,8 @@ import math
 from testbed.core.rng import Stream
 
 _LN2 = 0.6931471805599453
+_LN10 = 2.302585092994046
+_LOG2_10 = 3.321928094887362
 _HALF_SQRT2 = 0.7071067811865476
 _ODD_INVERSES = tuple(1 / (2 * k + 1) for k in reversed(range(12)))
 _INVERSE_FACTORIALS = tuple(1 / math.factorial(k) for k in reversed(range(16)))
@@ -51,7 +53,9 @@ def from_decibels(decibels: float) -> float:
     return exp2(decibels / 10 * _LOG2_10)
 
 
-_LOG2_10 = log2(10.0)
+def decibels_of(ratio: float) -> float:
+    """Of a ratio of powers: ten times its decimal logarithm."""
+    return 10 * ln(ratio) / _LN10
 
 
 def exponential(stream: Stream, entity: int, counter: int) -> float:

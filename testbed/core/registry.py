@@ -68,6 +68,9 @@ RATES = Registry(
     "rate",
     {
         "constant": "testbed.network_models.rates.constant:ConstantRate",
+        "markov": "testbed.network_models.rates.markov:MarkovRate",
+        "rayleigh": "testbed.network_models.rates.rayleigh:RayleighRate",
+        "rician": "testbed.network_models.rates.rician:RicianRate",
         "trace": "testbed.network_models.rates.trace:TraceRate",
     },
 )
@@ -98,6 +101,14 @@ TRANSPORTS = Registry(
         "quic": "testbed.network_models.transports.quic:Quic",
     },
 )
+OUTAGES = Registry(
+    "outage",
+    {
+        "schedule": "testbed.network_models.outages.schedule:ScheduledOutages",
+        "periodic": "testbed.network_models.outages.periodic:PeriodicOutages",
+        "random": "testbed.network_models.outages.at_random:RandomOutages",
+    },
+)
 DISCIPLINES = Registry(
     "discipline",
     {
@@ -121,4 +132,4 @@ QUANTISERS = Registry(
         "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
-SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, TRANSPORTS, DISCIPLINES, SCHEDULERS, ROUTERS, QUANTISERS)
+SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, OUTAGES, TRANSPORTS, DISCIPLINES, SCHEDULERS, ROUTERS, QUANTISERS)

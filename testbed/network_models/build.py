@@ -11,6 +11,7 @@ from testbed.core.registry import QUEUES, TRANSPORTS
 from testbed.network_models.channel import Channel, build_channel, framing_of
 from testbed.network_models.origin import Origin
 from testbed.network_models.ports.packet import Path, Port
+from testbed.network_models.radio import behind_radio, radio_of
 from testbed.network_models.sharing.cell import Seat
 from testbed.network_models.transfer import Direction, Link
 from testbed.network_models.transports.transport import Access, Transport
@@ -29,9 +30,11 @@ def build_access(
 ) -> Access:
     """Both directions of one link; `entity` keys its draws. Without a seat in a cell its air is its own."""
     if resolution(profile, seat) == "messages":
-        return _transport(profile).over_messages(env, *_channels(profile, entity=entity, seed=seed))
-    ports = build_ports(env, profile, entity=entity, seed=seed, seat=seat)
-    return connect(env, profile, *(Path(ports=(port,), entity=entity) for port in ports))
+        access = _transport(profile).over_messages(env, *_channels(profile, entity=entity, seed=seed))
+    else:
+        ports = build_ports(env, profile, entity=entity, seed=seed, seat=seat)
+        access = connect(env, profile, *(Path(ports=(port,), entity=entity) for port in ports))
+    return behind_radio(env, access, radio_of(profile))
 
 
 def build_ports(
@@ -96,7 +99,7 @@ def resolution(profile: LinkProfile, seat: Seat | None = None) -> str:
 def needs_packets(profile: LinkProfile) -> str:
     """Why the link can't be computed by messages; "" where it can."""
     pieces = (profile.rate_up, profile.rate_down, profile.jitter, profile.loss, profile.queue, profile.transport)
-    reasons = [piece.needs_packets for piece in pieces if piece is not None]
+    reasons = [piece.needs_packets for piece in (*pieces, *profile.outages) if piece is not None]
     return next(filter(None, [*reasons, _needs_order(profile)]), "")
 
 

@@ -9,11 +9,12 @@ from functools import lru_cache
 from typing import Protocol
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import LOSSES, RATES
+from testbed.core.registry import LOSSES, OUTAGES, RATES
 from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.losses.bernoulli import Bernoulli
 from testbed.network_models.origin import Origin
+from testbed.network_models.outages.gaps import GapLoss, GappedRate
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.pieces import QueueConfig
@@ -74,6 +75,8 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         loss: Loss = LOSSES.load(profile.loss.kind)(profile.loss, origin, rate)
     with _said_of("jitter"):
         jitter = Jitter(profile.jitter, origin)
+    if profile.outages:
+        rate, loss = _with_outages(profile, origin, rate, loss)
     return Channel(
         origin=origin,
         framing=framing_of(profile),
@@ -86,6 +89,12 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
         propagation_ns=profile.propagation_delay,
         queue=profile.queue,
     )
+
+
+def _with_outages(profile: LinkProfile, origin: Origin, rate: Rate, loss: Loss) -> tuple[Rate, Loss]:
+    made = [(config, OUTAGES.load(config.kind)(config, origin, place)) for place, config in enumerate(profile.outages)]
+    waits, drops = ([outages for config, outages in made if config.drop == drop] for drop in (False, True))
+    return GappedRate(rate, waits) if waits else rate, GapLoss(loss, drops) if drops else loss
 
 
 @lru_cache(maxsize=256)  # links of one profile share it

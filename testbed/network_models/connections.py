@@ -10,6 +10,7 @@ import simpy
 
 from testbed.network_models.build import build_ports, connect
 from testbed.network_models.ports.packet import Numbers, Path, Port
+from testbed.network_models.radio import behind_radio, radio_of
 from testbed.network_models.sharing.cell import Seat
 from testbed.network_models.topology.network import Network, Transit
 from testbed.network_models.transfer import Direction, LinkSnapshot
@@ -66,6 +67,7 @@ class OneEach:
         self._servers = servers
         self._entity = entity
         self._ports = build_ports(env, profile, entity=entity, seed=seed, seat=seat)
+        self._radio = radio_of(profile)
         self._numbers = {direction: Numbers() for direction in Direction}
         self._connections: dict[int, Access] = {}
 
@@ -73,7 +75,8 @@ class OneEach:
         """Made when it is first asked for."""
         if server not in self._connections:
             up, down = self._up(self._servers[server]), self._down(self._servers[server])
-            self._connections[server] = connect(self._env, self._profile, up, down)
+            access = connect(self._env, self._profile, up, down)
+            self._connections[server] = behind_radio(self._env, access, self._radio)
         return self._connections[server]
 
     def reaches(self, server: int) -> bool:

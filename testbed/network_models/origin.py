@@ -29,6 +29,10 @@ class Origin:
         """The link's own draws of one purpose, keyed further by a counter."""
         return self.stream(name).of(self.entity)
 
+    def link_stream(self, name: str) -> Stream:
+        """As `stream`, the same for both directions."""
+        return _stream(self.seed, f"{self.place}.{name}")
+
     def of(self, entity: int) -> Origin:
         """The same place, for somebody else's packets."""
         return replace(self, entity=entity)

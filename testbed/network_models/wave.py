@@ -36,13 +36,12 @@ class Wave:
     Each value is a pure function of the key and the instant: no matter who asks, in which order, how often.
     """
 
-    __slots__ = ("_changes", "_entity", "_known", "_levels", "_time_ns")
+    __slots__ = ("_changes", "_known", "_levels", "_time_ns")
 
     def __init__(self, time_ns: int, origin: Origin, name: str) -> None:
         self._time_ns = time_ns
-        self._entity = origin.entity
-        self._changes = origin.stream(f"{name}.change")
-        self._levels = origin.stream(f"{name}.level")
+        self._changes = origin.draws(f"{name}.change")
+        self._levels = origin.draws(f"{name}.level")
         self._known: list[tuple[int, int, int]] | None = None  # per level: (from, until, value), what was found last
 
     def u32(self, time_ns: int) -> int:
@@ -69,15 +68,15 @@ class Wave:
             changes = self._changes_of(level, block)
             later = len(changes)
         from_ns, change = changes[later - 1]
-        u64 = self._levels.u64(self._entity, self._counter(level, block, change))
+        u64 = self._levels.u64(self._counter(level, block, change))
         size = _half_normal().value(u64 >> 32)
         return block * self._time_ns + from_ns, until_ns, size if u64 & 1 else -size
 
     def _changes_of(self, level: int, block: int) -> list[tuple[int, int]]:
         """When in this block the level jumps, ascending, each with its number among the block's."""
         first = self._counter(level, block, 0)
-        num = bisect_right(_CHANGES, self._changes.u64(self._entity, first) >> 32)
-        times = [self._changes.below(self._time_ns, self._entity, first + change) for change in range(1, num + 1)]
+        num = bisect_right(_CHANGES, self._changes.u64(first) >> 32)
+        times = [(self._changes.u64(first + change) * self._time_ns) >> 64 for change in range(1, num + 1)]
         return sorted(zip(times, range(1, num + 1), strict=True))
 
     @staticmethod

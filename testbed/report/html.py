@@ -29,6 +29,7 @@ def render(run: Run) -> str:
         results_sections.hops(run),
         network_sections.traffic(run),
         network_sections.delays(run),
+        network_sections.cells(run),
         topology_section.topology(run),
         results_sections.servers(run),
         results_sections.quality(run),

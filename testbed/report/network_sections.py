@@ -54,3 +54,23 @@ def delays(run: Run) -> Markup:
         "percentile; crosses: messages that were not delivered."
     )
     return section(title, drawn, table("Delay of delivered messages", _DELAY_COLUMNS, rows), note=note)
+
+
+def cells(run: Run) -> Markup:
+    """How the links of each cell shared its air."""
+    if not run.summary["cells"]:
+        return Markup("")
+    rows = [
+        [
+            entry["cell"],
+            entry["direction"],
+            words.number(entry["links"]),
+            words.share(entry["utilisation"]),
+            words.number(entry["contending"]),
+            words.size(entry["carried_bytes"]),
+        ]
+        for entry in run.summary["cells"]
+    ]
+    columns = ["cell", "direction", "links", "busy", "contending while busy", "carried"]
+    note = "Busy: some link of the cell had something to send. Contending: how many had, in the mean over that time."
+    return section("Cells", table("Shared air", columns, rows, num_text=2), note=note)

@@ -59,6 +59,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
         **{name: _total(requests, column) for name, column in TRAFFIC.items()},
         "servers": _servers(tables, end.end_ns),
         "edges": edges(tables.edges, end.end_ns),
+        "cells": cells(end),
         "energy_j": {
             "devices": _sum_by_kind(tables.devices, "energy_j"),
             "servers": _sum_by_kind(tables.server_totals, "energy_j"),
@@ -121,6 +122,21 @@ def edges(table: pa.Table | None, end_ns: int) -> dict[str, Any] | None:
     ]
     totals = ("carried_bytes", "dropped_packets", "lost_packets", "failed_packets")
     return {"count": table.num_rows, **{name: _total(table, name) for name in totals}, "each": each}
+
+
+def cells(end: RunEnd) -> list[dict[str, Any]] | None:
+    """How busy each cell's air was, and how many links shared it while it was; None where there is no cell."""
+    return [
+        {
+            "cell": entry.cell,
+            "direction": entry.direction,
+            "links": entry.num_links,
+            "utilisation": _ratio(entry.busy_ns, end.end_ns),
+            "contending": _ratio(entry.contending_ns, entry.busy_ns),
+            "carried_bytes": entry.carried_bytes,
+        }
+        for entry in end.cells
+    ] or None
 
 
 def breakdown(completed: pa.Table) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from testbed.core.units import ALLOWED, NAMES, NS_PER_S, UNITS, parse_exactly
 _MOST_DAYS = 36_500
 _MOST_BYTES = 10**18
 _MOST_BPS = 10**18
+_MOST_DECIBELS = 300
 
 
 class Block(BaseModel):
@@ -96,11 +97,39 @@ _ZERO = (0.0, "0")
 _MOST_TIME = (_MOST_DAYS * 86_400 * NS_PER_S, f"{_MOST_DAYS} d")
 _MOST_SIZE = (_MOST_BYTES, f"{_MOST_BYTES // 10**15} PB")
 _MOST_RATE = (_MOST_BPS, f"{_MOST_BPS // 10**15} Pbit/s")
+_MOST_RATIO = (_MOST_DECIBELS, f"{_MOST_DECIBELS} dB")
 _LEAST_RATE = (1e-9, "1e-9 /s")
 _Time = (_schema("time"), _written("ns"))
 _Size = (_schema("size"), _written("B"))
 
 FileName = Annotated[str, Field(min_length=1)]  # a relative one stands beside the file that names it
+
+RANDOM = -1  # in place of a time
+
+
+def _time_or_random(value: object) -> int:
+    if value == "random":
+        return RANDOM
+    allowed = "a time such as 15 s, or random"
+    try:
+        time_ns = _nanoseconds(parse_exactly(value, "time"))
+    except ScenarioError as error:
+        raise as_pydantic(ScenarioError(error.problem, value=value, allowed=allowed, nearest=error.nearest)) from None
+    if not 0 <= time_ns <= _MOST_TIME[0]:
+        raise as_pydantic(
+            ScenarioError(f"time too {'large' if time_ns > 0 else 'small'}", value=value, allowed=allowed)
+        )
+    return time_ns
+
+
+TimeOrRandom = Annotated[
+    int,
+    BeforeValidator(_time_or_random),
+    PlainSerializer(
+        lambda time_ns: "random" if time_ns == RANDOM else f"{time_ns} ns", return_type=str, when_used="json"
+    ),
+    WithJsonSchema({"type": ["string", "number"], "description": "a time such as 15 s, or random"}),
+]
 
 # In files a text with a unit; inside, the base unit named by each type.
 TimeNs = Annotated[int, _reader("time", _nanoseconds, at_least=_ZERO, at_most=_MOST_TIME), *_Time]
@@ -122,8 +151,22 @@ Distance = Annotated[float, _reader("distance", float, at_least=_ZERO), _schema(
 PositiveDistance = Annotated[float, _reader("distance", float, above_zero=True), _schema("distance"), _written("m")]
 Speed = Annotated[float, _reader("speed", float, above_zero=True), _schema("speed"), _written("m/s")]
 Spectrum = Annotated[float, _reader("spectrum", float, above_zero=True), _schema("spectrum"), _written("Hz")]
-Decibels = Annotated[float, _reader("decibels", float), _schema("decibels"), _written("dB")]
-Level = Annotated[float, _reader("level", float), _schema("level"), _written("dBm")]
+Decibels = Annotated[
+    float,
+    _reader("decibels", float, at_least=(-_MOST_DECIBELS, f"-{_MOST_DECIBELS} dB"), at_most=_MOST_RATIO),
+    _schema("decibels"),
+    _written("dB"),
+]
+PositiveDecibels = Annotated[
+    float, _reader("decibels", float, at_least=_ZERO, at_most=_MOST_RATIO), _schema("decibels"), _written("dB")
+]
+Level = Annotated[
+    float,
+    _reader("level", float, at_least=(-_MOST_DECIBELS, f"-{_MOST_DECIBELS} dBm"),
+            at_most=(_MOST_DECIBELS, f"{_MOST_DECIBELS} dBm")),
+    _schema("level"),
+    _written("dBm"),
+]  # fmt: skip
 Power = Annotated[float, _reader("power", float, at_least=_ZERO), _schema("power"), _written("W")]
 Probability = Annotated[float, _reader("ratio", float, at_least=_ZERO, at_most=(1.0, "1")), _schema("ratio")]
 LossProbability = Annotated[float, _reader("ratio", float, at_least=_ZERO, at_most=(0.999, "0.999")), _schema("ratio")]

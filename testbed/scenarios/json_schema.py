@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from testbed.core.registry import DISCIPLINES, LOSSES, POLICIES, QUEUES, RATES, TRANSPORTS, Registry
+from testbed.core.registry import DISCIPLINES, LOSSES, OUTAGES, POLICIES, QUEUES, RATES, TRANSPORTS, Registry
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Scenario
 from testbed.scenarios.topology_shapes import SHAPES
@@ -16,6 +16,7 @@ _PIECES: dict[str, tuple[Registry, tuple[str, str] | None]] = {
     "RateConfig": (RATES, ("constant", "rate")),
     "LossConfig": (LOSSES, ("bernoulli", "p")),
     "QueueConfig": (QUEUES, ("drop-tail", "limit")),
+    "OutageConfig": (OUTAGES, None),
     "TransportConfig": (TRANSPORTS, None),
     "DisciplineConfig": (DISCIPLINES, None),
 }

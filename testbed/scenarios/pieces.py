@@ -42,6 +42,16 @@ class QueueConfig(PieceConfig):
     limit: PositiveSizeBytes  # waiting and in service, a direction
 
 
+class OutageConfig(PieceConfig):
+    """When a link carries nothing: packets wait, or with `drop` what leaves then is lost."""
+
+    drop: bool = False
+
+    @property
+    def needs_packets(self) -> str:
+        return "outages drop what leaves at their time, packet by packet" if self.drop else ""
+
+
 class TransportConfig(PieceConfig):
     """What the ends of a link do about loss, order and speed."""
 

@@ -13,19 +13,21 @@ from pydantic import Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import LOSSES, QUEUES, RATES, TRANSPORTS
+from testbed.core.registry import LOSSES, OUTAGES, QUEUES, RATES, TRANSPORTS
 from testbed.scenarios.base import (
     Bandwidth,
     Block,
     ComputeRate,
     LossProbability,
     PositiveSizeBytes,
+    PositiveTimeNs,
     Power,
     TimeNs,
     as_pydantic,
 )
 from testbed.scenarios.jitter import JitterConfig
-from testbed.scenarios.pieces import LossConfig, QueueConfig, RateConfig, TransportConfig, piece
+from testbed.scenarios.pieces import LossConfig, OutageConfig, QueueConfig, RateConfig, TransportConfig, piece
+from testbed.scenarios.propagation import PropagationNs
 
 
 def _at(key: str, problem: str, *, value: str, allowed: str) -> PydanticCustomError:
@@ -101,7 +103,15 @@ class ServerProfile(ProcessorProfile):
 Rate = Annotated[SerializeAsAny[RateConfig], piece(RATES, short_kind="constant", short_key="rate")]
 Loss = Annotated[SerializeAsAny[LossConfig], piece(LOSSES, short_kind="bernoulli", short_key="p")]
 Queue = Annotated[SerializeAsAny[QueueConfig], piece(QUEUES, short_kind="drop-tail", short_key="limit")]
+Outage = Annotated[SerializeAsAny[OutageConfig], piece(OUTAGES)]
 Transport = Annotated[SerializeAsAny[TransportConfig], piece(TRANSPORTS)]
+
+
+class RadioConfig(Block):
+    """A radio that sleeps: the first message after `idle_after` without any waits for `promotion`."""
+
+    promotion: PositiveTimeNs
+    idle_after: TimeNs
 
 
 class LinkProfile(Profile):
@@ -109,7 +119,7 @@ class LinkProfile(Profile):
 
     rate_up: Rate
     rate_down: Rate
-    propagation_delay: TimeNs  # one way
+    propagation_delay: PropagationNs  # one way
     jitter: JitterConfig | None = None
     loss: Loss = Field(default=0.0, validate_default=True)  # of packets, each direction for itself
     duplicate: LossProbability = 0.0  # of a packet that arrives, to arrive once more
@@ -117,6 +127,8 @@ class LinkProfile(Profile):
     mtu: PositiveSizeBytes = Field(default=1500, validate_default=False)  # network-layer bytes a packet
     header: PositiveSizeBytes = Field(default=40, validate_default=False)  # of those, headers
     queue: Queue = Field(default="1 MB", validate_default=True)
+    outages: Annotated[tuple[Outage, ...], Field(strict=False)] = ()
+    radio: RadioConfig | None = None
     transport: Transport = Field(default="selective-repeat", validate_default=True)
     resolution: Literal["auto", "packets", "messages"] = "auto"
 

@@ -208,6 +208,12 @@ class Scenario(Block):
         """How messages are encrypted; "none" where they are not."""
         return "none" if self.security is None else self.security.seal
 
+    @property
+    def alters_messages(self) -> bool:
+        """Whether messages may arrive with a wrong bit: by tampering, or by a link."""
+        is_tampered = self.security is not None and self.security.tamper > 0
+        return is_tampered or any(group.link.corrupt > 0 for group in self.fleet)
+
     def place_of(self, entry: Group | Servers, member: int) -> str | None:
         """The node of member number `member` of a group or of equal servers; None without a topology."""
         if self.topology is None or entry.at is None:

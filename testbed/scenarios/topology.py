@@ -13,14 +13,12 @@ from testbed.core.registry import LOSSES, QUEUES, RATES
 from testbed.core.units import NS_PER_S
 from testbed.scenarios.base import Block, Distance, PositiveTimeNs, TimeNs, as_pydantic
 from testbed.scenarios.pieces import LossConfig, QueueConfig, RateConfig, piece
+from testbed.scenarios.propagation import FIBRE_M_PER_S
 
 NODE_KINDS = ("cell-site", "access-router", "router", "edge-site", "region", "data-centre")  # from the rim inwards
 NodeKind = Literal["cell-site", "access-router", "router", "edge-site", "region", "data-centre"]
 Way = tuple[str, str]  # one direction of an edge: from, to
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-
-# Light in standard single-mode fibre at 1550 nm: c over a group index of 1.4682 (Corning SMF-28 Ultra, data sheet).
-FIBRE_M_PER_S = 299_792_458 / 1.4682
 
 
 def _at(path: str, problem: str, **told: Any) -> PydanticCustomError:

@@ -24,7 +24,7 @@ from testbed.sim.trace import Trace
 
 
 class MessageLostError(TestbedError):
-    """A link gave a message up, or the server refused it; the request ends with this outcome."""
+    """A link gave a message up, or changed it; the request ends with this outcome."""
 
     def __init__(self, problem: str, outcome: Outcome = Outcome.FAILED) -> None:
         self.outcome = outcome
@@ -36,6 +36,25 @@ class MessageLostError(TestbedError):
         if fate is Fate.TIMEOUT:
             return cls(f"{direction}-link timed out", Outcome.LINK_TIMEOUT)
         return cls(f"message lost on the {direction}-link")
+
+    @classmethod
+    def refused(cls, *, is_sealed: bool) -> MessageLostError:
+        """It arrived, with a wrong bit that its tag or its checksum shows."""
+        if is_sealed:
+            return cls("message not authentic", Outcome.AUTHENTICATION)
+        return cls("message refused: wrong checksum")
+
+    @classmethod
+    def unnoticed(cls, direction: Direction) -> MessageLostError:
+        """A wrong bit in bare token ids: the ends would go on, with an answer to something else."""
+        return cls(f"wrong token from the {direction}-link: bare token ids have no checksum")
+
+    @classmethod
+    def altered_down(cls, answer_bytes: int, *, is_sealed: bool) -> MessageLostError:
+        """An answer with a wrong bit: a token id, or one with keys and values, whose message has a checksum."""
+        if is_sealed or answer_bytes > TOKEN_BYTES:
+            return cls.refused(is_sealed=is_sealed)
+        return cls.unnoticed(Direction.DOWN)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +69,7 @@ class Journey:
     trace: Trace
     adapt: Adapt | None  # asked before each message of hidden states
     codec_of: Callable[[str], tuple[Codec, SizeOf]]
-    tampering: Tampering | None
+    tampering: Tampering
     kv_reserve_bytes: int  # of the server's KV cache, at full length
     stop_tokens: frozenset[int]
     step: Step  # the pass to run next: the prompt, then the token chosen last
@@ -94,8 +113,8 @@ class Journey:
         access = self.device.links.to(self.server.server)
         return access.up if direction is Direction.UP else access.down
 
-    def carry(self, size_bytes: int, direction: Direction) -> Wait[None]:
-        """One message over the device's link.
+    def carry(self, size_bytes: int, direction: Direction) -> Wait[bool]:
+        """One message over the device's link: whether it arrives as it was sent, every bit.
 
         Raises MessageLostError where the link gives it up.
         """
@@ -104,6 +123,7 @@ class Journey:
         self.trace.waited(transfer, direction)
         if not transfer.delivered:
             raise MessageLostError.on(direction, transfer.fate)
+        return not transfer.is_corrupt
 
     def choose_codec(self) -> None:
         """Ask the policy how the next message is to be encoded; the cut stays as it was admitted."""
@@ -130,21 +150,32 @@ class Journey:
         )
 
     def send_up(self, payload: Payload) -> Wait[Payload]:
-        """The message of a step, as it arrives."""
+        """The message of a step, as it arrives.
+
+        Raises MessageLostError where the link gives it up, or changes a bit that nobody can tell.
+        """
         sent_ns = self.clock.now_ns
-        yield from self.carry(payload.size_bytes, Direction.UP)
+        is_intact = yield from self.carry(payload.size_bytes, Direction.UP)
         self.bytes_sent += payload.size_bytes
         self.last_message_bytes, self.last_send_ns = payload.size_bytes, self.clock.now_ns - sent_ns
-        if self.tampering is None or not (payload.seal_bytes or self.session.split):
-            return payload  # nobody could tell: bare token ids have no checksum
-        return self.tampering.passed(payload, self.request, self.trace.step)
+        can_tell = payload.seal_bytes or self.session.split  # bare token ids have no checksum
+        if not is_intact:
+            if not can_tell:
+                raise MessageLostError.unnoticed(Direction.UP)
+            return self.tampering.altered(payload, self.request, self.trace.step)
+        return self.tampering.passed(payload, self.request, self.trace.step) if can_tell else payload
 
     def send_down(self) -> Wait[None]:
-        """The token chosen last, from the server to the device."""
+        """The token chosen last, from the server to the device.
+
+        Raises MessageLostError where the link gives it up or changes a bit.
+        """
         sealer = self.device.edge.sealer
-        yield from self.carry(self.answer_bytes + sealer.overhead_bytes, Direction.DOWN)
+        is_intact = yield from self.carry(self.answer_bytes + sealer.overhead_bytes, Direction.DOWN)
         if open_ns := sealer.time_ns(self.answer_bytes):
             yield from self.compute(Hop.OPEN_TOKEN, sealer.spend(open_ns))
+        if not is_intact:
+            raise MessageLostError.altered_down(self.answer_bytes, is_sealed=sealer.overhead_bytes > 0)
         self.deliver()
 
     def _server_step(self) -> Step:
@@ -171,7 +202,5 @@ class Journey:
         wait_ns = now_ns - self.trace.cursor_ns - sum(duration_ns for _, duration_ns in parts)
         self.trace.spans(now_ns, (Hop.SERVER_WAIT, wait_ns), *parts)
         if served.token == REFUSED:
-            if payload.seal_bytes:
-                raise MessageLostError("message not authentic", Outcome.AUTHENTICATION)
-            raise MessageLostError("message refused: wrong checksum")
+            raise MessageLostError.refused(is_sealed=payload.seal_bytes > 0)
         return served.token

@@ -35,7 +35,7 @@ class TokenStream:
     def drain(self) -> Wait[None]:
         """Wait until the last token is there.
 
-        Raises MessageLostError when one never came.
+        Raises MessageLostError when one never came, or came with a wrong bit.
         """
         if not self._messages:
             return
@@ -48,10 +48,12 @@ class TokenStream:
             raise MessageLostError.on(Direction.DOWN, undelivered[0])
         if self._open_ns:
             yield from self._journey.compute(Hop.OPEN_TOKEN, self._open_ns)
+        if any(transfer.is_corrupt for transfer in transfers):
+            raise MessageLostError.altered_down(TOKEN_BYTES, is_sealed=self._sealer.overhead_bytes > 0)
 
     def _arrive(self, index: int, token: int, transfer: Transfer) -> None:
         self._journey.trace.moved(transfer, Direction.DOWN)
-        if not transfer.delivered:
+        if not transfer.delivered or transfer.is_corrupt:
             return
         if not self._open_ns:
             self._read(index, token)

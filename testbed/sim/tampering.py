@@ -1,4 +1,4 @@
-"""Messages that are altered on their way: one bit of one, so that a checksum finds it and so does a tag."""
+"""Messages that are altered on their way, on purpose or by a link: one bit, so that a checksum finds it or a tag."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from testbed.sim.requests import Request
 
 
 class Tampering:
-    """Draws which messages up are altered: keyed by the request's own seed and the step, whoever else there is."""
+    """Draws which messages up are altered, and the bit: keyed by the request's own seed and the step."""
 
     def __init__(self, seed: int, probability: float) -> None:
         self._probability = probability
@@ -18,9 +18,13 @@ class Tampering:
         self._bits = Stream.named(seed, "tamper.bit")
 
     def passed(self, payload: Payload, request: Request, step: int) -> Payload:
-        """What arrives of a message; a modelled one is only marked."""
-        if self._choices.uniform(request.sampling_seed, step) >= self._probability:
+        """What arrives of a message where someone may have altered it."""
+        if not self._probability or self._choices.uniform(request.sampling_seed, step) >= self._probability:
             return payload
+        return self.altered(payload, request, step)
+
+    def altered(self, payload: Payload, request: Request, step: int) -> Payload:
+        """The message with one bit the other way round; a modelled one is only marked."""
         message = payload.message
         if message is not None:
             message = flipped(message, self._bits.below(8 * len(message), request.sampling_seed, step))

@@ -90,7 +90,7 @@ class World:
         self._router = ROUTERS.load(scenario.router)()
         self._codecs: dict[str, Codec] = {}
         tamper = 0.0 if scenario.security is None else scenario.security.tamper
-        self._tampering = Tampering(scenario.seed, tamper) if tamper else None
+        self._tampering = Tampering(scenario.seed, tamper)
         self._payload_laws = {} if payload_law is None else payload_law.by_cut()
         self._payload_sizes = Stream.named(scenario.seed, "payload.size")
         # Where a modelled message's size follows its content: laws that it was drawn from, codecs that have none.

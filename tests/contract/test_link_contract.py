@@ -1,21 +1,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from itertools import product
 
 import pytest
 
 from testbed.testing.link_contract import LinkContract
 from tests.links import changed, link_of
+from tests.resolutions.grid import KINDS, SETTINGS, refusal
 
 
-class TestSelectiveRepeat(LinkContract):
+class OnALink(LinkContract):
     def make_link(self, env, *, profile, direction, entity, seed):
         return link_of(env, profile, direction=direction, entity=entity, seed=seed)
 
 
-class TestSelectiveRepeatByPackets(TestSelectiveRepeat):
-    fields: ClassVar = {"resolution": "packets"}
+class TestSelectiveRepeat(OnALink):
+    """As a profile has it that says nothing else."""
+
+
+def _contracts():
+    """A class for each transport and each of its resolutions; those that react to acknowledgements take a minute."""
+    for kind, resolution in product(KINDS, ("packets", "messages")):
+        reacts = bool(refusal(kind))
+        if resolution == "messages" and reacts:
+            continue
+        fields = {"transport": {"kind": kind, **SETTINGS.get(kind, {})}, "resolution": resolution}
+        body = {"fields": fields, "reacts": reacts, "in_order": kind != "quic"}
+        body |= {"pytestmark": [pytest.mark.slow]} if reacts else {}
+        name = f"Test_{kind}_by_{resolution}".replace("-", "_")
+        yield name, type(name, (OnALink,), body)
+
+
+globals().update(_contracts())
 
 
 class TooFast(TestSelectiveRepeat):

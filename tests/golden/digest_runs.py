@@ -12,6 +12,7 @@ from pathlib import Path
 
 from testbed.core.events import EventDigest
 from testbed.scenarios.schema import Scenario
+from tests.networks import edge, graph
 from tests.sim_runs import device, group, link, run_events, scenario, server, workload
 
 FILE = Path(__file__).with_name("digests.json")
@@ -37,6 +38,17 @@ _TIGHT = {
 }
 
 
+def _networked() -> Scenario:
+    """A ring with equal ways, loss, random failures and a cut; servers on two of its nodes, one of them a device's."""
+    edges = [edge("a", "b", loss=0.05), edge("b", "z"), edge("a", "c", loss=0.05), edge("c", "z")]
+    edges[1]["failures"] = {"mean_up": "300 ms", "mean_down": "150 ms"}
+    edges[2]["down"] = [{"at": "500 ms", "until": "900 ms"}]
+    fleet = [group("east", count=3, at="a", link=_LOSSY), group("west", count=3, at=["c", "z"], link=_LOSSY)]
+    servers = [{**_SLOW, "name": "near", "at": "c"}, {**_SLOW, "name": "far", "at": "z"}]
+    network = {**graph("abcz", edges), "reroute_after": "20 ms"}
+    return scenario(fleet=fleet, servers=servers, topology=network, workload=_ASKS, seed=14)
+
+
 def scenarios() -> dict[str, Scenario]:
     """Between them every policy, codec, arrival and length law, loss, jitter, full batches and memory."""
     split = [
@@ -53,6 +65,7 @@ def scenarios() -> dict[str, Scenario]:
         "split, lossy": scenario(fleet=split, servers=[_SLOW], workload=_ASKS, seed=11),
         "all policies, little memory": scenario(fleet=mixed, servers=[_TIGHT], workload=_ASKS, seed=12),
         "ties": scenario(fleet=[group(count=5)], servers=[{"server": server(), "count": 2}], workload=ties),
+        "topology": _networked(),
         "stopped": scenario(fleet=split, workload=_ASKS, seed=13, stop_at="1 s"),
     }
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbed.core.units import serialisation_ns
 from testbed.network_models.build import needs_packets
 from testbed.network_models.exercise import Sent, exercise
 from testbed.scenarios.profiles import LinkProfile
 from tests.links import changed, link_of
+from tests.paths import hop_port, link_over
 
 BURSTY = {"kind": "gilbert-elliott", "mean_loss": 0.3, "mean_burst": 3}
 
@@ -68,8 +70,51 @@ def message_lists(draw):
     return [Sent(time_ns, draw(st.integers(0, 400))) for time_ns in times]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(profile=profiles(), messages=message_lists())
 def test_both_resolutions_give_the_same_answer(profile, messages):
     if not needs_packets(profile):
         assert run(profile, messages, "packets") == run(profile, messages, "messages")
+
+
+@st.composite
+def hops(draw):
+    """Lossy, jittery, of different rates, some with room for a packet or two only."""
+    mean_ns = draw(st.integers(1, 10**7))
+    return {
+        "rate_up": f"{draw(st.integers(1000, 10**8))} bit/s",
+        "propagation_delay": f"{draw(st.integers(0, 10**7))} ns",
+        "jitter": draw(st.none() | st.just({"law": "exponential", "mean": f"{mean_ns} ns"})),
+        "loss": draw(st.sampled_from([0.0, 0.1, 0.5])),
+        "mtu": "300 B",
+        "queue": f"{draw(st.integers(300, 3000))} B",
+    }
+
+
+@settings(deadline=None, max_examples=100)
+@given(path=st.lists(hops(), min_size=2, max_size=4), transport=transports(), messages=message_lists())
+def test_over_several_hops_the_parts_add_up_and_nothing_is_early(path, transport, messages):
+    profile = LinkProfile(
+        name="any", rate_up="1 Gbit/s", rate_down="1 Gbit/s", propagation_delay=0, mtu="300 B", transport=transport
+    )
+
+    def make(env):
+        return link_over(env, profile, [hop_port(env, entity, **hop) for entity, hop in enumerate(path)])
+
+    transfers, account = exercise(make, messages)
+    for sent, transfer in zip(messages, transfers, strict=True):
+        parts = [transfer.window_ns, transfer.queue_ns, transfer.serialise_ns, transfer.propagate_ns]
+        parts += [transfer.jitter_ns, transfer.retransmit_ns]
+        assert min(parts) >= 0
+        assert sum(parts) == transfer.ended_ns - transfer.sent_ns
+        assert (transfer.sent_ns, transfer.payload_bytes) == sent
+        if transfer.delivered:
+            propagations_ns = sum(int(hop["propagation_delay"].split()[0]) for hop in path)
+            slowest_bps = min(int(hop["rate_up"].split()[0]) for hop in path)
+            assert transfer.propagate_ns == propagations_ns
+            least_ns = propagations_ns + serialisation_ns(sent.payload_bytes, slowest_bps)
+            assert transfer.ended_ns - transfer.sent_ns >= least_ns
+    assert account.messages == account.delivered + account.lost == len(messages)
+    assert account.wire_bytes == sum(transfer.wire_bytes for transfer in transfers)
+    handed_over = account.packets + account.retransmissions
+    assert handed_over >= account.dropped_packets + account.lost_packets

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import simpy
+import yaml
 
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import DISCIPLINES
 from testbed.network_models.build import build_access
 from testbed.network_models.sharing.cell import Cell, Seat
 from testbed.network_models.transfer import Direction
+from testbed.report import network_sections
+from testbed.results.folder import read_run
+from testbed.run import prepare, run
 from testbed.scenarios.cells import Cells
+from testbed.scenarios.load import build_scenario
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import LinkProfile
 from testbed.scenarios.schema import Scenario
 from tests.golden.digest_runs import digest_of
+from tests.perf.sharing_table import contend
 from tests.sim_runs import MS, group, link, run_world, scenario, spans_of, workload
 from tests.sim_runs import ends as ends_of
+from tests.unit.tiny_scenario import TINY, tiny
 
 SENT = workload(arrivals={"kind": "times", "times": ["0 s"]})
 
@@ -166,3 +175,61 @@ def test_messages_are_refused_where_the_cell_needs_packets():
     sent = scenario(cells=[cell()], fleet=[group(cell="mast", link=link(resolution="messages"))])
     with pytest.raises(ScenarioError, match="this link can't be computed by messages: when a packet leaves depends"):
         run_world(sent)
+
+
+def test_the_example_of_the_guide_is_valid():
+    text = Path(__file__).parents[2].joinpath("docs/network.md").read_text(encoding="utf-8")
+    example = yaml.safe_load(text.split("## Sharing")[1].split("```yaml")[1].split("```")[0])
+    read = build_scenario({**TINY, **example}, base=Path())
+    assert [name for cells in read.cells for name in cells.names()] == ["mast-0", "mast-1", "kiosk"]
+    assert [group.weight for group in read.fleet] == [None, 3, None]
+
+
+@pytest.mark.parametrize("kind", sorted(DISCIPLINES))
+def test_more_devices_wait_longer_and_collide_more(kind):
+    plain, rough = Cells(name="mast", discipline=kind), Cells(name="mast", discipline=kind, collision=0.05)
+    few_ms, few_lost = contend(plain, 2, seconds=2)
+    many_ms, many_lost = contend(plain, 25, seconds=2)
+    assert few_ms.mean() < many_ms.mean()
+    assert few_lost == many_lost == 0
+    assert 0 < contend(rough, 8, seconds=2)[1] < contend(rough, 25, seconds=2)[1]
+
+
+def test_one_more_device_changes_no_draw_of_the_others():
+    # Jitter and loss of the first group are its own, whatever the second is: with air to spare both see them alike.
+    wild = link(loss=0.6, jitter={"law": "gamma", "mean": "5 ms", "std": "2 ms"}, resolution="packets")
+    first = group("a", cell="mast", link=wild)
+    alone, beside = (
+        run_world(scenario(cells=[cell()], fleet=fleet, workload=SENT, seed=4))[0]
+        for fleet in ([first], [first, group("b", count=3, cell="mast", link=wild)])
+    )
+    counted = [world.devices[0].links.snapshot(Direction.UP) for world in (alone, beside)]
+    assert counted[0].lost_packets == counted[1].lost_packets > 0
+    assert counted[0].retransmissions == counted[1].retransmissions
+
+
+@pytest.mark.parametrize("duplex", ["full", "half"])
+def test_a_cells_account_is_that_of_its_links(duplex):
+    world, _ = run_world(built(cells=[cell(duplex=duplex)], groups=3, of=["mast"] * 3))
+    now_ns = world.clock.now_ns
+    found = world.cells[0].ends(now_ns)
+    assert [entry.direction for entry in found] == (["up", "down"] if duplex == "full" else ["both"])
+    links = [end for device in world.devices for end in device.link_ends()]
+    assert sum(entry.carried_bytes for entry in found) == sum(end.wire_bytes for end in links)
+    assert {entry.num_links for entry in found} == {3}
+    for entry in found:
+        assert 0 < entry.busy_ns <= entry.contending_ns <= 3 * len(links) * entry.busy_ns
+        assert entry.busy_ns <= now_ns
+
+
+def test_the_summary_and_the_report_tell_of_cells(tmp_path):
+    data = {**tiny(("fleet.0.cell", "mast")), "cells": [cell()]}
+    run(prepare(build_scenario(data, base=tmp_path)), tmp_path / "run")
+    found = read_run(tmp_path / "run")
+    assert [(one["cell"], one["direction"], one["links"]) for one in found.summary["cells"]] == [
+        ("mast", "up", 2), ("mast", "down", 2),
+    ]  # fmt: skip
+    up = found.summary["cells"][0]
+    assert 0 < up["utilisation"] < 1 <= up["contending"] <= 2
+    assert "Shared air" in network_sections.cells(found)
+    assert network_sections.cells(replace(found, summary={**found.summary, "cells": None})) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import isqrt
+from statistics import median
 
 import pytest
 import simpy
@@ -17,6 +18,7 @@ from testbed.network_models.ports.packet import Packet
 from testbed.network_models.queues.codel_law import CodelQueue
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.profiles import LinkProfile
+from tests.bufferbloat import ALONE_NS, RATE_BPS, S, share
 
 MS = 1_000_000
 TARGET, INTERVAL, MTU = 5 * MS, 100 * MS, 1500
@@ -200,3 +202,15 @@ def test_a_link_with_it_is_computed_packet_by_packet():
     assert resolution(LinkProfile(name="any", queue=codel, **fields)) == "packets"
     with pytest.raises(ScenarioError, match="only when that is about to leave"):
         resolution(LinkProfile(name="any", queue=codel, resolution="messages", **fields))
+
+
+def test_small_messages_behind_a_bulk_transfer_wait_for_seconds_or_for_milliseconds():
+    bloated, short = (share(queue, duration_ns=6 * S) for queue in ("64 MB", {"kind": "codel", "limit": "64 MB"}))
+    capacity_bytes = 6 * RATE_BPS // 8
+    assert min(bloated.delays_ns + short.delays_ns) >= ALONE_NS
+    assert median(bloated.delays_ns) > S
+    assert bloated.dropped_packets == 0
+    assert median(short.delays_ns) < ALONE_NS + TARGET
+    assert short.dropped_packets > 5
+    assert min(bloated.bulk_bytes, short.bulk_bytes) > 0.9 * capacity_bytes
+    assert len(short.delays_ns) > 0.98 * short.num_small

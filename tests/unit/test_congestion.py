@@ -78,6 +78,18 @@ def test_cubic_is_no_slower_than_reno_with_the_same_mean_window():
     assert window.window_bytes / SEGMENT == pytest.approx(28 + 15 * 9 / 17, abs=0.7)
 
 
+def test_time_in_which_the_window_was_not_used_does_not_count_for_cubic():
+    window = Cubic(SEGMENT, 1000)
+    window.lost(1000 * SEGMENT)
+    window.acknowledged(0, SEGMENT, 100 * MS)
+    window.not_limited()
+    before_bytes = window.window_bytes
+    window.acknowledged(5 * S, SEGMENT, 100 * MS)
+    # The cubic function climbs by about 3 * 0.4 * K^2 segments a second at first, a tenth of it in a round trip.
+    first_s = (750.0) ** (1 / 3)
+    assert window.window_bytes - before_bytes <= 3 * 0.4 * first_s**2 * 0.1 * SEGMENT / 700 + 2
+
+
 def test_cubic_leaves_room_when_it_loses_before_it_is_back():
     window = Cubic(SEGMENT, 1000)
     window.lost(1000 * SEGMENT)

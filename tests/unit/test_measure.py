@@ -40,6 +40,7 @@ KEYS = {
         "deterministic",
         "complete",
         "reason",
+        "cells",
         "edges",
         "assumed_sizes",
         "fitted_sizes",

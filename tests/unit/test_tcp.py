@@ -84,6 +84,12 @@ def test_a_lost_syn_is_sent_again_after_a_second_and_then_two():
     assert transfer.wire_bytes == 140 + 3 * HEADER
 
 
+def test_a_repeated_syn_measures_no_round_trip():
+    up = Chosen(numbers(0, 2))  # the first SYN, and then the only segment
+    run(tcp(), (0, SEGMENT), up=up)
+    assert up.left_ns[3] == S + HANDSHAKE + S + FULL  # still the initial time-out
+
+
 def test_acknowledgements_are_packets_of_their_own_on_the_way_back():
     # Twelve segments: a SYN-ACK and an acknowledgement each, or one for every two.
     for delayed_ack, num_acks in (("0 s", 12), ("150 ms", 6)):
@@ -166,6 +172,14 @@ def test_patience_ends_a_message_and_the_connection():
     (_, second, third), _ = run(tcp(patience="700 ms"), (0, 100), (2 * S, 100), (6 * S, 100), up=is_dead)
     assert (second.fate, second.ended_ns) == (Fate.TIMEOUT, 2 * S + 700 * MS)
     assert (third.fate, third.connect_ns) == (Fate.DELIVERED, HANDSHAKE)
+
+
+def test_packets_of_an_earlier_connection_are_ignored():
+    # The second message is given up 35 ms after its start, with acknowledgements of its second round under way.
+    size = 40 * SEGMENT
+    (_, second, third), _ = run(tcp(patience="35 ms"), (0, 100), (S, size), (S + 36 * MS, 100))
+    assert (second.fate, second.ended_ns) == (Fate.TIMEOUT, S + 35 * MS)
+    assert third.ended_ns == S + 36 * MS + HANDSHAKE + 140 * 100 + WAY
 
 
 def test_the_time_out_follows_the_round_trip():

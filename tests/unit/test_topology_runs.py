@@ -8,6 +8,7 @@ from testbed.core.errors import ScenarioError
 from testbed.core.events import Outcome, RequestAdmitted, TransferEnded
 from testbed.network_models.transfer import Direction
 from testbed.sim.check import check_scenario
+from testbed.sim.world import World
 from tests.networks import edge, graph, line
 from tests.sim_runs import (
     MS,
@@ -94,6 +95,20 @@ def test_connections_to_several_servers_share_the_devices_link() -> None:
     assert up.snapshot(Direction.UP).messages == sum(up.to(server).up.snapshot().messages for server in (0, 1))
 
 
+def test_connections_of_one_device_draw_apart() -> None:
+    """Thirty messages of a packet each, first to one server, then to the other, over a link that loses half of them."""
+    fleet = [group(at="a", link=link(loss=0.5, resolution="packets"))]
+    sound = graph("ayz", [edge("a", "y"), edge("a", "z")])
+    found = built(sound, fleet=fleet, servers=[cloud("y", name="near"), cloud("z")])
+    world = World(found, TINY_SOURCE, executor=None, emit=lambda _: None)
+    repeats = []
+    for number in (0, 1):
+        sent = [world.devices[0].links.to(number).up.send(100) for _ in range(30)]
+        world.clock.run()
+        repeats.append([done.value.num_retransmissions for done in sent])
+    assert repeats[0] != repeats[1]
+
+
 def test_a_failed_edge_ends_a_request_once_patience_ends() -> None:
     """No way for good: ten repeats of 200 ms, then the typed outcome; what was sent is accounted for."""
     cut = line("a", "z", down=[{"at": "100 ms", "until": "1 h"}])
@@ -146,6 +161,18 @@ def test_the_order_of_a_files_nodes_and_edges_means_nothing() -> None:
     fleet = [group(at="a", count=3)]
     events = run_events(built(graph(names, edges), fleet=fleet))
     assert run_events(built(graph(names[::-1], turned), fleet=fleet)) == events
+
+
+def test_a_cell_in_front_and_a_transport_with_windows_go_together_with_edges() -> None:
+    asks = workload(prompts={"kind": "random", "length": {"law": "fixed", "value": 200}})
+    fleet = [group(at="a", count=3, cell="mast", link=link(transport="tcp"))]
+    found = built(line("a", "b", "z", loss=0.2), fleet=fleet, cells=[{"name": "mast"}], workload=asks)
+    world, events = run_world(found)
+    assert [end.outcome for end in ends(events).values()] == [Outcome.COMPLETED] * 3
+    assert run_events(found) == events
+    loads = {(end.source, end.target): end for end in world.edge_ends()}
+    assert loads["a", "b"].lost_packets > 0
+    assert loads["a", "b"].offered_packets == loads["a", "b"].carried_packets + loads["a", "b"].lost_packets
 
 
 def refused(found) -> ScenarioError:

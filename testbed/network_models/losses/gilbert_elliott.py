@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from testbed.core.errors import ScenarioError
-from testbed.core.rng import Stream, probability_u32
+from testbed.core.rng import Draws, U64Array, probability_u32
 from testbed.network_models.losses.ordered import OrderedLoss
 from testbed.network_models.origin import Origin
 from testbed.network_models.rates.segments import Rate
@@ -82,16 +82,15 @@ class GilbertElliottLoss(OrderedLoss):
             p_bad = (self.mean_loss - self.loss_good) / (self.loss_bad - self.loss_good)
             return min(1.0, p_bad / (1 - p_bad) / self.mean_burst), 1 / self.mean_burst
 
-    __slots__ = ("_entity", "_is_bad", "_losses", "_states", "_stays_bad", "_to_bad", "_when_bad", "_when_good")
+    __slots__ = ("_is_bad", "_losses", "_states", "_stays_bad", "_to_bad", "_when_bad", "_when_good")
 
     def __init__(self, config: Config, origin: Origin, rate: Rate) -> None:
         super().__init__()
         p, r = config.chain
-        self._entity = origin.entity
-        self._states, self._losses = origin.stream("loss.state"), origin.stream("loss")
+        self._states, self._losses = origin.draws("loss.state"), origin.draws("loss")
         self._to_bad, self._stays_bad = probability_u32(p), probability_u32(1 - r)
         self._when_good, self._when_bad = probability_u32(config.loss_good), probability_u32(config.loss_bad)
-        start = origin.stream("loss.start").u64(origin.entity, 0) >> 32
+        start = origin.draws("loss.start").u64(0) >> 32
         self._is_bad = start < probability_u32(p / (p + r))  # at the next block's first transmission
 
     def _decide(self, first: int, count: int) -> list[int]:
@@ -99,14 +98,14 @@ class GilbertElliottLoss(OrderedLoss):
         if self._when_good == 0 and self._when_bad == 1 << 32:
             lost = bad
         else:
-            draws = self._draws(self._losses, first, count)
+            draws = _u32_run(self._losses, first, count)
             lost = draws < np.where(bad, np.uint64(self._when_bad), np.uint64(self._when_good))
         found: list[int] = (first + np.flatnonzero(lost)).tolist()
         return found
 
     def _bad_states(self, first: int, count: int) -> BoolArray:
         """Whether each of these transmissions finds the chain bad. Draw k decides the state after transmission k."""
-        draws = self._draws(self._states, first, count)
+        draws = _u32_run(self._states, first, count)
         becomes_bad, stays_bad = draws < np.uint64(self._to_bad), draws < np.uint64(self._stays_bad)
         # Both draws alike: bad or good whatever was. Else the state is kept, or where p > 1 - r changed.
         is_set = becomes_bad == stays_bad
@@ -119,5 +118,6 @@ class GilbertElliottLoss(OrderedLoss):
         self._is_bad = bool(states[-1])
         return states[:-1]
 
-    def _draws(self, stream: Stream, first: int, count: int) -> npt.NDArray[np.uint64]:
-        return stream.u64_run(self._entity, first, count) >> np.uint64(32)
+
+def _u32_run(draws: Draws, first: int, count: int) -> U64Array:
+    return draws.u64_run(first, count) >> np.uint64(32)

@@ -79,7 +79,7 @@ class SnrLoss:
             (low_db, low), (high_db, high) = self.table[place - 1 : place + 1]
             return low + (high - low) * (snr_db - low_db) / (high_db - low_db)
 
-    __slots__ = ("_config", "_entity", "_rate", "_stream")
+    __slots__ = ("_config", "_draws", "_rate")
 
     def __init__(self, config: Config, origin: Origin, rate: Rate) -> None:
         if not hasattr(rate, "snr"):
@@ -88,13 +88,12 @@ class SnrLoss:
             )
         self._config = config
         self._rate = cast(FadingRate, rate)
-        self._stream = origin.stream("loss")
-        self._entity = origin.entity
+        self._draws = origin.draws("loss")
 
     def is_lost(self, packet: int, attempt: int, time_ns: int) -> bool:
         """Whether this one transmission, whose last bit leaves at `time_ns`, is lost."""
         threshold = probability_u32(self._config.error_rate(self._snr_db(time_ns)))
-        return self._stream.u64(self._entity, attempt << ATTEMPT_SHIFT | packet) >> 32 < threshold
+        return self._draws.u64(attempt << ATTEMPT_SHIFT | packet) >> 32 < threshold
 
     def lost(self, packets: Sequence[int], attempt: int) -> list[int]:
         raise AssertionError("its loss depends on when each packet leaves")

@@ -79,12 +79,8 @@ class CodelPort:
         left_ns = self._busy_until_ns = finish_ns(self._rate, now_ns, packet.size_bytes)
         self._in_service_bytes = packet.size_bytes
         self._busy_total_ns += left_ns - now_ns
-        packet.queue_ns += now_ns - waiting.since_ns
-        packet.serialise_ns += left_ns - now_ns
         Timer(self._env, left_ns - now_ns, lambda _: self._serve_next(left_ns))
-        if packet.hop == 0:
-            packet.start_ns, packet.left_ns = now_ns, left_ns
-            packet.end.left(packet, left_ns)
+        packet.leaves(waiting.since_ns, now_ns, left_ns)
         self._medium.carry(packet, left_ns)
 
     def _drop(self, packet: Packet, now_ns: int) -> None:

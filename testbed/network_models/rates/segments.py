@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from testbed.core.units import BITS_PER_BYTE, NS_PER_S
+from testbed.core.errors import ScenarioError
+from testbed.core.units import BITS_PER_BYTE, NS_PER_S, ns_to_seconds
 
 FOREVER = 1 << 62
+_MOST_SEGMENTS = 1_000_000  # a packet passes through; more is a rate that comes to nothing
 _MINUS_BIT_NS_PER_BYTE = -BITS_PER_BYTE * NS_PER_S  # negative: a floor division of it rounds up
 
 
@@ -75,10 +77,14 @@ def packet_ns(size_bytes: int, rate_bps: int) -> int:
 def _finish_across(rate: Rate, now_ns: int, size_bytes: int) -> int:
     """One packet that one segment alone can't hold; `left` is in bit-nanoseconds a second."""
     left = size_bytes * BITS_PER_BYTE * NS_PER_S
-    while True:
+    for _ in range(_MOST_SEGMENTS):
         rate_bps, end_ns = rate.segment(now_ns)
         if rate_bps:
             if left <= rate_bps * (end_ns - now_ns):
                 return now_ns - (-left // rate_bps)
             left -= rate_bps * (end_ns - now_ns)
         now_ns = end_ns
+    raise ScenarioError(
+        f"a packet of {size_bytes} B does not get through while its link's rate changes {_MOST_SEGMENTS:,} times",
+        value=f"{ns_to_seconds(now_ns):g} s", allowed="a rate and outages that leave something",
+    )  # fmt: skip

@@ -6,18 +6,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from testbed.core.errors import ScenarioError, nearest_name
-from testbed.core.units import UNITS, parse_exactly, seconds_to_ns
+from testbed.core.units import UNITS
 from testbed.network_models.origin import Origin
 from testbed.network_models.rates.loop import Loop
 from testbed.network_models.rates.segments import Segment
 from testbed.network_models.rates.trace_file import read_csv_trace, read_mahimahi, read_seconds
-from testbed.scenarios.base import Block, FileName, as_pydantic
+from testbed.scenarios.base import RANDOM, Block, FileName, TimeOrRandom, as_pydantic
 from testbed.scenarios.pieces import RateConfig
-
-RANDOM = -1
 
 
 def _rate_unit(unit: str) -> str:
@@ -26,31 +24,6 @@ def _rate_unit(unit: str) -> str:
         nearest = nearest_name(unit, known)
         raise as_pydantic(ScenarioError("unknown unit of a bit rate", value=unit, allowed=list(known), nearest=nearest))
     return unit
-
-
-def _offset(value: object) -> int:
-    if value == "random":
-        return RANDOM
-    allowed = "a time such as 15 s, or random"
-    try:
-        offset_ns = seconds_to_ns(float(parse_exactly(value, "time")))
-    except ScenarioError as error:
-        raise as_pydantic(ScenarioError(error.problem, value=value, allowed=allowed, nearest=error.nearest)) from None
-    if offset_ns < 0:
-        raise as_pydantic(ScenarioError("time too small", value=value, allowed=allowed))
-    return offset_ns
-
-
-def _written_offset(offset_ns: int) -> str:
-    return "random" if offset_ns == RANDOM else f"{offset_ns} ns"
-
-
-Offset = Annotated[
-    int,
-    BeforeValidator(_offset),
-    PlainSerializer(_written_offset, return_type=str, when_used="json"),
-    WithJsonSchema({"type": ["string", "number"], "description": "a time such as 15 s, or random"}),
-]
 
 
 class Columns(Block):
@@ -63,7 +36,7 @@ class Columns(Block):
 
 
 class TraceRate:
-    """A file's rates, one after the other, and again from the start.
+    """A file's rates, one after the other, and from the start again.
 
     `mahimahi`: a line is a millisecond in which one packet of 1,500 bytes may leave; what of it is not used is lost, a
     packet may need several, and several lines may have the same millisecond. The last line's time is the period.
@@ -78,7 +51,7 @@ class TraceRate:
         format: Literal["mahimahi", "seconds", "csv"]
         columns: Columns | None = None  # of a CSV file
         scale: float = Field(default=1.0, gt=0, le=1e6)  # of every rate
-        offset: Offset = Field(default=0, validate_default=False)
+        offset: TimeOrRandom = Field(default=0, validate_default=False)
 
         @model_validator(mode="after")
         def _columns_of_csv(self) -> Self:

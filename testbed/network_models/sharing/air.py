@@ -69,6 +69,7 @@ class Air:
         self._busy_ns = 0
         self._contending_ns = 0
         self.num_members = 0
+        self.carried_bytes = 0  # of the jobs that have ended
 
     def join(self, rate: Rate, weight: int) -> Member:
         """One more link."""
@@ -107,11 +108,12 @@ class Air:
     def _end_first(self, now_ns: int) -> None:
         member = heapq.heappop(self._ends)[2]
         job, num_contending = member.end_first(now_ns), self._num_contending
+        self.carried_bytes += job.num_bytes
         if not member.jobs:
             self._contend(now_ns, -1)
         self._discipline.ended(member)
         if not self._regrant(now_ns):
-            heapq.heappush(self._ends, (member.go_on(now_ns), member.number, member))
+            heapq.heappush(self._ends, (member.go_on(now_ns, self._grants.until_ns), member.number, member))
         job.done(Served(job.start_ns, now_ns, num_contending))  # may bring the next job: all is in order before
 
     def _regrant(self, now_ns: int) -> bool:
@@ -123,7 +125,7 @@ class Air:
             member.stop(now_ns)
         self._grants, total = grants, grants.total
         self._ends = [
-            (member.start(now_ns, Share(weight, total)), member.number, member)
+            (member.start(now_ns, Share(weight, total), grants.until_ns), member.number, member)
             for member, weight in grants.weights.items()
         ]
         heapq.heapify(self._ends)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import simpy
 
+from testbed.core.cast import CellEnd
 from testbed.core.registry import DISCIPLINES
 from testbed.network_models.channel import Channel
 from testbed.network_models.sharing.air import Air
@@ -25,6 +26,22 @@ class Cell:
         up = self._air()
         down = up if config.duplex == "half" else self._air()
         self.air = {Direction.UP: up, Direction.DOWN: down}
+
+    def ends(self, now_ns: int) -> list[CellEnd]:
+        """The account of each air."""
+        if self.config.duplex == "half":
+            return [self._end("both", self.air[Direction.UP], now_ns)]
+        return [self._end(str(direction), self.air[direction], now_ns) for direction in Direction]
+
+    def _end(self, direction: str, air: Air, now_ns: int) -> CellEnd:
+        return CellEnd(
+            cell=self.name,
+            direction=direction,
+            num_links=air.num_members // len(self.air) if direction == "both" else air.num_members,
+            carried_bytes=air.carried_bytes,
+            busy_ns=air.busy_ns(now_ns),
+            contending_ns=air.contending_ns(now_ns),
+        )
 
     def _air(self) -> Air:
         discipline = self.config.discipline

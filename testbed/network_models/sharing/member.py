@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from testbed.network_models.rates.segments import Rate
-from testbed.network_models.sharing.work import NOTHING, Share, Work, end_of, serve, work_of
+from testbed.network_models.rates.segments import FOREVER, Rate
+from testbed.network_models.sharing.work import DONE, NOTHING, Share, Work, serve, work_of
 
 
 class Served(NamedTuple):
@@ -72,17 +72,18 @@ class Member:
         """The medium's time that its jobs have taken until now."""
         return self._air_ns + (now_ns - self._since_ns) * self._share.weight // self._share.total
 
-    def start(self, now_ns: int, share: Share) -> int:
-        """From now on it has this share. Returns when its first job ends, if the share stays."""
+    def start(self, now_ns: int, share: Share, until_ns: int) -> int:
+        """From now on it has this share. Returns when its first job ends, or FOREVER where not by `until_ns`."""
         self._share, self._since_ns = share, now_ns
-        return self.go_on(now_ns)
+        return self.go_on(now_ns, until_ns)
 
-    def go_on(self, now_ns: int) -> int:
-        """Its first job is served from now on. Returns when it ends, if the share stays."""
+    def go_on(self, now_ns: int, until_ns: int) -> int:
+        """Its first job is served from now on. Returns when it ends, or FOREVER where not by `until_ns`."""
         job = self.jobs[0]
         if job.start_ns < 0:
             job.start_ns = now_ns
-        return end_of(self.rate, self._share, job.work, now_ns)
+        end_ns, left = serve(self.rate, self._share, job.work, now_ns, until_ns)
+        return end_ns if left is DONE else FOREVER
 
     def stop(self, now_ns: int) -> None:
         """Its share is over; its first job keeps what was served of it."""

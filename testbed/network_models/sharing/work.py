@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
-from testbed.network_models.rates.segments import FOREVER, Rate
+from testbed.network_models.rates.segments import Rate
 
 _PER_BYTE = BITS_PER_BYTE * NS_PER_S
 
@@ -78,11 +78,6 @@ def serve(rate: Rate, share: Share, work: Work, start_ns: int, until_ns: int) ->
         else:
             return now_ns, DONE
     return until_ns, Work(-(-left // total), size_bytes, num_full, full_bytes, last_bytes)
-
-
-def end_of(rate: Rate, share: Share, work: Work, start_ns: int) -> int:
-    """When `work` is done; FOREVER where the rate never suffices."""
-    return serve(rate, share, work, start_ns, FOREVER)[0]
 
 
 def capacity(rate: Rate, start_ns: int, until_ns: int) -> int:

@@ -108,7 +108,7 @@ class TcpSender:
         self._pipe_bytes += segment.payload_bytes
         segment.transmit(now_ns)
         self._last_sent_ns = now_ns
-        if self.deadline_ns < 0 or index == self._unacked:
+        if self.deadline_ns < 0:
             self.deadline_ns = now_ns + self.rto_ns
         return index, segment
 
@@ -152,14 +152,15 @@ class TcpSender:
         num_bytes, newest = self._mark(ack)
         if newest is not None and newest.num_sent == 1:
             self.round_trip.sample(now_ns - newest.sent_ns)
-        if ack.cumulative > self._unacked:
+        is_advanced = ack.cumulative > self._unacked
+        if is_advanced:
             self._advance(now_ns, ack.cumulative)
         elif newest is not None and newest.sent_ns <= self._segments[self._unacked].sent_ns:
             self.deadline_ns = now_ns + self.rto_ns  # the path is slow, not dead: the oldest was sent even later
         if self._is_repairing and self._unacked >= self._recovery_end:
             self._is_repairing = False
         self._find_losses()
-        if self._is_repairing or not num_bytes:
+        if self._is_repairing or not is_advanced:  # a duplicate opens the window no further (RFC 5681, section 3.2)
             return
         if was_full:
             self.congestion.acknowledged(now_ns, num_bytes, self.round_trip.smoothed_ns)
