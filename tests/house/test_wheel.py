@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.house.test_commands import commands_for_testbed, on_ray
-from tests.ray.worlds import MARK, marked, wait_until_gone
+from tests.processes import MARK, marked, wait_until_gone
 from tests.unit.tiny_scenario import call
 
 CATALOGUE = ("scenarios", "actors/devices", "actors/servers", "network_models/links")
