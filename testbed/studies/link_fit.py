@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,15 +105,21 @@ def fit_chain(series: Sequence[FloatArray], num_states: int) -> Chain:
 def simulate_slots(chain: Chain, num_slots: int, seed: int) -> FloatArray:
     """Mean rates of consecutive slots of the chain in continuous time, Mbit/s."""
     generator = np.random.default_rng(seed)
-    num_states = chain.rates.size
-    times, rates, state, now_s = [0.0], [], 0, 0.0
-    while now_s < num_slots * SLOT_S:
-        now_s += generator.exponential(chain.sojourns[state])
-        times.append(now_s)
-        rates.append(chain.rates[state])
-        state = int(generator.choice(num_states, p=chain.moves[state]))
-    bits = np.concatenate([[0.0], np.cumsum(np.diff(times) * np.array(rates))])
-    slots: FloatArray = np.diff(np.interp(np.arange(num_slots + 1) * SLOT_S, times, bits)) / SLOT_S
+    bounds = np.cumsum(chain.moves, axis=1)
+    bounds[:, -1] = 1.0
+    end_s = num_slots * SLOT_S
+    num_drawn = int(2 * end_s / chain.sojourns.min()) + 1  # more than enough: a sojourn has at least the least mean
+    uniforms, times_s = generator.random(num_drawn).tolist(), generator.exponential(size=num_drawn).tolist()
+    rows, means_s = bounds.tolist(), chain.sojourns.tolist()
+    edges_s, states, state = [0.0], [], 0
+    for uniform, time_s in zip(uniforms, times_s, strict=True):
+        edges_s.append(edges_s[-1] + means_s[state] * time_s)
+        states.append(state)
+        if edges_s[-1] >= end_s:
+            break
+        state = bisect_right(rows[state], uniform)
+    bits = np.concatenate([[0.0], np.cumsum(np.diff(edges_s) * chain.rates[states])])
+    slots: FloatArray = np.diff(np.interp(np.arange(num_slots + 1) * SLOT_S, edges_s, bits)) / SLOT_S
     return slots
 
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from testbed.core.errors import ModelError
+from testbed.scenarios.catalogue import entries
+from testbed.scenarios.yaml_file import read_yaml
 from testbed.studies.link_fit import (
+    NUM_STATES,
+    SOURCES,
     Chain,
     fit_chain,
     fit_error,
     halves,
+    rate_piece,
     read_traces,
     simulate_slots,
     slot_rates,
+    told,
+)
+
+DATA = Path(__file__).parents[2] / "../shared/data"
+needs_data = pytest.mark.skipif(
+    not (DATA / "net-mahimahi").is_dir(), reason="the measured traces are not at ../shared/data"
 )
 
 TRUE = Chain(
@@ -74,3 +87,13 @@ def test_what_is_no_trace_is_refused(tmp_path):
         slot_rates(tmp_path / "a.up")
     with pytest.raises(ModelError, match="no trace called"):
         read_traces(tmp_path, "*.down")
+
+
+@needs_data
+@pytest.mark.parametrize(("link", "key"), SOURCES)
+def test_the_catalogue_holds_the_fit_and_its_error(link, key):
+    series = read_traces(DATA, SOURCES[link, key])
+    entry = read_yaml(entries("link")[link])[key]
+    assert entry["value"] == rate_piece(fit_chain(series, NUM_STATES))
+    fitted, checked = halves(series)
+    assert told(fit_error(fit_chain(fitted, NUM_STATES), checked)) in entry["source"]
