@@ -13,7 +13,7 @@ from testbed.network_models.exercise import Sent as Message
 from testbed.network_models.exercise import exercise
 from testbed.network_models.rates.segments import finish_ns
 from testbed.network_models.sharing.cell import Cell, Seat
-from testbed.network_models.sharing.work import ALL, DONE, Share, capacity, serve, work_of
+from testbed.network_models.sharing.work import ALL, Share, capacity, serve, work_of
 from testbed.scenarios.cells import Cells
 from testbed.scenarios.profiles import LinkProfile
 from tests.shared_air import Sent, Steps, discipline_of, share
@@ -31,9 +31,7 @@ jobs = st.lists(
         Sent,
         time_ns=st.integers(0, 20 * MS),
         member=st.integers(0, 3),
-        last_bytes=st.integers(1, 1500),
-        num_full=st.integers(0, 3),
-        full_bytes=st.just(1500),
+        num_bytes=st.integers(1, 6000),
     ),
     min_size=1,
     max_size=25,
@@ -45,9 +43,9 @@ jobs = st.lists(
 def test_the_whole_share_is_the_links_own_arithmetic(rate, sizes, start_ns):
     now_ns = start_ns
     for size_bytes in sizes:
-        ended_ns, left = serve(rate, ALL, work_of(2, 1500, size_bytes), now_ns, 1 << 60)
-        assert left == DONE
-        assert ended_ns == finish_ns(rate, finish_ns(rate, now_ns, 1500, 2), size_bytes)
+        ended_ns, left = serve(rate, ALL, work_of(size_bytes), now_ns, 1 << 60)
+        assert left == 0
+        assert ended_ns == finish_ns(rate, now_ns, size_bytes)
         now_ns = ended_ns
 
 
@@ -56,7 +54,7 @@ def test_the_whole_share_is_the_links_own_arithmetic(rate, sizes, start_ns):
     rate=rates, weight=st.integers(1, 5), others=st.integers(0, 9), cuts=st.lists(st.integers(1, 9 * MS), max_size=4)
 )
 def test_pausing_costs_less_than_a_nanosecond_a_pause(rate, weight, others, cuts):
-    part, work = Share(weight, weight + others), work_of(3, 1500, 700)
+    part, work = Share(weight, weight + others), work_of(5200)
     end_ns, _ = serve(rate, part, work, 0, 1 << 60)
     now_ns = 0
     for cut_ns in sorted(cuts):
@@ -92,22 +90,6 @@ def test_no_byte_is_lost_and_nothing_beats_its_rate(kind, members, sent, weights
     given_ns = sum(member.air_ns(end_ns) for member in live)
     assert given_ns <= air.busy_ns(end_ns) <= given_ns + 4 * (2 * len(sent) + end_ns // MS + 1)
     assert air.busy_ns(end_ns) <= air.contending_ns(end_ns) <= 4 * air.busy_ns(end_ns)
-
-
-@pytest.mark.parametrize("kind", ["fifo", "processor-sharing", "weighted", "proportional-fair"])
-@settings(deadline=None, max_examples=30)
-@given(members=st.lists(rates, min_size=4, max_size=4), sent=jobs)
-def test_a_burst_leaves_as_its_packets_would(kind, members, sent):
-    bursts, _, _ = share(discipline_of(kind), members, sent)
-    packets, last = [], []
-    for job in sent:
-        packets += [Sent(job.time_ns, job.member, 1500)] * job.num_full + [
-            Sent(job.time_ns, job.member, job.last_bytes)
-        ]
-        last.append(len(packets) - 1)
-    singles, _, _ = share(discipline_of(kind), members, packets)
-    for told, place in zip(bursts, last, strict=True):
-        assert abs(told.end_ns - singles[place].end_ns) <= 1
 
 
 def profile(**changes):
