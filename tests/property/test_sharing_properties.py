@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.core.registry import DISCIPLINES
+from testbed.core.registry import DISCIPLINES, TRANSPORTS
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 from testbed.network_models.build import build_access
 from testbed.network_models.exercise import Sent as Message
@@ -111,3 +112,31 @@ def test_a_lone_member_has_its_link_as_if_unshared(kind, duplex):
     assert exercise(shared, messages) == own
     assert own[1].dropped_packets > 0
     assert own[1].lost_packets > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transport", sorted(TRANSPORTS))
+def test_every_transport_gets_every_message_to_its_end(transport, kind):
+    env = simpy.Environment()
+    cell = Cell(env, Cells(name="mast", discipline=kind, duplex="half", collision=0.02), "mast")
+    config = {"kind": "fec", "data": 8, "parity": 2} if transport == "fec" else transport
+    accesses = [
+        build_access(env, profile(transport=config), entity=place, seed=7, seat=Seat(cell)) for place in range(4)
+    ]
+    links = [link for access in accesses for link in access]
+    done = [link.send(size) for link in links for size in (200, 9_000, 40_000)]
+    env.run(until=200 * NS_PER_S)
+    for event in done:
+        told = event.value
+        parts = (
+            told.connect_ns, told.window_ns, told.queue_ns, told.serialise_ns, told.propagate_ns, told.jitter_ns,
+            told.retransmit_ns,
+        )  # fmt: skip
+        assert min(parts) >= 0
+        assert sum(parts) == told.ended_ns - told.sent_ns
+    accounts = [link.snapshot() for link in links]
+    assert sum(account.delivered for account in accounts) == sum(event.value.delivered for event in done) > 0
+    assert {account.backlog_bytes for account in accounts} == {0}
+    (air,) = cell.ends(int(env.now))
+    assert sum(account.busy_ns for account in accounts) <= air.busy_ns
+    assert air.carried_bytes >= sum(account.wire_bytes for account in accounts)

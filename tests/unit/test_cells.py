@@ -24,9 +24,10 @@ from testbed.scenarios.load import build_scenario
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import LinkProfile
 from testbed.scenarios.schema import Scenario
+from testbed.sim.check import check_scenario
 from tests.golden.digest_runs import digest_of
 from tests.perf.sharing_table import contend
-from tests.sim_runs import MS, group, link, run_world, scenario, spans_of, workload
+from tests.sim_runs import MS, TINY_SOURCE, group, link, run_world, scenario, spans_of, workload
 from tests.sim_runs import ends as ends_of
 from tests.unit.tiny_scenario import TINY, tiny
 
@@ -173,8 +174,12 @@ def test_what_is_wrong_with_a_cell_is_said_at_its_place(cells, keys, problem):
 
 def test_messages_are_refused_where_the_cell_needs_packets():
     sent = scenario(cells=[cell()], fleet=[group(cell="mast", link=link(resolution="messages"))])
-    with pytest.raises(ScenarioError, match="this link can't be computed by messages: when a packet leaves depends"):
-        run_world(sent)
+    with pytest.raises(ScenarioError) as caught:
+        check_scenario(sent, TINY_SOURCE)
+    assert str(caught.value) == (
+        "fleet[0].link.resolution: this link can't be computed by messages: when a packet leaves depends on what the "
+        "cell's other links send later (got 'messages'); allowed: packets, auto"
+    )
 
 
 def test_the_example_of_the_guide_is_valid():
