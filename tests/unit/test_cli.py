@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +20,7 @@ from testbed.cli import Kind
 from testbed.core.registry import SEAMS
 from testbed.results import files
 from testbed.scenarios.catalogue import entries
+from testbed.scenarios.jitter import JitterLaw
 from testbed.scenarios.load import load_scenario
 from tests.unit.test_bad_input import refused
 from tests.unit.tiny_scenario import TINY, call, files_below, tiny, write
@@ -139,6 +140,7 @@ def test_list_names_every_entry_of_a_kind(kind: Kind) -> None:
     assert (done.code, done.err) == (0, "")
     rows = json.loads(done.out)
     known = {registry.kind: list(registry) for registry in SEAMS}
+    known |= {"jitter": list(get_args(JitterLaw)), "shape": ["star", "tree", "metro-ring", "multi-region"]}
     if kind is Kind.MODEL:
         assert {"pebble", "llama-2-7b"} <= {row["name"] for row in rows}
     else:
