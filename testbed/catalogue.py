@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
+from testbed.core import distributions
 from testbed.core.errors import ScenarioError, nearest_name
 from testbed.core.registry import SEAMS, Registry
 from testbed.models.source import known_names, resolve
 from testbed.scenarios.catalogue import entries
+from testbed.scenarios.jitter import JitterLaw
+from testbed.scenarios.topology_shapes import SHAPES
 from testbed.scenarios.yaml_file import read_yaml
 
 _FILES = ("device", "server", "link", "topology", "scenario")
 _REGISTRIES: dict[str, Registry] = {registry.kind: registry for registry in SEAMS}
+# What is chosen by name and is no seam: a jitter's law, the shape of a generated topology.
+_CHOICES: dict[str, dict[str, Any]] = {
+    "jitter": {law: getattr(distributions, law) for law in get_args(JitterLaw)},
+    "shape": dict(SHAPES),
+}
 
 
 def listing(kind: str) -> list[dict[str, str]]:
@@ -23,6 +31,11 @@ def listing(kind: str) -> list[dict[str, str]]:
         registry = _REGISTRIES[kind]
         return [
             {"name": name, "description": _first_line(registry.load(name)), "origin": "registry"} for name in registry
+        ]
+    if kind in _CHOICES:
+        return [
+            {"name": name, "description": _first_line(choice), "origin": "built in"}
+            for name, choice in _CHOICES[kind].items()
         ]
     if kind == "model":
         return [{"name": name, "description": _model_line(name), "origin": "shipped"} for name in known_names()]

@@ -1,4 +1,4 @@
-"""Shared air for tests: jobs of several members on one medium, without links around them."""
+"""Shared air for tests: packets of several members, without links around them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,11 @@ class Steps:
 
 
 class Sent(NamedTuple):
-    """One job: when, whose, and its packets."""
+    """One packet: when, whose, how large."""
 
     time_ns: int
     member: int
-    last_bytes: int
-    num_full: int = 0
-    full_bytes: int = 1500
-
-    @property
-    def num_bytes(self):
-        return self.num_full * self.full_bytes + self.last_bytes
+    num_bytes: int
 
 
 def discipline_of(kind, **config):
@@ -42,7 +36,7 @@ def discipline_of(kind, **config):
 
 
 def share(discipline, rates, jobs, *, weights=None, until_ns=None):
-    """Send the jobs (ascending times). Returns how each was served by the end, the air and its members."""
+    """Send the packets (ascending times). Returns how each was served by the end, the air, its members."""
     env = simpy.Environment()
     air = Air(env, discipline)
     members = [air.join(rate, 1 if weights is None else weights[place]) for place, rate in enumerate(rates)]
@@ -52,9 +46,7 @@ def share(discipline, rates, jobs, *, weights=None, until_ns=None):
         for number, job in enumerate(jobs):
             if job.time_ns > env.now:
                 yield env.timeout(int(job.time_ns) - env.now)
-            members[job.member].offer(
-                job.num_full, job.full_bytes, job.last_bytes, lambda told, number=number: served.update({number: told})
-            )
+            members[job.member].offer(job.num_bytes, lambda told, number=number: served.update({number: told}))
 
     env.process(send())
     env.run(until=until_ns)

@@ -25,10 +25,12 @@ class Distribution:
 
 
 def constant(value: float) -> Distribution:
+    """Always the same."""
     return Distribution(name="constant", quantile=lambda _: value, mean=value, std=0.0)
 
 
 def uniform(low: float, high: float) -> Distribution:
+    """Anything between two ends, equally likely."""
     return Distribution(
         name="uniform",
         quantile=lambda u: low + (high - low) * u,
@@ -38,10 +40,12 @@ def uniform(low: float, high: float) -> Distribution:
 
 
 def exponential(mean: float) -> Distribution:
+    """Without memory; its standard deviation is its mean."""
     return Distribution(name="exponential", quantile=lambda u: -mean * math.log1p(-u), mean=mean, std=mean)
 
 
 def normal(mean: float, std: float) -> Distribution:
+    """The bell curve, by mean and standard deviation."""
     law = NormalDist(mean, std)
     return Distribution(name="normal", quantile=lambda u: law.inv_cdf(max(u, _U_MIN)), mean=mean, std=std)
 
@@ -54,6 +58,7 @@ def lognormal(mean: float, std: float) -> Distribution:
 
 
 def gamma(mean: float, std: float) -> Distribution:
+    """By mean and standard deviation: skewed, with an exponential tail."""
     from scipy.special import gammaincinv  # noqa: PLC0415 - 0.1 s, only where a gamma law is used
 
     shape = (mean / std) ** 2

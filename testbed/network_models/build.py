@@ -17,6 +17,8 @@ from testbed.network_models.transfer import Direction, Link
 from testbed.network_models.transports.transport import Access, Transport
 from testbed.scenarios.profiles import LinkProfile
 
+_IN_CELL = "when a packet leaves depends on what the cell's other links send later"
+
 
 class Ports(NamedTuple):
     """The device's end and the network's end of a link, at resolution `packets`."""
@@ -29,7 +31,7 @@ def build_access(
     env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int, seat: Seat | None = None
 ) -> Access:
     """Both directions of one link; `entity` keys its draws. Without a seat in a cell its air is its own."""
-    if resolution(profile, seat) == "messages":
+    if resolution(profile, in_cell=seat is not None) == "messages":
         access = _transport(profile).over_messages(env, *_channels(profile, entity=entity, seed=seed))
     else:
         ports = build_ports(env, profile, entity=entity, seed=seed, seat=seat)
@@ -75,19 +77,19 @@ def one_way(env: simpy.Environment, profile: LinkProfile, direction: Direction, 
     return access.up if direction is Direction.UP else access.down
 
 
-def check_link(profile: LinkProfile) -> None:
+def check_link(profile: LinkProfile, *, in_cell: bool = False) -> None:
     """Raise ScenarioError for what can be known to be wrong before anything is sent: files, resolution."""
-    resolution(profile)
+    resolution(profile, in_cell=in_cell)
     for direction in Direction:
         build_channel(profile, Origin(seed=0, direction=direction, entity=0))
 
 
-def resolution(profile: LinkProfile, seat: Seat | None = None) -> str:
+def resolution(profile: LinkProfile, *, in_cell: bool = False) -> str:
     """``messages`` or ``packets``; `auto` takes messages wherever they give the same answer.
 
     Raises ScenarioError where messages are asked for and a piece can't have them.
     """
-    reason = needs_packets(profile) or ("" if seat is None else seat.needs_packets)
+    reason = needs_packets(profile) or (_IN_CELL if in_cell else "")
     if profile.resolution == "messages" and reason:
         raise ScenarioError(
             f"this link can't be computed by messages: {reason}", path="resolution", value="messages",

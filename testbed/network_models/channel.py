@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -69,12 +68,15 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
     Raises ScenarioError, with the key of the profile, for a file that a piece can't read.
     """
     config = profile.rate_up if origin.direction is Direction.UP else profile.rate_down
-    with _said_of(f"rate_{origin.direction}"):
+    key = f"rate_{origin.direction}"
+    try:
         rate: Rate = RATES.load(config.kind)(config, origin)
-    with _said_of("loss"):
+        key = "loss"
         loss: Loss = LOSSES.load(profile.loss.kind)(profile.loss, origin, rate)
-    with _said_of("jitter"):
+        key = "jitter"
         jitter = Jitter(profile.jitter, origin)
+    except ScenarioError as error:
+        raise error.below(key) from None
     if profile.outages:
         rate, loss = _with_outages(profile, origin, rate, loss)
     return Channel(
@@ -100,11 +102,3 @@ def _with_outages(profile: LinkProfile, origin: Origin, rate: Rate, loss: Loss) 
 @lru_cache(maxsize=256)  # links of one profile share it
 def _framing(mtu_bytes: int, header_bytes: int) -> Framing:
     return Framing(mtu_bytes=mtu_bytes, header_bytes=header_bytes)
-
-
-@contextmanager
-def _said_of(key: str) -> Iterator[None]:
-    try:
-        yield
-    except ScenarioError as error:
-        raise error.below(key) from None

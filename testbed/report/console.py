@@ -31,7 +31,7 @@ Line = tuple[str, str | Text]
 def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     """What `testbed run` prints at its end: outcomes, latencies, then everything else, a line each."""
     parts: list[RenderableType] = [_facts([*_outcome_lines(summary)]), _latencies(summary)]
-    parts.append(_facts([*_traffic_lines(summary), *_compute_lines(summary)]))
+    parts.append(_facts([*_traffic_lines(summary), *_edge_lines(summary), *_compute_lines(summary)]))
     if summary["breakdown_s"] is not None:
         parts.append(_breakdown(summary["breakdown_s"]))
     parts.append(_facts([*_provenance_lines(summary)]))
@@ -83,6 +83,15 @@ def _traffic_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     if summary["codec_changes"]:
         yield "codecs", f"changed {words.number(summary['codec_changes'])} times by the policy"
     yield "resent", words.plural(summary["retransmissions"], "packet")
+
+
+def _edge_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
+    edges = summary["edges"]
+    if edges is not None:
+        busiest = max(edges["each"], key=lambda row: row["utilisation"] or 0.0)
+        told = f"busiest {words.share(busiest['utilisation'])}, {busiest['source']} to {busiest['target']}"
+        counts = (f"{words.number(edges[f'{what}_packets'])} {what}" for what in ("dropped", "lost", "failed"))
+        yield "edges", f"{told}; packets {', '.join(counts)}"
 
 
 def _compute_lines(summary: Mapping[str, Any]) -> Iterator[Line]:

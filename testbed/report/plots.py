@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, MultipleLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, MultipleLocator, NullFormatter, PercentFormatter
 
 from testbed.core.events import HOPS
 from testbed.report.markup import Markup
@@ -175,6 +175,7 @@ def _latency_axis(axes: Axes, values: FloatArray) -> None:
     positive = values[values > 0]
     if positive.size and positive.max() > _LOG_FROM * positive.min():
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(unit="s"))
@@ -184,6 +185,7 @@ def _delay_axis(axes: Axes, delay_s: FloatArray) -> None:
     positive = delay_s[delay_s > 0]
     if positive.size and positive.max() > _LOG_FROM * positive.min():
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())  # over less than a decade these would have labels, as TeX
     else:
         axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(EngFormatter(unit="s"))

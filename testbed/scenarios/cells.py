@@ -25,11 +25,6 @@ class Cells(Block):
     duplex: Literal["full", "half"] = "full"  # half: up and down share the air too, as on Wi-Fi
     collision: LossProbability = 0.0  # of a transmission, by each other link with something to send at its end
 
-    @property
-    def needs_packets(self) -> str:
-        """Why the links in these cells can't be computed message by message; "" where they can."""
-        return "when a packet leaves depends on what the cell's other links send later"
-
     def names(self) -> list[str]:
         """Of each cell: the common name, with a number where there are several."""
         return [self.name] if self.count == 1 else [f"{self.name}-{number}" for number in range(self.count)]

@@ -11,6 +11,7 @@ from testbed.core.errors import ScenarioError
 from testbed.core.units import format_seconds, ns_to_seconds
 from testbed.scenarios.base import Block, FileName, TimeNs, as_pydantic
 
+JitterLaw = Literal["constant", "uniform", "exponential", "normal", "lognormal", "gamma", "pareto", "empirical"]
 _BY_MOMENTS = frozenset({"uniform", "normal", "lognormal", "gamma", "pareto"})  # laws with a mean and a std
 
 
@@ -21,7 +22,7 @@ class JitterConfig(Block):
     correlate as exp(-d / correlation_time) under the normal law, and accordingly under others.
     """
 
-    law: Literal["constant", "uniform", "exponential", "normal", "lognormal", "gamma", "pareto", "empirical"]
+    law: JitterLaw
     mean: TimeNs | None = None
     std: TimeNs = 0
     values: Annotated[tuple[TimeNs, ...], Field(strict=False)] | None = None  # of `empirical`, in any order

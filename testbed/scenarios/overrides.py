@@ -12,7 +12,7 @@ from testbed.scenarios.yaml_file import parse_value
 
 # Places where a name may stand for a mapping, and the key that the name then gets.
 _NAMED: Mapping[str, str] = MappingProxyType(
-    {"policy": "kind", "device": "use", "link": "use", "server": "use", "topology": "use"}
+    {"policy": "kind", "discipline": "kind", "device": "use", "link": "use", "server": "use", "topology": "use"}
 )
 
 

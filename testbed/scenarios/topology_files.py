@@ -53,6 +53,8 @@ def _expanded(asked: Data, base: Path) -> Any:
         told = ", ".join(ways) if ways else None
         raise ScenarioError("a topology has its nodes and edges from one place", value=told, allowed=list(_WAYS))
     every_edge, cuts = asked.pop("every_edge", {}), asked.pop("cuts", [])
+    if not isinstance(every_edge, Mapping):
+        raise ScenarioError("a mapping is expected", path="every_edge", value=every_edge, allowed="keys of an edge")
     if "file" in ways:
         found = _read(_beside(asked.pop("file"), base), every_edge)
     elif "generate" in ways:
@@ -100,8 +102,17 @@ def _read(path: Path, every_edge: Mapping[str, Any] | None = None) -> Data:
 
 
 def _entry(path: Path) -> Data:
-    data: Data = with_absolute_files({"name": path.stem, **read_yaml(path)}, path.parent)
+    data: Data = with_absolute_files({"name": _plain(path.stem), **read_yaml(path)}, path.parent)
+    for way in ("use", "file"):
+        if way in data:
+            raise ScenarioError("a topology's own file can't lead to another", file=path, path=way, value=data[way],
+                                allowed="generate, or nodes and edges")  # fmt: skip
     return data
+
+
+def _plain(name: str) -> str:
+    """A file's name as a topology's."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)
 
 
 def _checked(path: Path, entry: Data) -> Data:
@@ -130,10 +141,11 @@ def _with_cuts(whole: Data, cuts: Any) -> Data:
     """Each cut, a time during which an edge is down, is put to its edge."""
     if not cuts:
         return whole
-    edges = [dict(edge) for edge in whole.get("edges", []) if isinstance(edge, dict)]
+    validate(Topology, whole)
+    edges = [dict(edge) for edge in whole["edges"]]
     for index, cut in enumerate(cuts if isinstance(cuts, list) else [cuts]):
         found = _cut(cut, f"cuts[{index}]")
-        joined = [edge for edge in edges if sorted(map(str, edge.get("between", []))) == sorted(found.between)]
+        joined = [edge for edge in edges if sorted(edge["between"]) == sorted(found.between)]
         if not joined:
             raise ScenarioError("no edge joins these nodes", path=f"cuts[{index}].between",
                                 value=", ".join(found.between), allowed="the two ends of an edge")  # fmt: skip
@@ -164,9 +176,10 @@ def _graphml(path: Path, every_edge: Mapping[str, Any]) -> Data:
         graph = nx.parse_graphml(text)
     except (ParseError, nx.NetworkXError, KeyError, ValueError) as error:
         raise ScenarioError(f"not valid GraphML: {error}", file=path) from None
-    ends = sorted((str(one), str(other), data) for one, other, data in graph.edges(data=True))
+    found = [(str(one), str(other), data) for one, other, data in graph.edges(data=True)]
+    ends = sorted(found, key=lambda item: item[:2])
     whole = {
-        "name": re.sub(r"[^A-Za-z0-9._-]", "-", path.stem),
+        "name": _plain(path.stem),
         "nodes": [{"name": str(name), **_known(data, _NODE_KEYS)} for name, data in sorted(graph.nodes(data=True))],
         "edges": [
             {"between": [one, other], "one_way": graph.is_directed(), **_with(every_edge, _known(data, _EDGE_KEYS))}

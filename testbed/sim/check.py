@@ -70,7 +70,7 @@ def check_requests(scenario: Scenario, source: ModelSource, requests: Iterable[R
 
 def _check_link(group: Group, path: str) -> None:
     try:
-        check_link(group.link)
+        check_link(group.link, in_cell=group.cell is not None)
     except ScenarioError as error:
         raise error.below(path) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from testbed.core.collector import rare_collections
 from testbed.sim.kernel import Wait
 from testbed.sim.lifecycle import live
 from testbed.sim.requests import Request
@@ -16,10 +17,9 @@ def simulate(world: World, requests: Sequence[Request], *, stop_at_ns: int | Non
     What would happen at `stop_at_ns` itself does not happen any more. `requests` are in arrival order.
     """
     arrivals = world.clock.process(_arrive(world, requests))
-    if stop_at_ns is not None:
+    with rare_collections():
         world.clock.run(until=stop_at_ns)
-    else:
-        world.clock.run()
+    if stop_at_ns is None:
         assert arrivals.processed, "every request has entered"
 
 

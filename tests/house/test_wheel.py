@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from tests.house.test_commands import commands_for_testbed, on_ray
-from tests.ray.worlds import MARK, marked, wait_until_gone
+from tests.processes import MARK, marked, wait_until_gone
 from tests.unit.tiny_scenario import call
 
-CATALOGUE = ("scenarios", "actors/devices", "actors/servers", "network_models/links")
+CATALOGUE = ("scenarios", "actors/devices", "actors/servers", "network_models/links", "network_models/topologies")
 MAX_WEIGHTS_BYTES = 12_000_000
 CHEAP = ("-o", "policy.codec=raw-float16")  # nothing to compile, which the installed code would do anew
 DECOY = "from pathlib import Path\nPath({marker!r}).touch()\nraise ImportError('the decoy was imported')\n"

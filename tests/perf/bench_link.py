@@ -2,8 +2,8 @@
 
 Each link sends 16 KiB every 10 ms over 20 Mbit/s, 20 +- 5 ms, with 1 % of the packets lost and sent again (ns.py does
 not send again). Contestants take turns and each figure is its best, because a machine's speed changes from second to
-second. Links, senders and their making are counted. What was loaded before is kept out of the garbage collector's
-rounds, for every contestant alike.
+second. Links, senders and their making are counted. The garbage collector's rounds are rare, as in a run, for every
+contestant alike.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable
 
 import simpy
 
+from testbed.core.collector import rare_collections
 from testbed.network_models.build import build_access
 from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.transfer import Link
@@ -94,12 +95,10 @@ def _round() -> Iterable[tuple[str, float]]:
 
 def _cpu_s(work: Callable[[], object]) -> float:
     gc.collect()
-    gc.freeze()
-    start_s = time.process_time()
-    work()
-    taken_s = time.process_time() - start_s
-    gc.unfreeze()
-    return taken_s
+    with rare_collections():
+        start_s = time.process_time()
+        work()
+        return time.process_time() - start_s
 
 
 def _profile(resolution: str, size_bytes: int) -> LinkProfile:

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from testbed.core.registry import OUTAGES, RATES
 from testbed.network_models.channel import build_channel
+from testbed.network_models.exercise import Sent, exercise
 from testbed.network_models.origin import Origin
 from testbed.network_models.rates.segments import finish_ns, num_finished
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.profiles import LinkProfile
+from tests.links import link_of
 
 MS = 1_000_000
 TRACE = "".join(f"{time}\n" for time in (0, 0, 3, 4, 4, 4, 9, 17))
@@ -55,10 +57,14 @@ def file(tmp_path_factory):
     return str(path)
 
 
-def made(kind, holes, file, *, seed=5, entity=2, **changes):
-    keys = {"kind": kind, **KINDS[kind], **({"file": file} if kind == "trace" else {}), **changes}
+def profile_of(kind, holes, file, *, changes=None, **fields):
+    keys = {"kind": kind, **KINDS[kind], **({"file": file} if kind == "trace" else {}), **(changes or {})}
     outages = [{"kind": hole, **HOLES[hole]} for hole in holes]
-    profile = LinkProfile(name="p", rate_up=keys, rate_down="1 Mbit/s", propagation_delay=0, outages=outages)
+    return LinkProfile(name="p", rate_up=keys, rate_down="1 Mbit/s", propagation_delay=0, outages=outages, **fields)
+
+
+def made(kind, holes, file, *, seed=5, entity=2, **changes):
+    profile = profile_of(kind, holes, file, changes=changes)
     return build_channel(profile, Origin(seed=seed, direction=Direction.UP, entity=entity)).rate
 
 
@@ -162,3 +168,13 @@ def test_draws_are_the_links_own(kind, file):
     assert segments(made(kind, (), file), 100 * MS) == base
     assert segments(made(kind, (), file, entity=3), 100 * MS) != base
     assert segments(made(kind, (), file, seed=6), 100 * MS) != base
+
+
+@rates
+def test_both_resolutions_give_the_same_answer(kind, holes, file):
+    sent = [Sent(place * 7 * MS, 100 + 1700 * (place % 5)) for place in range(40)]
+    found = []
+    for resolution in ("messages", "packets"):
+        profile = profile_of(kind, holes, file, loss=0.05, queue="30 kB", resolution=resolution)
+        found.append(exercise(lambda env, profile=profile: link_of(env, profile), sent))
+    assert found[0] == found[1]

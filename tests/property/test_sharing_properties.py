@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import pytest
+import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.core.registry import DISCIPLINES
+from testbed.core.registry import DISCIPLINES, TRANSPORTS
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 from testbed.network_models.build import build_access
 from testbed.network_models.exercise import Sent as Message
 from testbed.network_models.exercise import exercise
 from testbed.network_models.rates.segments import finish_ns
 from testbed.network_models.sharing.cell import Cell, Seat
-from testbed.network_models.sharing.work import ALL, DONE, Share, capacity, serve, work_of
+from testbed.network_models.sharing.work import ALL, Share, capacity, serve, work_of
 from testbed.scenarios.cells import Cells
 from testbed.scenarios.profiles import LinkProfile
 from tests.shared_air import Sent, Steps, discipline_of, share
@@ -31,9 +32,7 @@ jobs = st.lists(
         Sent,
         time_ns=st.integers(0, 20 * MS),
         member=st.integers(0, 3),
-        last_bytes=st.integers(1, 1500),
-        num_full=st.integers(0, 3),
-        full_bytes=st.just(1500),
+        num_bytes=st.integers(1, 6000),
     ),
     min_size=1,
     max_size=25,
@@ -45,9 +44,9 @@ jobs = st.lists(
 def test_the_whole_share_is_the_links_own_arithmetic(rate, sizes, start_ns):
     now_ns = start_ns
     for size_bytes in sizes:
-        ended_ns, left = serve(rate, ALL, work_of(2, 1500, size_bytes), now_ns, 1 << 60)
-        assert left == DONE
-        assert ended_ns == finish_ns(rate, finish_ns(rate, now_ns, 1500, 2), size_bytes)
+        ended_ns, left = serve(rate, ALL, work_of(size_bytes), now_ns, 1 << 60)
+        assert left == 0
+        assert ended_ns == finish_ns(rate, now_ns, size_bytes)
         now_ns = ended_ns
 
 
@@ -56,7 +55,7 @@ def test_the_whole_share_is_the_links_own_arithmetic(rate, sizes, start_ns):
     rate=rates, weight=st.integers(1, 5), others=st.integers(0, 9), cuts=st.lists(st.integers(1, 9 * MS), max_size=4)
 )
 def test_pausing_costs_less_than_a_nanosecond_a_pause(rate, weight, others, cuts):
-    part, work = Share(weight, weight + others), work_of(3, 1500, 700)
+    part, work = Share(weight, weight + others), work_of(5200)
     end_ns, _ = serve(rate, part, work, 0, 1 << 60)
     now_ns = 0
     for cut_ns in sorted(cuts):
@@ -94,22 +93,6 @@ def test_no_byte_is_lost_and_nothing_beats_its_rate(kind, members, sent, weights
     assert air.busy_ns(end_ns) <= air.contending_ns(end_ns) <= 4 * air.busy_ns(end_ns)
 
 
-@pytest.mark.parametrize("kind", ["fifo", "processor-sharing", "weighted", "proportional-fair"])
-@settings(deadline=None, max_examples=30)
-@given(members=st.lists(rates, min_size=4, max_size=4), sent=jobs)
-def test_a_burst_leaves_as_its_packets_would(kind, members, sent):
-    bursts, _, _ = share(discipline_of(kind), members, sent)
-    packets, last = [], []
-    for job in sent:
-        packets += [Sent(job.time_ns, job.member, 1500)] * job.num_full + [
-            Sent(job.time_ns, job.member, job.last_bytes)
-        ]
-        last.append(len(packets) - 1)
-    singles, _, _ = share(discipline_of(kind), members, packets)
-    for told, place in zip(bursts, last, strict=True):
-        assert abs(told.end_ns - singles[place].end_ns) <= 1
-
-
 def profile(**changes):
     fields = {"rate_up": "8 Mbit/s", "rate_down": "8 Mbit/s", "propagation_delay": "5 ms", "resolution": "packets"}
     jitter = {"law": "gamma", "mean": "4 ms", "std": "2 ms"}
@@ -129,3 +112,31 @@ def test_a_lone_member_has_its_link_as_if_unshared(kind, duplex):
     assert exercise(shared, messages) == own
     assert own[1].dropped_packets > 0
     assert own[1].lost_packets > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transport", sorted(TRANSPORTS))
+def test_every_transport_gets_every_message_to_its_end(transport, kind):
+    env = simpy.Environment()
+    cell = Cell(env, Cells(name="mast", discipline=kind, duplex="half", collision=0.02), "mast")
+    config = {"kind": "fec", "data": 8, "parity": 2} if transport == "fec" else transport
+    accesses = [
+        build_access(env, profile(transport=config), entity=place, seed=7, seat=Seat(cell)) for place in range(4)
+    ]
+    links = [link for access in accesses for link in access]
+    done = [link.send(size) for link in links for size in (200, 9_000, 40_000)]
+    env.run(until=200 * NS_PER_S)
+    for event in done:
+        told = event.value
+        parts = (
+            told.connect_ns, told.window_ns, told.queue_ns, told.serialise_ns, told.propagate_ns, told.jitter_ns,
+            told.retransmit_ns,
+        )  # fmt: skip
+        assert min(parts) >= 0
+        assert sum(parts) == told.ended_ns - told.sent_ns
+    accounts = [link.snapshot() for link in links]
+    assert sum(account.delivered for account in accounts) == sum(event.value.delivered for event in done) > 0
+    assert {account.backlog_bytes for account in accounts} == {0}
+    (air,) = cell.ends(int(env.now))
+    assert sum(account.busy_ns for account in accounts) <= air.busy_ns
+    assert air.carried_bytes >= sum(account.wire_bytes for account in accounts)

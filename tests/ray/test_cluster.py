@@ -17,8 +17,9 @@ from ray.cluster_utils import Cluster
 from testbed.core.errors import HostFailedError
 from testbed.results.folder import read_run
 from testbed.run import RunResult
+from tests.processes import wait_until_gone
 
-from .worlds import WatchedPool, on_ray, pids_of, run_small, wait_until_gone, watch
+from .worlds import WatchedPool, on_ray, pids_of, run_small, watch
 
 MIDDLE = 150  # calls; the run has some 300
 # A node is dead when it has been silent for 6 s. Shorter limits would find dead what only waits on a busy machine.

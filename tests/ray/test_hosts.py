@@ -21,8 +21,9 @@ from testbed.core.errors import HostFailedError
 from testbed.results.folder import read_run
 from testbed.run import RunResult, host_spec, prepare
 from testbed.scenarios.load import load_scenario
+from tests.processes import wait_until_gone
 
-from .worlds import WatchedPool, on_ray, pids_of, run_small, wait_until_gone, watch
+from .worlds import WatchedPool, on_ray, pids_of, run_small, watch
 
 EARLY, LATE = 120, 220  # calls; the run has some 300
 

@@ -15,9 +15,8 @@ import pytest
 
 from testbed.actors import ray_setup
 from testbed.results.folder import read_run
+from tests.processes import MARK, marked, wait_until_gone
 from tests.unit.tiny_scenario import call
-
-from .worlds import MARK, marked, wait_until_gone
 
 # Ctrl-C in a terminal reaches the whole process group: the run, Ray and its workers.
 INTERRUPTED = """

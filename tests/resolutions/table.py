@@ -8,16 +8,17 @@ from pathlib import Path
 
 from tests.resolutions.grid import KINDS, agreement, refusal
 
-HEADINGS = ("transport", "links", "messages", "equal to the ns", "mean delay apart by", "p95 delay apart by")
+HEADINGS = ("transport", "links", "refused", "messages", "equal to the ns", "mean delay apart by", "p95 delay apart by")
 
 
 def cells(kind: str, folder: Path) -> tuple[str, ...]:
     """One row of the table, measured."""
     if reason := refusal(kind):
-        return (kind, "refused", f"{reason}", "", "", "")
+        return (kind, "0", f"all: {reason}", "", "", "", "")
     found = agreement(kind, folder)
     errors = (f"{error:.1%}" if error else "0" for error in (found.mean_error, found.p95_error))
-    return (kind, str(found.links), str(found.messages), str(found.equal), *errors)
+    refused = "; ".join(f"{count}: {reason}" for reason, count in found.refused.items())
+    return (kind, str(found.links), refused or "0", str(found.messages), str(found.equal), *errors)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import pytest
 from testbed.core.errors import ScenarioError
 from testbed.network_models.build import needs_packets, resolution
 from tests.links import changed
-from tests.resolutions.grid import KINDS, agreement, link_for, refusal
+from tests.resolutions.grid import IMPAIRMENTS, KINDS, OUTAGES, agreement, link_for, refusal
 
 EXACT = {"datagram", "fec", "stop-and-wait", "selective-repeat"}
 TOLERANCE = 0.03
@@ -20,6 +20,8 @@ def test_the_two_resolutions_agree_or_messages_are_refused(kind, tmp_path):
         assert kind not in EXACT
         return
     found = agreement(kind, tmp_path)
+    assert all(kind in reason for reason in found.refused)
+    assert found.links >= 3 * sum(found.refused.values())
     assert found.mean_error <= TOLERANCE
     assert found.p95_error <= TOLERANCE
     if kind in EXACT:
@@ -29,6 +31,9 @@ def test_the_two_resolutions_agree_or_messages_are_refused(kind, tmp_path):
 REFUSED = {
     "transport": (link_for("tcp"), "tcp"),
     "jitter": (link_for("datagram", jitter={"law": "gamma", "mean": "8 ms", "std": "4 ms", "per": "packet"}), "jitter"),
+    "queue": (link_for("datagram", queue={"kind": "codel", "limit": "1 MB"}), "queue"),
+    "outages": (link_for("datagram", outages=[{**OUTAGES, "drop": True}]), "outages"),
+    "loss": (link_for("stop-and-wait", **IMPAIRMENTS["bursts"]), "gilbert-elliott"),
 }
 
 

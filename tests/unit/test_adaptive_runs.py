@@ -15,6 +15,7 @@ from testbed.codecs.framing import CodecError
 from testbed.core.errors import ScenarioError
 from testbed.core.events import CodecChanged, RequestAdmitted, TransferEnded
 from testbed.core.plan import Decision
+from testbed.core.registry import POLICIES
 from testbed.models.sampling_config import SamplingConfig
 from testbed.policies.fixed import Static
 from testbed.quantization.config import WeightConfig
@@ -84,7 +85,7 @@ class Wayward(Static):
 
 @pytest.mark.parametrize(("policy", "steps"), [(Disloyal, 0), (Wayward, 2)])
 def test_a_codec_that_the_session_did_not_agree_on_ends_the_run(policy, steps, monkeypatch):
-    monkeypatch.setattr("testbed.policies.fixed.Static", policy)
+    monkeypatch.setitem(POLICIES._loaded, "static", policy)  # as it is once somebody has asked for it
     with pytest.raises(CodecError, match="did not agree on codec int4, but on int8"):
         run_events(scenario())
 

@@ -21,12 +21,14 @@ from testbed.results.folder import read_run
 from testbed.run import prepare, run
 from testbed.scenarios.cells import Cells
 from testbed.scenarios.load import build_scenario
+from testbed.scenarios.overrides import apply_overrides
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import LinkProfile
 from testbed.scenarios.schema import Scenario
+from testbed.sim.check import check_scenario
 from tests.golden.digest_runs import digest_of
 from tests.perf.sharing_table import contend
-from tests.sim_runs import MS, group, link, run_world, scenario, spans_of, workload
+from tests.sim_runs import MS, TINY_SOURCE, group, link, run_world, scenario, server, spans_of, workload
 from tests.sim_runs import ends as ends_of
 from tests.unit.tiny_scenario import TINY, tiny
 
@@ -67,6 +69,25 @@ def test_processor_sharing_stretches_two_equal_messages_alike():
     for request in (0, 1):
         first = next(end - start for _, hop, start, end in spans_of(events, request) if hop == "up_serialise")
         assert first == 2 * serialised
+
+
+def test_a_cell_shares_its_air_before_a_topology_too():
+    edge = {"between": ["site", "centre"], "rate": "1 Gbit/s", "delay": "3 ms"}
+    graph = {"nodes": [{"name": "site"}, {"name": "centre"}], "edges": [edge]}
+    servers = [{"name": "cloud", "server": server(), "at": "centre"}]
+
+    def ends_with(**of_group):
+        fleet = [group(name, at="site", **of_group) for name in "ab"]
+        built_ = scenario(cells=[cell()], fleet=fleet, servers=servers, topology=graph, workload=SENT)
+        return last_ends(run_world(built_)[1])
+
+    assert max(ends_with(cell="mast").values()) > max(ends_with().values())
+
+
+def test_an_override_reaches_into_a_discipline_that_has_only_its_name():
+    data = {"cells": [cell(discipline="proportional-fair")]}
+    changed = apply_overrides(data, ["cells.mast.discipline.slot=2 ms"])
+    assert changed["cells"][0]["discipline"] == {"kind": "proportional-fair", "slot": "2 ms"}
 
 
 def test_a_group_is_dealt_to_its_cells_in_turn():
@@ -173,8 +194,12 @@ def test_what_is_wrong_with_a_cell_is_said_at_its_place(cells, keys, problem):
 
 def test_messages_are_refused_where_the_cell_needs_packets():
     sent = scenario(cells=[cell()], fleet=[group(cell="mast", link=link(resolution="messages"))])
-    with pytest.raises(ScenarioError, match="this link can't be computed by messages: when a packet leaves depends"):
-        run_world(sent)
+    with pytest.raises(ScenarioError) as caught:
+        check_scenario(sent, TINY_SOURCE)
+    assert str(caught.value) == (
+        "fleet[0].link.resolution: this link can't be computed by messages: when a packet leaves depends on what the "
+        "cell's other links send later (got 'messages'); allowed: packets, auto"
+    )
 
 
 def test_the_example_of_the_guide_is_valid():

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from testbed.scenarios.catalogue import entries
 from tests.unit.tiny_scenario import call
 
 FAST = "name: wire\nrate_up: 8 Mbit/s\nrate_down: 80 Mbit/s\npropagation_delay: 10 ms\n"
@@ -70,3 +71,17 @@ def test_a_mistake_is_one_line(arguments, told):
     assert called.code == 2
     assert told in called.err
     assert len(called.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", entries("link"))
+def test_every_link_of_the_catalogue_carries_messages(name):
+    found = trial(name, "--messages", "20", "--bytes", "200 B")
+    assert found["delivered"] >= 18
+    assert 0 < found["delay_s"]["p50"] < 2
+
+
+def test_the_catalogue_has_the_links_that_planners_ask_for():
+    wired = {"ethernet-1g", "fibre-home", "dsl", "datacentre"}
+    wireless = {"wifi5-quiet", "wifi5-crowded", "wifi6-quiet", "wifi6-crowded", "lora"}
+    mobile = {"lte-urban", "lte-driving", "lte-edge-of-cell", "3g-hsdpa", "5g-sub6", "5g-mmwave", "nr-sa"}
+    assert wired | wireless | mobile | {"leo-satellite", "geo-satellite"} <= set(entries("link"))

@@ -6,15 +6,18 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import LOSSES
+from testbed.network_models.build import resolution
 from testbed.network_models.channel import build_channel
+from testbed.network_models.exercise import Sent, exercise
 from testbed.network_models.origin import Origin
 from testbed.network_models.transfer import Direction
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import LinkProfile
+from tests.links import link_of
 
 ALPHA = 1e-4  # how often a right model would fail a statistical test, were its seed not fixed
 ORIGIN = Origin(seed=5, direction=Direction.UP, entity=3)
@@ -106,6 +109,21 @@ def test_a_transmissions_fate_depends_on_its_key_and_its_instant_alone():
     loss = snr_loss(midpoint_db=6.0, slope_db=1.0)
     assert [loss.is_lost(*key) for key in ask] == [loss.is_lost(*key) for key in reversed(ask)][::-1]
     assert len({loss.is_lost(*key) for key in ask}) == 2
+
+
+def test_a_fading_link_loses_what_its_curve_says_over_the_fading():
+    curve = {"midpoint_db": 8.0, "slope_db": 1.0}
+    fading = {"kind": "rayleigh", "bandwidth": "10 MHz", "snr": "15 dB", "coherence_time": "5 ms"}
+    profile = profile_of(rate_up=fading, rate_down=fading, loss={"kind": "snr", **curve}, transport="datagram")
+    messages = [Sent(5_000_000 * index, 100) for index in range(6000)]  # one a block, so that they are independent
+    _, account = exercise(lambda env: link_of(env, profile, entity=3, seed=5), messages)
+    mean_ratio = 10**1.5
+    expected, _ = integrate.quad(
+        lambda x: math.exp(-x) / (1 + math.exp(10 * math.log10(mean_ratio * x) - 8)), 1e-12, 40, points=[0.2, 1]
+    )
+    low, high = stats.binom(len(messages), expected).interval(1 - ALPHA)
+    assert resolution(profile) == "packets"
+    assert low <= account.lost_packets <= high
 
 
 def test_a_loss_by_ratio_needs_a_rate_that_has_one():

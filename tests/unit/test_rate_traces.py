@@ -101,7 +101,9 @@ def test_seconds_hold_until_the_next_line_and_the_last_as_long_as_the_one_before
         (8_000_000, 1_000 * MS), (16_000_000, 3_000 * MS), (0, 5_000 * MS), (8_000_000, 6_000 * MS),
         (16_000_000, 8_000 * MS),
     ]  # fmt: skip
+    assert rate.segment(1_000 * MS - 1) == (8_000_000, 1_000 * MS)
     assert finish_ns(rate, 0, 1_000_000) == 1_000 * MS
+    assert finish_ns(rate, 1_000 * MS - 995, 1) == 1_000 * MS + 3  # 7.96 bits before the change, 0.04 at twice the rate
     assert finish_ns(rate, 0, 5_000_000, 2) == 6_000 * MS + 2_000 * MS  # 1 + 4 MB, then 1 + 4 again
 
 

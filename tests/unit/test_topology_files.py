@@ -137,6 +137,19 @@ def test_a_malformed_graphml_file_is_told_with_its_line(tmp_path: Path) -> None:
     assert done.err == f"error: {path}: not valid GraphML: mismatched tag: line 10, column 2\n"
 
 
+def test_two_edges_between_two_nodes_in_graphml_are_told(tmp_path: Path) -> None:
+    done = call("topology", str(graphml(tmp_path, NODES + 2 * EDGE.format("10 Mbit/s", ""))))
+    assert done.code == 2
+    assert "an earlier edge joins these nodes" in done.err
+
+
+def test_a_file_that_leads_to_another_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").write_text("file: loop.yaml\n")
+    done = call("topology", str(tmp_path / "loop.yaml"))
+    assert done.code == 2
+    assert "a topology's own file can't lead to another" in done.err
+
+
 def test_a_wrong_value_in_graphml_is_told_with_its_line(tmp_path: Path) -> None:
     path = graphml(tmp_path, NODES + EDGE.format("10 Mbps!", ""))
     done = call("topology", str(path))
@@ -202,6 +215,9 @@ def placed(topology, *, at="a", server_at="b", **more):
         (placed({"use": "metro-rong"}), "topology.use: unknown topology (got 'metro-rong'); allowed: "),
         (placed({"file": "town.yaml"}), "town.yaml: no such file"),
         (placed({"file": "town.txt"}), "topology.file: a file is expected (got "),
+        (placed({**line("a", "b"), "every_edge": 5}), "topology.every_edge: a mapping is expected (got 5)"),
+        (placed({**graph("ab", None), "cuts": [{}]}), "topology.edges: a list is expected, and there is nothing"),
+        (placed({**line("a", "b"), "cuts": [{}]}), "topology.cuts[0].at: required key is missing"),
         (placed({"routing": "hops"}), "topology: a topology has its nodes and edges from one place; allowed: use"),
         (placed({"generate": {"kind": "ring"}}), "topology.generate.kind: unknown shape (got 'ring'); allowed: metro"),
         (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from functools import lru_cache
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,20 @@ from testbed.scenarios.base import Probability, as_pydantic
 from testbed.scenarios.pieces import LossConfig
 
 BoolArray = npt.NDArray[np.bool_]
+
+
+class _Law(NamedTuple):
+    """Of 2**32 draws, those that make the chain go to bad or stay there, be lost in either state, and start bad."""
+
+    to_bad: int
+    stays_bad: int
+    when_good: int
+    when_bad: int
+    starts_bad: int
+
+    @property
+    def loses_bad_alone(self) -> bool:
+        return self.when_good == 0 and self.when_bad == 1 << 32
 
 
 class GilbertElliottLoss(OrderedLoss):
@@ -82,41 +97,45 @@ class GilbertElliottLoss(OrderedLoss):
             p_bad = (self.mean_loss - self.loss_good) / (self.loss_bad - self.loss_good)
             return min(1.0, p_bad / (1 - p_bad) / self.mean_burst), 1 / self.mean_burst
 
-    __slots__ = ("_is_bad", "_losses", "_states", "_stays_bad", "_to_bad", "_when_bad", "_when_good")
+    __slots__ = ("_is_bad", "_law", "_losses", "_states")
 
     def __init__(self, config: Config, origin: Origin, rate: Rate) -> None:
         super().__init__()
-        p, r = config.chain
-        self._states, self._losses = origin.draws("loss.state"), origin.draws("loss")
-        self._to_bad, self._stays_bad = probability_u32(p), probability_u32(1 - r)
-        self._when_good, self._when_bad = probability_u32(config.loss_good), probability_u32(config.loss_bad)
-        start = origin.draws("loss.start").u64(0) >> 32
-        self._is_bad = start < probability_u32(p / (p + r))  # at the next block's first transmission
+        law = self._law = _law_of(config)
+        self._states = origin.draws("loss.state")
+        self._losses = None if law.loses_bad_alone else origin.draws("loss")
+        # At the next block's first transmission
+        self._is_bad = origin.draws("loss.start").u64(0) >> 32 < law.starts_bad
 
     def _decide(self, first: int, count: int) -> list[int]:
         bad = self._bad_states(first, count)
-        if self._when_good == 0 and self._when_bad == 1 << 32:
-            lost = bad
-        else:
-            draws = _u32_run(self._losses, first, count)
-            lost = draws < np.where(bad, np.uint64(self._when_bad), np.uint64(self._when_good))
+        lost = bad
+        if self._losses is not None:
+            when_bad, when_good = np.uint64(self._law.when_bad), np.uint64(self._law.when_good)
+            lost = _u32_run(self._losses, first, count) < np.where(bad, when_bad, when_good)
         found: list[int] = (first + np.flatnonzero(lost)).tolist()
         return found
 
     def _bad_states(self, first: int, count: int) -> BoolArray:
         """Whether each of these transmissions finds the chain bad. Draw k decides the state after transmission k."""
         draws = _u32_run(self._states, first, count)
-        becomes_bad, stays_bad = draws < np.uint64(self._to_bad), draws < np.uint64(self._stays_bad)
+        becomes_bad, stays_bad = draws < np.uint64(self._law.to_bad), draws < np.uint64(self._law.stays_bad)
         # Both draws alike: bad or good whatever was. Else the state is kept, or where p > 1 - r changed.
         is_set = becomes_bad == stays_bad
         last_set = np.maximum.accumulate(np.where(is_set, np.arange(1, count + 1), 0))
         value = np.concatenate(([self._is_bad], becomes_bad))[last_set]
-        if self._to_bad > self._stays_bad:
+        if self._law.to_bad > self._law.stays_bad:
             num_changes = np.concatenate(([0], np.cumsum(~is_set)))
             value ^= (num_changes[1:] - num_changes[last_set]) % 2 == 1
         states = np.concatenate(([self._is_bad], value))
         self._is_bad = bool(states[-1])
         return states[:-1]
+
+
+@lru_cache(maxsize=256)  # links of one profile share it
+def _law_of(config: GilbertElliottLoss.Config) -> _Law:
+    p, r = config.chain
+    return _Law(*(probability_u32(share) for share in (p, 1 - r, config.loss_good, config.loss_bad, p / (p + r))))
 
 
 def _u32_run(draws: Draws, first: int, count: int) -> U64Array:

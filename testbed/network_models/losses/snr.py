@@ -84,7 +84,7 @@ class SnrLoss:
     def __init__(self, config: Config, origin: Origin, rate: Rate) -> None:
         if not hasattr(rate, "snr"):
             raise ScenarioError(
-                "a loss by SNR without a fading rate", path="kind", value="snr", allowed="with a rate that has an SNR"
+                "a loss by SNR without a fading rate", path="kind", value="snr", allowed="with fading rates up and down"
             )
         self._config = config
         self._rate = cast(FadingRate, rate)

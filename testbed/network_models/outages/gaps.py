@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from testbed.network_models.rates.segments import Rate, Segment
+
+if TYPE_CHECKING:
+    from testbed.network_models.channel import Loss
 
 
 class Gap(NamedTuple):
@@ -39,14 +42,6 @@ class GappedRate:
                 return Segment(0, gap_end_ns)
             end_ns = min(end_ns, gap_end_ns)
         return Segment(rate_bps, end_ns)
-
-
-class Loss(Protocol):
-    """As a channel has it."""
-
-    def lost(self, packets: Sequence[int], attempt: int) -> list[int]: ...
-
-    def is_lost(self, packet: int, attempt: int, time_ns: int) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

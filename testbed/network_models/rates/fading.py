@@ -88,7 +88,8 @@ class FadingConfig(RateConfig):
     def coherence_ns(self) -> int:
         if self.coherence_time is not None:
             return self.coherence_time
-        assert self.speed is not None and self.carrier is not None, "checked when it was read"  # noqa: PT018
+        assert self.speed is not None, "checked when it was read"
+        assert self.carrier is not None, "checked when it was read"
         return max(1, round(COHERENCE_DOPPLER * LIGHT_M_PER_S / (self.speed * self.carrier) * NS_PER_S))
 
     def mean_snr(self, origin: Origin) -> float:

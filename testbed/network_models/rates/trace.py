@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -84,7 +84,7 @@ def read_loop(config: TraceRate.Config) -> Loop:
 
 
 @lru_cache(maxsize=64)
-def _read(file: str, kind: str, columns: Columns | None, scale: float, stamp: Any) -> Loop:
+def _read(file: str, kind: str, columns: Columns | None, scale: float, stamp: tuple[int, int] | None) -> Loop:
     if kind == "mahimahi":
         return read_mahimahi(file, scale=scale)
     if columns is None:

@@ -2,7 +2,7 @@
 
 A member alone sends at its own link's rate. With others it has a share of the air: nothing, all, or something between,
 as the discipline grants it, at its own rate of each instant. A member's own jobs leave in the order in which they came.
-A job is one packet, or a burst of packets back to back: where turns don't end with a job, all times are the same.
+A job is a packet.
 
 What happens is computed from change to change: a grant begins or ends, a job comes or ends. Between two changes a
 member's progress is closed form (`sharing.work`), so nothing is lost by waiting for the next one.
@@ -108,7 +108,7 @@ class Air:
     def _end_first(self, now_ns: int) -> None:
         member = heapq.heappop(self._ends)[2]
         job, num_contending = member.end_first(now_ns), self._num_contending
-        self.carried_bytes += job.num_bytes
+        self.carried_bytes += job.size_bytes
         if not member.jobs:
             self._contend(now_ns, -1)
         self._discipline.ended(member)

@@ -54,11 +54,6 @@ class Seat(NamedTuple):
     cell: Cell
     weight: int = 1
 
-    @property
-    def needs_packets(self) -> str:
-        """Why the link can't be computed message by message; "" where it can."""
-        return self.cell.config.needs_packets
-
     def port(self, channel: Channel) -> CellPort:
         """The link's way to the air, in the channel's direction."""
         cell, origin = self.cell, channel.origin

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from testbed.network_models.rates.segments import FOREVER, Rate
-from testbed.network_models.sharing.work import DONE, NOTHING, Share, Work, serve, work_of
+from testbed.network_models.sharing.work import NOTHING, Share, serve, work_of
 
 
 class Served(NamedTuple):
@@ -19,13 +19,13 @@ class Served(NamedTuple):
 
 
 class Job:
-    """Packets back to back. `done` is called when the last bit has left."""
+    """A packet that waits or is served. `done` is called when its last bit has left."""
 
-    __slots__ = ("done", "num_bytes", "start_ns", "work")
+    __slots__ = ("done", "left", "size_bytes", "start_ns")
 
-    def __init__(self, work: Work, done: Callable[[Served], None]) -> None:
-        self.work = work
-        self.num_bytes = work.held_bytes
+    def __init__(self, size_bytes: int, done: Callable[[Served], None]) -> None:
+        self.size_bytes = size_bytes
+        self.left = work_of(size_bytes)
         self.done = done
         self.start_ns = -1
 
@@ -51,22 +51,21 @@ class Member:
         self.rate = rate
         self.weight = weight
         self.jobs: deque[Job] = deque()
-        self._held_bytes = 0  # of all jobs, whole
+        self._held_bytes = 0  # of all jobs
         self._share = NOTHING
         self._since_ns = 0  # up to when its account is written
         self._air_ns = 0
 
-    def offer(self, num_full: int, full_bytes: int, last_bytes: int, done: Callable[[Served], None]) -> None:
-        """Hand over, now, `num_full` packets of `full_bytes`, then one of `last_bytes` (0: none)."""
-        job = Job(work_of(num_full, full_bytes, last_bytes), done)
-        self._held_bytes += job.num_bytes
-        self._carrier.take(self, job)
+    def offer(self, size_bytes: int, done: Callable[[Served], None]) -> None:
+        """Hand over a packet now."""
+        self._held_bytes += size_bytes
+        self._carrier.take(self, Job(size_bytes, done))
 
     def backlog_bytes(self, now_ns: int) -> int:
         """Of the packets whose last bit has not left by now."""
-        if not self.jobs:
-            return 0
-        return self._held_bytes - self.jobs[0].num_bytes + self._work_left(now_ns).held_bytes
+        if self.jobs and not self._left(now_ns):
+            return self._held_bytes - self.jobs[0].size_bytes
+        return self._held_bytes
 
     def air_ns(self, now_ns: int) -> int:
         """The medium's time that its jobs have taken until now."""
@@ -82,13 +81,13 @@ class Member:
         job = self.jobs[0]
         if job.start_ns < 0:
             job.start_ns = now_ns
-        end_ns, left = serve(self.rate, self._share, job.work, now_ns, until_ns)
-        return end_ns if left is DONE else FOREVER
+        end_ns, left = serve(self.rate, self._share, job.left, now_ns, until_ns)
+        return FOREVER if left else end_ns
 
     def stop(self, now_ns: int) -> None:
         """Its share is over; its first job keeps what was served of it."""
         if self.jobs:
-            self.jobs[0].work = self._work_left(now_ns)
+            self.jobs[0].left = self._left(now_ns)
         self._write_account(now_ns)
         self._share = NOTHING
 
@@ -96,14 +95,13 @@ class Member:
         """Its first job has left, now."""
         self._write_account(now_ns)
         job = self.jobs.popleft()
-        self._held_bytes -= job.num_bytes
+        self._held_bytes -= job.size_bytes
         return job
 
-    def _work_left(self, now_ns: int) -> Work:
-        work = self.jobs[0].work
-        if self._share is NOTHING:
-            return work
-        return serve(self.rate, self._share, work, self._since_ns, now_ns)[1]
+    def _left(self, now_ns: int) -> int:
+        """Of its first job."""
+        left = self.jobs[0].left
+        return left if self._share is NOTHING else serve(self.rate, self._share, left, self._since_ns, now_ns)[1]
 
     def _write_account(self, now_ns: int) -> None:
         self._air_ns = self.air_ns(now_ns)

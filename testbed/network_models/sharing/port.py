@@ -52,7 +52,7 @@ class CellPort:
             packet.refused(now_ns)
             return
         self._peak_backlog_bytes = max(self._peak_backlog_bytes, backlog_bytes)
-        self._member.offer(0, 0, packet.size_bytes, self._sent(packet, now_ns))
+        self._member.offer(packet.size_bytes, self._sent(packet, now_ns))
 
     def _sent(self, packet: Packet, came_ns: int) -> Callable[[Served], None]:
         def done(served: Served) -> None:

@@ -13,32 +13,10 @@ from typing import NamedTuple
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 from testbed.network_models.rates.segments import Rate
 
-_PER_BYTE = BITS_PER_BYTE * NS_PER_S
 
-
-class Work(NamedTuple):
-    """Packets back to back: `left` of the one of `size_bytes` in service, then `num_full`, then the last (0: none)."""
-
-    left: int
-    size_bytes: int
-    num_full: int
-    full_bytes: int
-    last_bytes: int
-
-    @property
-    def held_bytes(self) -> int:
-        """Of the packets whose last bit has not left."""
-        return self.size_bytes + self.num_full * self.full_bytes + self.last_bytes
-
-
-DONE = Work(0, 0, 0, 0, 0)
-
-
-def work_of(num_full: int, full_bytes: int, last_bytes: int) -> Work:
-    """`num_full` packets of `full_bytes`, then one of `last_bytes` (0: none); at least one in all."""
-    if num_full:
-        return Work(full_bytes * _PER_BYTE, full_bytes, num_full - 1, full_bytes, last_bytes)
-    return Work(last_bytes * _PER_BYTE, last_bytes, 0, full_bytes, 0)
+def work_of(size_bytes: int) -> int:
+    """All of a packet."""
+    return size_bytes * BITS_PER_BYTE * NS_PER_S
 
 
 class Share(NamedTuple):
@@ -51,33 +29,21 @@ class Share(NamedTuple):
 NOTHING, ALL = Share(0, 1), Share(1, 1)
 
 
-def serve(rate: Rate, share: Share, work: Work, start_ns: int, until_ns: int) -> tuple[int, Work]:
-    """Serve `work` from `start_ns` on at this share of `rate`, not beyond `until_ns`.
+def serve(rate: Rate, share: Share, left: int, start_ns: int, until_ns: int) -> tuple[int, int]:
+    """Serve the work `left` of a packet from `start_ns` on at this share of `rate`, not beyond `until_ns`.
 
-    Returns when it was done, with DONE, or `until_ns` with what is left of it.
+    Returns when it was done, and 0, or `until_ns` and what is left then.
     """
-    now_ns, (weight, total), (left, size_bytes, num_full, full_bytes, last_bytes) = start_ns, share, work
+    now_ns, (weight, total) = start_ns, share
     left *= total  # so that a nanosecond serves rate * weight of it, a whole number
-    full = full_bytes * _PER_BYTE * total
     while now_ns < until_ns:
         rate_bps, end_ns = rate.segment(now_ns)
         end_ns, speed = min(end_ns, until_ns), rate_bps * weight
-        if not speed or left > speed * (end_ns - now_ns):
-            left -= speed * (end_ns - now_ns)
-            now_ns = end_ns
-            continue
-        now_ns -= -left // speed
-        if num_full:
-            packet_ns = -(-full // speed)
-            whole = min(num_full - 1, (end_ns - now_ns) // packet_ns)
-            now_ns += whole * packet_ns
-            num_full -= whole + 1
-            left, size_bytes = full, full_bytes
-        elif last_bytes:
-            left, size_bytes, last_bytes = last_bytes * _PER_BYTE * total, last_bytes, 0
-        else:
-            return now_ns, DONE
-    return until_ns, Work(-(-left // total), size_bytes, num_full, full_bytes, last_bytes)
+        if speed and left <= speed * (end_ns - now_ns):
+            return now_ns - (-left // speed), 0
+        left -= speed * (end_ns - now_ns)
+        now_ns = end_ns
+    return until_ns, -(-left // total)
 
 
 def capacity(rate: Rate, start_ns: int, until_ns: int) -> int:

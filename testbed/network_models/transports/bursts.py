@@ -26,6 +26,13 @@ from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
 class Flight(Delivery):
     """A message under way: what its sender waits for, with its account so far."""
 
+    attempt = 0  # the current round
+    not_before_ns = 0  # do its packets come out, where packets keep their order
+    first_start_ns = first_end_ns = 0  # of the first round
+    wire_bytes = num_retransmissions = 0
+    corrupt: Sequence[int] = ()  # packets that come with a wrong bit which nobody finds
+    is_corrupt = False  # put together from such packets
+
     def __init__(self, link: BurstLink, payload_bytes: int, first_packet: int, sent_ns: int) -> None:
         self.env = link.env
         self.callbacks = [link.count_end]
@@ -34,12 +41,6 @@ class Flight(Delivery):
         self.num_packets, self.last_packet_bytes = link.framing.cut(payload_bytes)
         self.first_packet = first_packet  # its number on the link
         self.sent_ns = sent_ns
-        self.attempt = 0  # the current round
-        self.not_before_ns = 0  # do its packets come out, where packets keep their order
-        self.first_start_ns = self.first_end_ns = 0  # of the first round
-        self.wire_bytes = self.num_retransmissions = 0
-        self.corrupt: Sequence[int] = ()  # packets that come with a wrong bit which nobody finds
-        self.is_corrupt = False  # put together from such packets
 
 
 class BurstLink(ABC):
@@ -94,7 +95,8 @@ class BurstLink(ABC):
         flight = Flight(self, payload_bytes, self._packets, int(self.env.now))
         self.num_messages += 1
         self._payload_bytes += payload_bytes
-        flight.not_before_ns = self._last_out_ns
+        if self._last_out_ns:
+            flight.not_before_ns = self._last_out_ns
         self._launch(flight)
         self._packets += flight.num_packets
         return flight
@@ -143,7 +145,7 @@ class BurstLink(ABC):
     def _out_ns(self, flight: Flight, left_ns: int) -> int:
         """When a packet of this round, whose last bit leaves at `left_ns`, comes out at the far end."""
         out_ns = left_ns + self._channel.propagation_ns + self._jitter.delay_ns(flight.message, flight.sent_ns)
-        return max(out_ns, flight.not_before_ns)
+        return out_ns if out_ns > flight.not_before_ns else flight.not_before_ns
 
     def _lose(self, flight: Flight, left_ns: int) -> None:
         """For good; the queue took what left until `left_ns`. Where it took nothing, the message ends at once."""
@@ -175,7 +177,9 @@ class BurstLink(ABC):
             propagate_ns,
             jitter_ns,
             ended_ns - propagate_ns - jitter_ns - end_ns,
-            is_corrupt=flight.is_corrupt and fate is Fate.DELIVERED,
+            0,
+            0,
+            flight.is_corrupt and fate is Fate.DELIVERED,
         )
         flight.settle(transfer, ended_ns - int(self.env.now))
 

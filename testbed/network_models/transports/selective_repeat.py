@@ -81,10 +81,11 @@ class RepeatLink(BurstLink):
         self._ack_bytes += (len(packets) - len(missing)) * self.framing.header_bytes
         if flight.attempt == 0:
             flight.first_start_ns, flight.first_end_ns = burst.start_ns, burst.end_ns
-        deadline_ns = FOREVER if self._config.patience is None else flight.sent_ns + self._config.patience
+        patience_ns = self._config.patience
+        deadline_ns = FOREVER if patience_ns is None else flight.sent_ns + patience_ns
         if missing:
             self._await_timeout(flight, burst.end_ns, missing, deadline_ns)
-        elif deadline_ns == FOREVER or self._out_ns(flight, burst.end_ns) <= deadline_ns:
+        elif patience_ns is None or self._out_ns(flight, burst.end_ns) <= deadline_ns:
             self._deliver(flight, burst.end_ns)
         else:
             self._settle(flight, deadline_ns, Fate.TIMEOUT)

@@ -20,10 +20,6 @@ class RoundRobin:
     class Config(DisciplineConfig):
         kind: Literal["round-robin"] = "round-robin"
 
-        @property
-        def needs_packets(self) -> str:
-            return "round-robin takes turns packet by packet"
-
     def __init__(self, config: Config) -> None:
         self._ring: deque[Member] = deque()
         self._grants = NOBODY
