@@ -87,11 +87,11 @@ class TokenBucketPort(FifoPort):
     def _token_ns(self, size_bytes):
         return -(-size_bytes * 8 * S // self._rate_bps)
 
-    def _clock_out(self, start_ns, size_bytes, backlog_bytes):
+    def _clock_out(self, start_ns, size_bytes):
         cost_ns = self._token_ns(size_bytes)
         left_ns = max(start_ns, self._full_ns - self._burst_ns + cost_ns)
         self._full_ns = max(self._full_ns, left_ns) + cost_ns
-        super()._clock_out(start_ns, size_bytes, backlog_bytes)  # its account
+        super()._clock_out(start_ns, size_bytes)  # its account
         self._busy_until_ns = left_ns
         return left_ns
 

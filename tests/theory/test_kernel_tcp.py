@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.theory.kernel_tcp import KIB, MS, compare, missing
+from tests.theory.kernel_tcp import KIB, MS, compare, missing, predict
 
 # A busy machine delays the wire's process by milliseconds, which weighs on small transfers.
 BOUND, SMALL_BOUND = 0.15, 0.3
@@ -18,3 +18,9 @@ def test_transfer_times_of_the_kernel_are_predicted(setting):
         pytest.skip(reason)
     for row in compare(setting, repetitions=5):
         assert abs(row.error) < (SMALL_BOUND if row.size_bytes <= 64 * KIB else BOUND), row
+
+
+def test_the_bucket_lets_a_burst_pass_at_once():
+    # Three packets of 1,500 bytes fit 5,000; the fourth waits for the tokens of another 1,000, 0.4 ms at 20 Mbit/s.
+    assert predict(20_000_000, 10 * MS, "reno", 3 * 1460) == 30 * MS
+    assert predict(20_000_000, 10 * MS, "reno", 4 * 1460) == 30 * MS + 400_000
