@@ -29,8 +29,11 @@ class Medium:
         if channel.keeps_order:
             out_ns = self._last_out_ns = max(out_ns, self._last_out_ns)
             jitter_ns = out_ns - left_ns - propagation_ns
-        packet.propagate_ns += propagation_ns
-        packet.jitter_ns += jitter_ns
+        if packet.hop:
+            packet.propagate_ns += propagation_ns
+            packet.jitter_ns += jitter_ns
+        else:
+            packet.propagate_ns, packet.jitter_ns = propagation_ns, jitter_ns
         number, attempt = packet.number, packet.attempt
         if channel.loss.is_lost(number, attempt, left_ns) or is_spoilt:
             packet.end.lost(packet, out_ns)

@@ -90,7 +90,10 @@ class Beyond(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Packet:
-    """One transmission of one packet. Its last four times add up over the ports behind it."""
+    """One transmission of one packet. Its last four times add up over the ports behind it.
+
+    Tens of thousands are under way at once: what can be told from the instants at the first port is not kept twice.
+    """
 
     size_bytes: int  # headers included
     end: End
@@ -104,23 +107,31 @@ class Packet:
     hop: int = 0  # the port it is at
     is_checked: bool = True  # whether its end would find a wrong bit: the packet is then of no use, and counts as lost
     is_corrupt: bool = False  # a bit is wrong
+    came_ns: int = 0  # to the first port
     start_ns: int = 0  # of its first bit, at the first port
     left_ns: int = 0  # its last bit, at the first port
     out_ns: int = 0  # of the port it is at
     behind: Packet | None = None  # that comes out next there, of the same message
-    queue_ns: int = 0
-    serialise_ns: int = 0
+    later_queue_ns: int = 0  # at all ports but the first
+    later_serialise_ns: int = 0
     propagate_ns: int = 0
     jitter_ns: int = 0
+
+    @property
+    def queue_ns(self) -> int:
+        return self.start_ns - self.came_ns + self.later_queue_ns
+
+    @property
+    def serialise_ns(self) -> int:
+        return self.left_ns - self.start_ns + self.later_serialise_ns
 
     def leaves(self, came_ns: int, start_ns: int, left_ns: int) -> None:
         """It came to the port it is at, and its first and last bit leave that port at these times, now or later."""
         if self.hop:
-            self.queue_ns += start_ns - came_ns
-            self.serialise_ns += left_ns - start_ns
+            self.later_queue_ns += start_ns - came_ns
+            self.later_serialise_ns += left_ns - start_ns
         else:
-            self.start_ns, self.left_ns = start_ns, left_ns
-            self.queue_ns, self.serialise_ns = start_ns - came_ns, left_ns - start_ns
+            self.came_ns, self.start_ns, self.left_ns = came_ns, start_ns, left_ns
             self.end.left(self, left_ns)
 
     def onward(self) -> None:
@@ -133,7 +144,7 @@ class Packet:
 
     def beyond(self, ended_ns: int) -> Beyond:
         """Its way from the first port's last bit to `ended_ns`, when it arrives or is gone."""
-        serialise_ns = self.serialise_ns - (self.left_ns - self.start_ns)
+        serialise_ns = self.later_serialise_ns
         queue_ns = ended_ns - self.left_ns - self.propagate_ns - self.jitter_ns - serialise_ns
         return Beyond(queue_ns, serialise_ns, self.propagate_ns, self.jitter_ns)
 

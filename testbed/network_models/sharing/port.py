@@ -57,11 +57,7 @@ class CellPort:
     def _sent(self, packet: Packet, came_ns: int) -> Callable[[Served], None]:
         def done(served: Served) -> None:
             start_ns, left_ns, num_contending = served
-            packet.queue_ns += start_ns - came_ns
-            packet.serialise_ns += left_ns - start_ns
-            if packet.hop == 0:
-                packet.start_ns, packet.left_ns = start_ns, left_ns
-                packet.end.left(packet, left_ns)
+            packet.leaves(came_ns, start_ns, left_ns)
             is_spoilt = self._collisions.is_lost(packet.number, packet.attempt, num_contending)
             self._medium.carry(packet, left_ns, is_spoilt=is_spoilt)
 
