@@ -19,7 +19,13 @@ PROMPT = "Mia plays a game: first"
 NEW_TOKENS = 4
 
 
-@pytest.mark.parametrize("name", METHODS)
+# One of each way of storing weights, caches and messages; the others take a second each, and run with the slow tests.
+FIRST = {"fp", "smoothquant", "omniquant", "atom-kv4", "opsc-hadamard-int4", "opsc-ts-tabq", "opsc-ts-tabq-rans"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_a_scenario_with_a_rows_parts_answers_what_the_row_answers(name, cut, tmp_path):
     """The same tokens and bytes out of one real device and one server as out of the evaluation's split model."""
     method = METHODS[name]

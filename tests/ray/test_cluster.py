@@ -60,6 +60,7 @@ def kill_node(cluster: Cluster, node: Any) -> Callable[[WatchedPool], None]:
     return disturb
 
 
+@pytest.mark.slow  # half a minute; the loss of a host on this machine is in test_hosts.py
 def test_run_on_a_cluster_and_loss_of_a_node(
     small: Path,
     undisturbed: RunResult,
