@@ -19,8 +19,10 @@ import simpy
 
 from testbed.network_models.channel import Channel
 from testbed.network_models.clock import Delivery
+from testbed.network_models.ports.packet import PortUsage
 from testbed.network_models.queues.transmitter import Burst, Transmitter
 from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
+from testbed.network_models.transports.account import LinkAccount
 
 
 class Flight(Delivery):
@@ -43,37 +45,24 @@ class Flight(Delivery):
         self.sent_ns = sent_ns
 
 
-class BurstLink(ABC):
+class BurstLink(LinkAccount, ABC):
     """One direction of one access link, message by message."""
 
     __slots__ = (
-        "_ack_bytes",
         "_channel",
-        "_corrupt_packets",
-        "_delivered",
-        "_delivered_payload_bytes",
-        "_dropped_packets",
-        "_duplicate_packets",
         "_is_plain",
         "_jitter",
         "_last_out_ns",
         "_loss",
-        "_lost",
-        "_lost_packets",
-        "_lost_payload_bytes",
-        "_packets",
-        "_payload_bytes",
-        "_retransmissions",
         "_transmitter",
-        "_wire_bytes",
         "env",
         "framing",
-        "num_messages",
     )
 
     _checks: ClassVar[bool] = True  # a packet with a wrong bit is found, and of no use
 
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
+        super().__init__()
         self.env = env
         self.framing = channel.framing
         self._channel = channel
@@ -84,17 +73,11 @@ class BurstLink(ABC):
         self._jitter = channel.jitter
         self._is_plain = channel.corruption is channel.duplication is None and not channel.keeps_order
         self._last_out_ns = 0  # when what was sent last comes out, where packets keep their order
-        self.num_messages = self._delivered = self._lost = 0
-        self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
-        self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
-        self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
-        assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
         flight = Flight(self, payload_bytes, self._packets, int(self.env.now))
-        self.num_messages += 1
-        self._payload_bytes += payload_bytes
+        self._count_message(payload_bytes)
         if self._last_out_ns:
             flight.not_before_ns = self._last_out_ns
         self._launch(flight)
@@ -183,36 +166,10 @@ class BurstLink(ABC):
         )
         flight.settle(transfer, ended_ns - int(self.env.now))
 
-    def count_end(self, done: simpy.Event) -> None:
-        """A message has ended."""
-        transfer = done.value
-        assert isinstance(transfer, Transfer)
-        if transfer.delivered:
-            self._delivered += 1
-            self._delivered_payload_bytes += transfer.payload_bytes
-        else:
-            self._lost += 1
-            self._lost_payload_bytes += transfer.payload_bytes
-
     def snapshot(self) -> LinkSnapshot:
         """The counters now; changes nothing."""
-        now_ns = int(self.env.now)
-        return LinkSnapshot(
-            messages=self.num_messages,
-            delivered=self._delivered,
-            lost=self._lost,
-            payload_bytes=self._payload_bytes,
-            delivered_payload_bytes=self._delivered_payload_bytes,
-            lost_payload_bytes=self._lost_payload_bytes,
-            wire_bytes=self._wire_bytes,
-            packets=self._packets,
-            retransmissions=self._retransmissions,
-            dropped_packets=self._dropped_packets,
-            lost_packets=self._lost_packets,
-            busy_ns=self._transmitter.busy_ns(now_ns),
-            backlog_bytes=self._transmitter.backlog_bytes(now_ns),
-            peak_backlog_bytes=self._transmitter.peak_backlog_bytes,
-            ack_bytes=self._ack_bytes,
-            duplicate_packets=self._duplicate_packets,
-            corrupt_packets=self._corrupt_packets,
+        queue, now_ns = self._transmitter, int(self.env.now)
+        usage = PortUsage(
+            queue.busy_ns(now_ns), queue.backlog_bytes(now_ns), queue.peak_backlog_bytes, self._dropped_packets
         )
+        return self._counted(usage)

@@ -10,41 +10,29 @@ from testbed.network_models.clock import Delivery, Timer
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Packet, Path
 from testbed.network_models.transfer import LinkSnapshot, Transfer
+from testbed.network_models.transports.account import LinkAccount
 from testbed.network_models.transports.engine import Engine, Outgoing
 from testbed.network_models.transports.stream import Message, Segment
 from testbed.network_models.transports.transport import Access
 
 
-class Endpoint:
+class Endpoint(LinkAccount):
     """One end: the link for messages that begin here. It tells the sender's engine what happens, and the reader's."""
 
     __slots__ = (
-        "_ack_bytes",
         "_alarm_ns",
         "_connection",
-        "_corrupt_packets",
-        "_delivered",
-        "_delivered_payload_bytes",
-        "_dropped_packets",
-        "_duplicate_packets",
         "_engine",
         "_env",
         "_framing",
         "_latest",
-        "_lost",
-        "_lost_packets",
-        "_lost_payload_bytes",
-        "_messages",
         "_open",
-        "_packets",
         "_path",
-        "_payload_bytes",
-        "_retransmissions",
-        "_wire_bytes",
         "peer",
     )
 
     def __init__(self, env: simpy.Environment, framing: Framing, path: Path, connection: Connection) -> None:
+        super().__init__()
         self._env = env
         self._framing = framing
         self._path = path
@@ -54,10 +42,6 @@ class Endpoint:
         self._open: dict[int, tuple[Message, Delivery]] = {}  # messages that have not ended, oldest first
         self._latest = 0  # message sent from here: what carries no message has its jitter
         self._alarm_ns = -1  # of the timer that will come first
-        self._messages = self._delivered = self._lost = 0
-        self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
-        self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
-        self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
 
     @property
     def engine(self) -> Engine:
@@ -70,7 +54,7 @@ class Endpoint:
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
-        assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
+        self._count_message(payload_bytes)
         now_ns, num_packets = int(self._env.now), self._framing.num_packets(payload_bytes)
         message = Message(
             number=self._path.numbers.message(),
@@ -80,10 +64,9 @@ class Endpoint:
             missing=num_packets,
         )
         done = Delivery(self._env)
+        done.callbacks.append(self.count_end)
         self._open[message.number] = message, done
         self._latest = message.number
-        self._messages += 1
-        self._payload_bytes += payload_bytes
         self._packets += num_packets
         self.engine.write(now_ns, message)
         self.run()
@@ -93,13 +76,9 @@ class Endpoint:
         """The other end has read it."""
         if message.number not in self._open:
             return  # arrived after its sender gave it up
-        self._delivered += 1
-        self._delivered_payload_bytes += message.payload_bytes
         self._settle(message, message.delivered(int(self._env.now)))
 
     def _give_up(self, message: Message) -> None:
-        self._lost += 1
-        self._lost_payload_bytes += message.payload_bytes
         self._settle(message, message.given_up(int(self._env.now)))
 
     def _settle(self, message: Message, transfer: Transfer) -> None:
@@ -219,26 +198,7 @@ class Endpoint:
 
     def snapshot(self) -> LinkSnapshot:
         """The counters now; changes nothing. Packets are those with a message's bytes; the port carries others too."""
-        usage = self._path.ports[0].usage(int(self._env.now))
-        return LinkSnapshot(
-            messages=self._messages,
-            delivered=self._delivered,
-            lost=self._lost,
-            payload_bytes=self._payload_bytes,
-            delivered_payload_bytes=self._delivered_payload_bytes,
-            lost_payload_bytes=self._lost_payload_bytes,
-            wire_bytes=self._wire_bytes,
-            packets=self._packets,
-            retransmissions=self._retransmissions,
-            dropped_packets=self._dropped_packets,
-            lost_packets=self._lost_packets,
-            busy_ns=usage.busy_ns,
-            backlog_bytes=usage.backlog_bytes,
-            peak_backlog_bytes=usage.peak_backlog_bytes,
-            ack_bytes=self._ack_bytes,
-            duplicate_packets=self._duplicate_packets,
-            corrupt_packets=self._corrupt_packets,
-        )
+        return self._counted(self._path.ports[0].usage(int(self._env.now)))
 
 
 class Connection:

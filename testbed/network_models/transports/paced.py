@@ -15,9 +15,11 @@ import simpy
 
 from testbed.network_models.channel import Channel, Loss
 from testbed.network_models.clock import Delivery
+from testbed.network_models.ports.packet import PortUsage
 from testbed.network_models.rates.pacing import num_paced, paced_ns
 from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
+from testbed.network_models.transports.account import LinkAccount
 
 
 class _Run(NamedTuple):
@@ -91,25 +93,19 @@ class _Tally:
             self.duplicate_packets += sum(duplication.is_lost(packet, run.attempt, leg.left_ns) for packet in packets)
 
 
-class PacedLink:
+class PacedLink(LinkAccount):
     """One direction of one access link, message by message."""
 
     __slots__ = (
         "_channel",
-        "_delivered",
-        "_delivered_payload_bytes",
         "_env",
         "_free_ns",
         "_last_out_ns",
         "_legs",
-        "_lost",
-        "_lost_payload_bytes",
         "_max_retransmissions",
-        "_messages",
         "_next_packet",
         "_past",
         "_patience_ns",
-        "_payload_bytes",
         "_return_ns",
         "_timeout_ns",
     )
@@ -124,6 +120,7 @@ class PacedLink:
         max_retransmissions: int,
         patience_ns: int | None,
     ) -> None:
+        super().__init__()
         self._env = env
         self._channel = channel
         self._return_ns = return_ns
@@ -135,14 +132,11 @@ class PacedLink:
         self._next_packet = 0
         self._past = _Tally()  # of legs whose last bit has left
         self._legs: list[_Leg] = []  # the others, in order
-        self._messages = self._delivered = self._lost = 0
-        self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
-        assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
         now_ns, channel = int(self._env.now), self._channel
-        jitter_ns = channel.jitter.delay_ns(self._messages, now_ns)
+        jitter_ns = channel.jitter.delay_ns(self.num_messages, now_ns)
         num_packets, last_packet_bytes = channel.framing.cut(payload_bytes)
         message = _Message(
             first_packet=self._next_packet,
@@ -154,13 +148,12 @@ class PacedLink:
             jitter_ns=jitter_ns,
             round_trip_ns=channel.propagation_ns + jitter_ns + self._return_ns,
         )
-        self._messages += 1
-        self._payload_bytes += payload_bytes
+        self._count_message(payload_bytes)
         self._next_packet += message.num_packets
         self._pass(now_ns)
         transfer = self._carry(message)
         done = Delivery(self._env)
-        done.callbacks.append(self._count_end)
+        done.callbacks.append(self.count_end)
         done.settle(transfer, transfer.ended_ns - now_ns)
         return done
 
@@ -255,16 +248,6 @@ class PacedLink:
         while self._legs and self._legs[0].left_ns <= now_ns:
             self._past.add(self._legs.pop(0), self._channel.duplication)
 
-    def _count_end(self, done: simpy.Event) -> None:
-        transfer = done.value
-        assert isinstance(transfer, Transfer)
-        if transfer.delivered:
-            self._delivered += 1
-            self._delivered_payload_bytes += transfer.payload_bytes
-        else:
-            self._lost += 1
-            self._lost_payload_bytes += transfer.payload_bytes
-
     def _account(self, message: _Message, legs: list[_Leg], start_ns: int, *, ended_ns: int, fate: Fate) -> Transfer:
         """The exact breakdown: what no other part explains is time lost to retransmission."""
         propagate_ns = jitter_ns = 0
@@ -303,21 +286,13 @@ class PacedLink:
             leg = self._handed_over(self._legs[0], now_ns)
             backlog_bytes = leg.run.size_bytes if leg.left_ns > now_ns else 0
             tally.add(leg._replace(left_ns=min(leg.left_ns, now_ns)), self._channel.duplication)
-        return LinkSnapshot(
-            messages=self._messages,
-            delivered=self._delivered,
-            lost=self._lost,
-            payload_bytes=self._payload_bytes,
-            delivered_payload_bytes=self._delivered_payload_bytes,
-            lost_payload_bytes=self._lost_payload_bytes,
+        usage = PortUsage(tally.busy_ns, backlog_bytes, tally.largest_bytes, self._dropped_packets)
+        return replace(
+            self._counted(usage),
             wire_bytes=tally.wire_bytes,
             packets=tally.packets,
             retransmissions=tally.retransmissions,
-            dropped_packets=0,
             lost_packets=tally.lost_packets,
-            busy_ns=tally.busy_ns,
-            backlog_bytes=backlog_bytes,
-            peak_backlog_bytes=tally.largest_bytes,
             ack_bytes=tally.arrived_packets * self._channel.framing.header_bytes,
             duplicate_packets=tally.duplicate_packets,
             corrupt_packets=tally.corrupt_packets,

@@ -21,6 +21,7 @@ from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Packet, Path
 from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
+from testbed.network_models.transports.account import LinkAccount
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -63,49 +64,30 @@ class Flight:
 F = TypeVar("F", bound=Flight)
 
 
-class PacketLink(ABC):
+class PacketLink(LinkAccount, ABC):
     """One direction of a link; a transport says what it does about what is lost."""
 
     __slots__ = (
-        "_ack_bytes",
-        "_corrupt_packets",
-        "_delivered",
-        "_delivered_payload_bytes",
-        "_dropped_packets",
-        "_duplicate_packets",
         "_env",
         "_framing",
-        "_given_up",
-        "_lost_packets",
-        "_lost_payload_bytes",
-        "_messages",
-        "_packets",
         "_path",
         "_patience_ns",
-        "_payload_bytes",
-        "_retransmissions",
-        "_wire_bytes",
     )
 
     _checks: ClassVar[bool] = True  # a packet with a wrong bit is found, and of no use
 
     def __init__(self, env: simpy.Environment, framing: Framing, path: Path, *, patience_ns: int | None = None) -> None:
+        super().__init__()
         self._env = env
         self._framing = framing
         self._path = path
         self._patience_ns = patience_ns  # of a message, from its sending
-        self._messages = self._delivered = self._given_up = 0
-        self._payload_bytes = self._delivered_payload_bytes = self._lost_payload_bytes = 0
-        self._packets = self._retransmissions = self._dropped_packets = self._lost_packets = 0
-        self._wire_bytes = self._ack_bytes = self._duplicate_packets = self._corrupt_packets = 0
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
-        assert payload_bytes >= 0, f"a message can't have {payload_bytes} bytes"
         flight = self._open(payload_bytes)
-        flight.done.callbacks.append(self._count_end)
-        self._messages += 1
-        self._payload_bytes += payload_bytes
+        flight.done.callbacks.append(self.count_end)
+        self._count_message(payload_bytes)
         if self._patience_ns is not None:  # an event of normal priority: what arrives at that instant is in time
             late = self._env.timeout(self._patience_ns)
             late.callbacks.append(lambda _: self._lose_patience(flight))
@@ -262,35 +244,6 @@ class PacketLink(ABC):
         )
         flight.done.settle(transfer, ended_ns - int(self._env.now))
 
-    def _count_end(self, done: simpy.Event) -> None:
-        transfer = done.value
-        assert isinstance(transfer, Transfer)
-        if transfer.delivered:
-            self._delivered += 1
-            self._delivered_payload_bytes += transfer.payload_bytes
-        else:
-            self._given_up += 1
-            self._lost_payload_bytes += transfer.payload_bytes
-
     def snapshot(self) -> LinkSnapshot:
         """The counters now; changes nothing. What is busy and held is the first port's."""
-        usage = self._path.ports[0].usage(int(self._env.now))
-        return LinkSnapshot(
-            messages=self._messages,
-            delivered=self._delivered,
-            lost=self._given_up,
-            payload_bytes=self._payload_bytes,
-            delivered_payload_bytes=self._delivered_payload_bytes,
-            lost_payload_bytes=self._lost_payload_bytes,
-            wire_bytes=self._wire_bytes,
-            packets=self._packets,
-            retransmissions=self._retransmissions,
-            dropped_packets=self._dropped_packets,
-            lost_packets=self._lost_packets,
-            busy_ns=usage.busy_ns,
-            backlog_bytes=usage.backlog_bytes,
-            peak_backlog_bytes=usage.peak_backlog_bytes,
-            ack_bytes=self._ack_bytes,
-            duplicate_packets=self._duplicate_packets,
-            corrupt_packets=self._corrupt_packets,
-        )
+        return self._counted(self._path.ports[0].usage(int(self._env.now)))
