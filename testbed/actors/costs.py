@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from testbed.actors.kv import KVLaw, kv_bytes
 from testbed.actors.weights import WeightLaw, as_law
@@ -22,6 +23,23 @@ from testbed.scenarios.profiles import ProcessorProfile
 ACTIVATION_BYTES = 2  # a half-precision value, on every processor [our design]
 
 _Load = tuple[int, int, int]  # new tokens, KV positions moved, pairs of a new token and a position it attends to
+
+
+class CostConstants(NamedTuple):
+    """One model on one processor; rates a second, the rest of one layer, token, pair or row, as the names say."""
+
+    overhead_ns: int
+    bandwidth: int
+    compute: int
+    layer_bytes: int
+    kv_bytes: int
+    token_bytes: int
+    token_flops: int
+    pair_flops: int
+    embedding_bytes: int
+    head_bytes: int
+    head_row_bytes: int
+    head_row_flops: int
 
 
 class CostModel:
@@ -90,7 +108,25 @@ class CostModel:
         if not loads:
             return 0
         layers_ns = sum((stop - start) * self._layer_ns(load) for start, stop, load in _segments(loads))
-        return self._overhead_ns + self._embedding_ns(num_embedded) + layers_ns + self._head_ns(num_heads_rows)
+        return self._overhead_ns + self._embedding_ns(num_embedded) + layers_ns + self.head_ns(num_heads_rows)
+
+    @property
+    def constants(self) -> CostConstants:
+        """What `forward_ns` adds up, as numbers."""
+        return CostConstants(
+            overhead_ns=self._overhead_ns,
+            bandwidth=self._bandwidth,
+            compute=self._compute,
+            layer_bytes=self._layer_bytes,
+            kv_bytes=self._kv_bytes_per_token,
+            token_bytes=self._token_bytes,
+            token_flops=self._flops_per_token,
+            pair_flops=self._flops_per_pair,
+            embedding_bytes=self._embedding_row_bytes,
+            head_bytes=self._head_bytes,
+            head_row_bytes=(self.shape.hidden_size + self.shape.vocab_size) * ACTIVATION_BYTES,
+            head_row_flops=self._head_flops_per_row,
+        )
 
     def codec_ns(self, raw_bytes: int, encoded_bytes: int, passes_percent: int = 100) -> int:
         """Encoding or decoding a message at the cut: so many passes over its values and bytes (codecs/effort.py)."""
@@ -110,7 +146,7 @@ class CostModel:
     def _embedding_ns(self, num_tokens: int) -> int:
         return _ceil_ns(num_tokens * self._embedding_row_bytes, self._bandwidth)
 
-    def _head_ns(self, num_rows: int) -> int:
+    def head_ns(self, num_rows: int) -> int:
         if not num_rows:
             return 0
         moved = self._head_bytes + num_rows * (self.shape.hidden_size + self.shape.vocab_size) * ACTIVATION_BYTES

@@ -1,0 +1,70 @@
+"""Exact arithmetic and keyed draws for compiled code: the same numbers as testbed.core.rng and testbed.actors.costs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from testbed.core.units import NS_PER_S
+from testbed.sim.cohort.compiling import compiled
+from testbed.sim.cohort.state import TAIL, I64Array
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S30, _S27, _S31, _S32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
+_ONE = np.uint64(1)
+_CELL_BITS, _CELL_MASK, _TAIL_FROM = 20, (1 << 20) - 1, 4095 << 20  # testbed.core.quantiles
+_ALL = 1 << 32
+_NS_PER_S = float(NS_PER_S)
+
+
+@compiled
+def ceil_ns(amount: int, rate: int) -> int:
+    """ceil(amount 10^9 / rate), exactly; amount and rate are below 2^61, the result is below 2^50.
+
+    The float product is off by little, and what is left of the integer one says by how much: that is small again, so
+    it is right though both products wrapped around.
+    """
+    quotient = np.int64(amount * (_NS_PER_S / rate))
+    rest = amount * NS_PER_S - quotient * rate
+    while rest < 0:
+        quotient -= 1
+        rest += rate
+    while rest >= rate:
+        quotient += 1
+        rest -= rate
+    return quotient + 1 if rest > 0 else quotient
+
+
+@compiled
+def mix64(value: np.uint64) -> np.uint64:
+    value = (value ^ (value >> _S30)) * _M1
+    value = (value ^ (value >> _S27)) * _M2
+    return value ^ (value >> _S31)
+
+
+@compiled
+def draws_key(stream: np.uint64, entity: np.uint64) -> np.uint64:
+    """One entity's draws of a stream."""
+    return mix64(stream + (entity + _ONE) * _GOLDEN)
+
+
+@compiled
+def draw_u32(key: np.uint64, counter: int) -> int:
+    """The upper half of the draw of this counter."""
+    return np.int64(mix64(key + (np.uint64(counter) + _ONE) * _GOLDEN) >> _S32)
+
+
+@compiled
+def quantile(tables: I64Array, table: int, u32: int) -> int:
+    """`QuantileTable.value` of a 32-bit draw, from this row."""
+    if u32 >= _TAIL_FROM:
+        above = _ALL - u32
+        shift = 0
+        while above >> shift >= 32:  # noqa: PLR2004 - five leading bits choose the edge
+            shift += 1
+        edge, rest = TAIL + (shift << 4) + (above >> shift), above & ((1 << shift) - 1)
+        low = tables[table, edge + 1]
+        return low + (((tables[table, edge] - low) * ((1 << shift) - rest)) >> shift)
+    cell = u32 >> _CELL_BITS
+    low = tables[table, cell]
+    return low + (((tables[table, cell + 1] - low) * (u32 & _CELL_MASK)) >> _CELL_BITS)

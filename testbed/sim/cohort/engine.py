@@ -1,0 +1,88 @@
+"""The cohort engine: a fleet of modelled devices as arrays, moved by compiled code, with SimPy as the clock.
+
+It gives what a process a request gives (testbed.sim.lifecycle), to the nanosecond, wherever `eligible.reasons` names
+none against it. SimPy says up to when nothing else happens; a kernel handles all events before that instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from testbed.models.source import ModelSource
+from testbed.scenarios.schema import Scenario
+from testbed.sim.cohort.build import build_arrays, grown
+from testbed.sim.cohort.state import (
+    FULL,
+    NEVER,
+    NOW_NS,
+    NUM_ENDED,
+    NUM_ITERATIONS,
+    NUM_ROWS,
+    REACHED,
+    TIGHT,
+    I64Array,
+)
+from testbed.sim.cohort.window import advance
+from testbed.sim.kernel import Clock, Wait
+from testbed.sim.requests import Request
+
+_EVENTS_A_CALL = 1_000_000  # then Python may report, or be interrupted
+
+
+class Results(NamedTuple):
+    """Where finished rows go: of requests, in the order of their ends, and of servers' iterations."""
+
+    requests: Callable[[I64Array], None]
+    iterations: Callable[[I64Array], None]
+    progress: Callable[[int, int], None] = lambda _now_ns, _num_ended: None
+
+
+class CohortRun:
+    """One run. `arrays` hold its state, and at the end every counter."""
+
+    def __init__(self, scenario: Scenario, source: ModelSource, requests: Sequence[Request], results: Results) -> None:
+        self.clock = Clock()
+        self.arrays = build_arrays(scenario, source, requests)
+        self._results = results
+
+    @property
+    def now_ns(self) -> int:
+        return int(self.arrays.control[NOW_NS])
+
+    def run(self) -> None:
+        """Until every request has ended. Whatever ends it early, what had ended before is passed on."""
+        self.clock.process(self._drive())
+        try:
+            self.clock.run()
+        finally:
+            self._fetch()
+
+    def _drive(self) -> Wait[None]:
+        while self._advance():
+            yield self.clock.timeout(self.now_ns - self.clock.now_ns)
+        yield self.clock.timeout(self.now_ns - self.clock.now_ns)
+
+    def _advance(self) -> bool:
+        """One window; False when nothing is left to happen."""
+        with np.errstate(over="ignore"):  # without numba draws are NumPy's scalars, which warn where they wrap
+            why = advance(self.arrays, self._limit_ns(), _EVENTS_A_CALL)
+        if why == TIGHT:
+            self.arrays = grown(self.arrays)
+        if why in {FULL, REACHED}:
+            self._fetch()
+            self._results.progress(self.now_ns, int(self.arrays.control[NUM_ENDED]))
+        return why in {TIGHT, FULL, REACHED}
+
+    def _limit_ns(self) -> int:
+        """Nothing else is on the clock before it."""
+        next_ns = self.clock.peek()
+        return NEVER if next_ns == float("inf") else int(next_ns)
+
+    def _fetch(self) -> None:
+        control = self.arrays.control
+        self._results.requests(self.arrays.rows[: control[NUM_ROWS]])
+        self._results.iterations(self.arrays.iterations[: control[NUM_ITERATIONS]])
+        control[NUM_ROWS] = control[NUM_ITERATIONS] = 0
