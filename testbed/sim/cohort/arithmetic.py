@@ -6,23 +6,23 @@ import numpy as np
 
 from testbed.core.units import NS_PER_S
 from testbed.sim.cohort.compiling import compiled
-from testbed.sim.cohort.state import TAIL, I64Array
+from testbed.sim.cohort.state import I64Array
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 _ONE = np.uint64(1)
-_CELL_BITS, _CELL_MASK, _TAIL_FROM = 20, (1 << 20) - 1, 4095 << 20  # testbed.core.quantiles
-_ALL = 1 << 32
 _NS_PER_S = float(NS_PER_S)
+_CELL_BITS, _CELL_MASK, _TAIL, _TAIL_FROM = 20, (1 << 20) - 1, 4096, 4095 << 20  # testbed.core.quantiles
+_ALL = 1 << 32
 
 
 @compiled
 def ceil_ns(amount: int, rate: int) -> int:
     """ceil(amount 10^9 / rate), exactly; amount and rate are below 2^61, the result is below 2^50.
 
-    The float product is off by little, and what is left of the integer one says by how much: that is small again, so
-    it is right though both products wrapped around.
+    The float quotient is off by little, and what it leaves of the integer product says by how much: that is small
+    again, so it is right though both products wrapped around.
     """
     quotient = np.int64(amount * (_NS_PER_S / rate))
     rest = amount * NS_PER_S - quotient * rate
@@ -43,9 +43,9 @@ def mix64(value: np.uint64) -> np.uint64:
 
 
 @compiled
-def draws_key(stream: np.uint64, entity: np.uint64) -> np.uint64:
-    """One entity's draws of a stream."""
-    return mix64(stream + (entity + _ONE) * _GOLDEN)
+def draws_key(stream: int, entity: int) -> np.uint64:
+    """One entity's draws of a stream; both are 64 bits, whatever their sign."""
+    return mix64(np.uint64(stream) + (np.uint64(entity) + _ONE) * _GOLDEN)
 
 
 @compiled
@@ -55,16 +55,16 @@ def draw_u32(key: np.uint64, counter: int) -> int:
 
 
 @compiled
-def quantile(tables: I64Array, table: int, u32: int) -> int:
-    """`QuantileTable.value` of a 32-bit draw, from this row."""
+def quantile(fixed: I64Array, table: int, u32: int) -> int:
+    """`QuantileTable.value` of a 32-bit draw: from the table's cells, and behind them the edges of its tail."""
     if u32 >= _TAIL_FROM:
         above = _ALL - u32
         shift = 0
         while above >> shift >= 32:  # noqa: PLR2004 - five leading bits choose the edge
             shift += 1
-        edge, rest = TAIL + (shift << 4) + (above >> shift), above & ((1 << shift) - 1)
-        low = tables[table, edge + 1]
-        return low + (((tables[table, edge] - low) * ((1 << shift) - rest)) >> shift)
-    cell = u32 >> _CELL_BITS
-    low = tables[table, cell]
-    return low + (((tables[table, cell + 1] - low) * (u32 & _CELL_MASK)) >> _CELL_BITS)
+        edge, rest = table + _TAIL + (shift << 4) + (above >> shift), above & ((1 << shift) - 1)
+        low = fixed[edge + 1]
+        return low + (((fixed[edge] - low) * ((1 << shift) - rest)) >> shift)
+    cell = table + (u32 >> _CELL_BITS)
+    low = fixed[cell]
+    return low + (((fixed[cell + 1] - low) * (u32 & _CELL_MASK)) >> _CELL_BITS)

@@ -20,52 +20,46 @@ from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.network_models.jitter import jitter_table
 from testbed.network_models.rates.segments import packet_ns
-from testbed.scenarios.jitter import JitterConfig
 from testbed.scenarios.profiles import LinkProfile, ProcessorProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
 from testbed.sim.cohort import state
 from testbed.sim.cohort.eligible import fixed_decision
-from testbed.sim.cohort.state import (
-    COMING,
-    CONTROL_WIDTH,
-    COST_WIDTH,
-    DEMAND_TABLE,
-    DEVICE_COUNTS,
-    DEVICE_SUMS,
-    DOWN_LINK,
-    ENTITY,
-    GROUP_WIDTH,
-    ITERATION_WIDTH,
-    ITS_GROUP,
-    KEYS,
-    KV_CAPACITY,
-    LINK_WIDTH,
-    MAX_BATCH,
-    MAX_PREFILL,
-    MESSAGE_TABLE,
-    NEVER,
-    NOBODY,
-    NUM_FREE,
-    PLANNED_NS,
-    PREFILLS_HEAD,
-    RECORDS_ITERATIONS,
-    REQUEST_WIDTH,
-    RESERVE_TABLE,
-    SERVER_WIDTH,
-    SLOT_WIDTH,
-    STEPS_HEAD,
-    UP_LINK,
-    WAITING_HEAD,
-    Arrays,
-    I32Array,
-    I64Array,
-)
+from testbed.sim.cohort.state import NEVER, NOBODY, I64Array
 from testbed.sim.requests import Request
 from testbed.sim.world import BITS
 
 _FIRST_SLOTS = 1024
-_ROWS, _ITERATIONS = 16_384, 65_536
+_MOST_ROWS, _MOST_ITERATIONS = 16_384, 65_536
 _STREAMS = ("link.up.loss", "link.down.loss", "link.up.jitter", "link.down.jitter")
+
+
+@dataclass(slots=True)
+class Memory:
+    """The engine's three arrays."""
+
+    fixed: I64Array
+    live: I64Array
+    agenda: I64Array
+
+    def grow(self) -> None:
+        """Twice the slots, and room for as many events."""
+        first, count = int(self.live[state.AT_SLOTS]), self.num_slots
+        self.live = np.concatenate([self.live, np.zeros(count * state.SLOT_WIDTH, np.int64)])
+        _free(self.live, first + count * state.SLOT_WIDTH, count)
+        self.agenda = np.concatenate([self.agenda, np.zeros_like(self.agenda)])
+
+    @property
+    def num_slots(self) -> int:
+        return (len(self.live) - int(self.live[state.AT_SLOTS])) // state.SLOT_WIDTH
+
+    def devices(self) -> I64Array:
+        """[D, DEVICE_WIDTH]"""
+        return self.fixed[self.fixed[state.AT_DEVICES] : self.fixed[state.AT_GROUPS]].reshape(-1, state.DEVICE_WIDTH)
+
+    def servers(self) -> I64Array:
+        """[S, .]"""
+        first, stride = self.fixed[state.AT_SERVERS], self.fixed[state.SERVER_STRIDE]
+        return self.fixed[first : first + self.fixed[state.NUM_SERVERS] * stride].reshape(-1, stride)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,63 +85,11 @@ class Laws:
         return CostModel(profile=profile, shape=self.shape, weight_bits=self.back_weights, kv_bits=self.back_kv)
 
 
-def build_arrays(scenario: Scenario, source: ModelSource, requests: Sequence[Request]) -> Arrays:
+def build_memory(scenario: Scenario, source: ModelSource, requests: Sequence[Request]) -> Memory:
     """Everything at the start of a run."""
-    shape, laws = source.shape, Laws.of(scenario, source.shape)
-    decisions = [_decision(scenario, group, shape.num_layers) for group in scenario.fleet]
-    splits = sorted({decision.split for decision in decisions} - {shape.num_layers}) or [0]
-    tables = _JitterTables()
-    costs = [laws.front(group.device) for group in scenario.fleet]
-    rows = [
-        _group_row(group, decision, shape, cost, splits=splits, decisions=decisions, tables=tables)
-        for group, decision, cost in zip(scenario.fleet, decisions, costs, strict=True)
-    ]
-    prompts = np.array([request.num_prompt_tokens for request in requests], np.int32)
-    outputs = np.array([request.max_output_tokens for request in requests], np.int32)
-    members = [(number, place) for number, group in enumerate(scenario.fleet) for place in range(group.count)]
-    servers = _servers(scenario, laws, decisions)
-    events = np.zeros((4 * _FIRST_SLOTS, 3), np.int64)
-    return Arrays(
-        arrival_ns=np.array([request.arrival_ns for request in requests], np.int64),
-        requests=_requests(requests),
-        counts=_counts(members),
-        sums=_sums(scenario, members),
-        groups=np.array(rows, np.int64),
-        tables=_tables(decisions, laws, prompts=prompts, totals=prompts + outputs),
-        jitter=tables.rows(),
-        splits=np.array([[split, 0, 0, 0] for split in splits], np.int64),
-        servers=servers,
-        batches=np.zeros((len(servers), max([group.max_batch for group in scenario.servers], default=1)), np.int32),
-        slots=np.zeros((_FIRST_SLOTS, SLOT_WIDTH), np.int64),
-        free_slots=np.arange(_FIRST_SLOTS, dtype=np.int32)[::-1].copy(),
-        events=events,
-        asking=np.zeros(_FIRST_SLOTS, np.int64),
-        missing=np.zeros(_most_packets(scenario, decisions, prompts, shape), np.int64),
-        rows=np.zeros((_ROWS, WIDTH), np.int64),
-        iterations=np.zeros((_ITERATIONS, ITERATION_WIDTH), np.int64),
-        control=_control(scenario),
-    )
-
-
-def grown(arrays: Arrays) -> Arrays:
-    """The same state with twice the slots, and room for as many events."""
-    num_slots = len(arrays.slots)
-    slots = np.concatenate([arrays.slots, np.zeros_like(arrays.slots)])
-    free = np.zeros(2 * num_slots, np.int32)
-    num_free = int(arrays.control[NUM_FREE])
-    free[:num_free] = arrays.free_slots[:num_free]
-    free[num_free : num_free + num_slots] = np.arange(num_slots, 2 * num_slots)[::-1]
-    arrays.control[NUM_FREE] += num_slots
-    events = [
-        np.concatenate([each, np.zeros_like(each)]) for each in (arrays.event_ns, arrays.event_key, arrays.event_data)
-    ]
-    return arrays._replace(
-        slots=slots,
-        free_slots=free,
-        event_ns=events[0],
-        event_key=events[1],
-        event_data=events[2],
-        asking=np.zeros(2 * num_slots, np.int64),
+    builder = _Builder(scenario, Laws.of(scenario, source.shape), requests)
+    return Memory(
+        fixed=builder.fixed(), live=_live(), agenda=np.zeros(1 + 4 * _FIRST_SLOTS * state.EVENT_WIDTH, np.int64)
     )
 
 
@@ -156,129 +98,182 @@ def codec_names(scenario: Scenario, num_layers: int) -> list[str]:
     return list(dict.fromkeys(_decision(scenario, group, num_layers).codec for group in scenario.fleet))
 
 
+class _Builder:
+    """Lays out `fixed`: its head, then rows of requests, devices, groups, splits, servers, laws and scratch."""
+
+    def __init__(self, scenario: Scenario, laws: Laws, requests: Sequence[Request]) -> None:
+        self._scenario = scenario
+        self._laws = laws
+        self._num_layers = laws.shape.num_layers
+        self._decisions = [_decision(scenario, group, self._num_layers) for group in scenario.fleet]
+        self._served = sorted({decision.split for decision in self._decisions} - {self._num_layers})
+        self._requests = _requests(requests)
+        prompts, outputs = self._requests[:, state.ITS_PROMPT], self._requests[:, state.ITS_OUTPUT]
+        self._tables = _tables(self._decisions, laws, prompts=prompts, totals=prompts + outputs)
+        self._jitters = list(dict.fromkeys(group.link.jitter for group in scenario.fleet if group.link.jitter))
+        most_packets = _most_packets(scenario, self._decisions, int(prompts.max(initial=1)), laws.shape)
+        splits = [[split, 0, 0, 0] for split in self._served or [0]]
+        jitters = [[*jitter_table(config).cells, *jitter_table(config).tail] for config in self._jitters]
+        self._sections: dict[int, I64Array] = {}
+        self._ends = state.FIXED_HEAD
+        for name, section in (
+            (state.AT_REQUESTS, self._requests),
+            (state.AT_DEVICES, _devices(scenario)),
+            (state.AT_GROUPS, np.zeros((len(scenario.fleet), state.GROUP_WIDTH), np.int64)),
+            (state.AT_SPLITS, np.array(splits, np.int64)),
+            (state.AT_SERVERS, self._servers()),
+            (_AT_TABLES, self._tables),
+            (_AT_JITTERS, np.array(jitters, np.int64)),
+            (state.AT_MISSING, np.zeros(most_packets, np.int64)),
+        ):
+            self._sections[name] = section
+        self._places = self._placed()
+
+    def _placed(self) -> dict[int, int]:
+        """Where each section begins."""
+        places, at = {}, state.FIXED_HEAD
+        for name, section in self._sections.items():
+            places[name] = at
+            at += section.size
+        return places
+
+    def fixed(self) -> I64Array:
+        """All of it, in one piece."""
+        groups = self._sections[state.AT_GROUPS]
+        for number in range(len(groups)):
+            groups[number] = self._group_row(number)
+        devices = self._sections[state.AT_DEVICES]
+        devices[:, state.ITS_GROUP] = self._places[state.AT_GROUPS] + devices[:, state.ITS_GROUP] * state.GROUP_WIDTH
+        return np.concatenate([self._head(), *(section.ravel() for section in self._sections.values())])
+
+    def _head(self) -> I64Array:
+        head = np.zeros(state.FIXED_HEAD, np.int64)
+        servers = self._sections[state.AT_SERVERS]
+        head[state.NUM_REQUESTS], head[state.NUM_LAYERS] = len(self._requests), self._num_layers
+        head[state.RECORDS_ITERATIONS] = 1
+        head[state.NUM_SPLITS] = len(self._sections[state.AT_SPLITS])
+        head[state.NUM_SERVERS], head[state.SERVER_STRIDE] = servers.shape
+        head[state.TABLE_STRIDE] = self._tables.shape[2]
+        for name, place in self._places.items():
+            if name >= 0:
+                head[name] = place
+        keys = [stream_key(self._scenario.seed, name) for name in _STREAMS]
+        head[state.KEYS : state.KEYS + len(keys)] = np.array(keys, np.uint64).view(np.int64)
+        return head
+
+    def _group_row(self, number: int) -> I64Array:
+        group, decision = self._scenario.fleet[number], self._decisions[number]
+        cost, effort = self._laws.front(group.device), size_law(decision.codec).effort
+        row = np.zeros(state.GROUP_WIDTH, np.int64)
+        row[: state.COST_WIDTH] = cost.constants
+        row[state.UP_LINK : state.DOWN_LINK] = self._link_row(group.link, group.link.rate_up)
+        row[state.DOWN_LINK : state.SPLIT_LAYER] = self._link_row(group.link, group.link.rate_down)
+        row[state.SPLIT_LAYER], row[state.FREE_BYTES] = decision.split, free_bytes(group.device)
+        place = self._served.index(decision.split) if decision.split in self._served else 0
+        row[state.ITS_SPLIT] = self._places[state.AT_SPLITS] + place * state.SPLIT_WIDTH
+        row[state.CODEC_NUMBER] = codec_names(self._scenario, self._num_layers).index(decision.codec)
+        row[state.HIDDEN_BYTES] = self._laws.shape.hidden_bytes(1, 32)
+        row[state.ENCODE_PERCENT], row[state.DECODE_PERCENT] = effort.encode_percent, effort.decode_percent
+        row[state.HEAD_NS] = cost.head_ns(1)
+        row[state.AT_LAWS] = self._places[_AT_TABLES] + number * self._tables[0].size
+        return row
+
+    def _link_row(self, link: LinkProfile, rate: object) -> I64Array:
+        row = np.zeros(state.LINK_WIDTH, np.int64)
+        if link.transport.kind == "colocated":
+            row[state.IS_COLOCATED] = 1
+            return row
+        rate_bps: int = getattr(rate, "rate", 0)
+        row[state.RATE_BPS], row[state.FULL_NS] = rate_bps, packet_ns(link.mtu, rate_bps)
+        row[state.MTU_BYTES], row[state.HEADER_BYTES] = link.mtu, link.header
+        row[state.LIMIT_BYTES], row[state.PROPAGATION_NS] = link.queue.limit, link.propagation_delay
+        row[state.LOSS_U32] = probability_u32(getattr(link.loss, "p", 0.0))
+        row[state.TIMEOUT_NS] = getattr(link.transport, "timeout", 0)
+        row[state.MAX_RETRANSMISSIONS] = getattr(link.transport, "max_retransmissions", 0)
+        row[state.AT_JITTER] = NOBODY
+        if link.jitter is not None:
+            stride = self._sections[_AT_JITTERS].shape[1]
+            row[state.AT_JITTER] = self._places[_AT_JITTERS] + self._jitters.index(link.jitter) * stride
+        return row
+
+    def _servers(self) -> I64Array:
+        most = max([group.max_batch for group in self._scenario.servers], default=0)
+        groups = [group for group in self._scenario.servers for _ in range(group.count)]
+        rows = np.zeros((len(groups), state.BATCH + most), np.int64)
+        for number, group in enumerate(groups):
+            self._fill_server(rows[number], number, group)
+        return rows
+
+    def _fill_server(self, row: I64Array, number: int, group: Servers) -> None:
+        laws = self._laws
+        weights = server_weights_bytes(laws.shape, self._served, laws.back_weights)
+        row[: state.COST_WIDTH] = laws.back(group.server).constants
+        row[state.SERVER_NUMBER], row[state.KV_CAPACITY] = number, free_bytes(group.server) - weights
+        row[state.MAX_BATCH], row[state.MAX_PREFILL] = group.max_batch, group.max_prefill_tokens
+        row[state.PLANNED_NS] = NEVER
+        row[state.COMING] = row[state.STEPS] = row[state.PREFILLS] = NOBODY
+
+
+_AT_TABLES, _AT_JITTERS = -1, -2  # sections that only groups' rows refer to
+
+
 def _decision(scenario: Scenario, group: Group, num_layers: int) -> Decision:
     decision = fixed_decision(scenario, group, num_layers)
     assert decision is not None, "a policy that looks is none for this engine"
     return decision
 
 
-def _requests(requests: Sequence[Request]) -> I32Array:
-    cells = [(each.device, each.num_prompt_tokens, each.max_output_tokens, NOBODY) for each in requests]
-    return np.array(cells, np.int32).reshape(-1, REQUEST_WIDTH)
+def _live() -> I64Array:
+    """Empty: its head, room for what has ended, free slots."""
+    at_iterations = state.LIVE_HEAD + _MOST_ROWS * WIDTH
+    at_slots = at_iterations + _MOST_ITERATIONS * state.ITERATION_WIDTH
+    live = np.zeros(at_slots + _FIRST_SLOTS * state.SLOT_WIDTH, np.int64)
+    live[state.MOST_ROWS], live[state.AT_ROWS] = _MOST_ROWS, state.LIVE_HEAD
+    live[state.MOST_ITERATIONS], live[state.AT_ITERATIONS] = _MOST_ITERATIONS, at_iterations
+    live[state.AT_SLOTS], live[state.FIRST_FREE] = at_slots, NOBODY
+    _free(live, at_slots, _FIRST_SLOTS)
+    return live
 
 
-def _counts(members: Sequence[tuple[int, int]]) -> I32Array:
-    counts = np.zeros((len(members), DEVICE_COUNTS), np.int32)
-    counts[:, WAITING_HEAD] = NOBODY
-    counts[:, ITS_GROUP] = [group for group, _ in members]
-    return counts
+def _free(live: I64Array, first: int, count: int) -> None:
+    """Add these slots to the free ones."""
+    slots = np.arange(first, first + count * state.SLOT_WIDTH, state.SLOT_WIDTH)
+    live[slots + state.NEXT] = [*slots[1:], live[state.FIRST_FREE]]
+    live[state.FIRST_FREE] = first
+    live[state.NUM_FREE] += count
 
 
-def _sums(scenario: Scenario, members: Sequence[tuple[int, int]]) -> I64Array:
-    sums = np.zeros((len(members), DEVICE_SUMS), np.int64)
-    keys = [entity_key(scenario.fleet[group].name, place) for group, place in members]
-    sums[:, ENTITY] = np.array(keys, np.uint64).view(np.int64)
-    return sums
+def _requests(requests: Sequence[Request]) -> I64Array:
+    cells = [
+        (each.arrival_ns, each.device, each.num_prompt_tokens, each.max_output_tokens, NOBODY) for each in requests
+    ]
+    return np.array(cells, np.int64).reshape(-1, state.REQUEST_WIDTH)
 
 
-def _control(scenario: Scenario) -> I64Array:
-    control = np.zeros(CONTROL_WIDTH, np.int64)
-    control[NUM_FREE] = _FIRST_SLOTS
-    control[RECORDS_ITERATIONS] = 1
-    keys = [stream_key(scenario.seed, name) for name in _STREAMS]
-    control[KEYS : KEYS + len(keys)] = np.array(keys, np.uint64).view(np.int64)
-    return control
+def _devices(scenario: Scenario) -> I64Array:
+    members = [(number, place) for number, group in enumerate(scenario.fleet) for place in range(group.count)]
+    devices = np.zeros((len(members), state.DEVICE_WIDTH), np.int64)
+    devices[:, state.ITS_GROUP] = [number for number, _ in members]
+    devices[:, state.WAITING_HEAD] = NOBODY
+    keys = [entity_key(scenario.fleet[number].name, place) for number, place in members]
+    devices[:, state.ENTITY] = np.array(keys, np.uint64).view(np.int64)
+    return devices
 
 
-def _group_row(
-    group: Group,
-    decision: Decision,
-    shape: ModelShape,
-    cost: CostModel,
-    *,
-    splits: list[int],
-    decisions: list[Decision],
-    tables: _JitterTables,
-) -> list[int]:
-    row = [0] * GROUP_WIDTH
-    row[:COST_WIDTH] = cost.constants
-    table = tables.number(group.link.jitter)
-    row[UP_LINK : UP_LINK + LINK_WIDTH] = _link_row(group.link, group.link.rate_up, table)
-    row[DOWN_LINK : DOWN_LINK + LINK_WIDTH] = _link_row(group.link, group.link.rate_down, table)
-    effort = size_law(decision.codec).effort
-    is_alone = decision.split == shape.num_layers
-    row[state.SPLIT_LAYER], row[state.NUM_LAYERS] = decision.split, shape.num_layers
-    row[state.SPLIT_PLACE] = 0 if is_alone else splits.index(decision.split)
-    row[state.CODEC_NUMBER] = list(dict.fromkeys(each.codec for each in decisions)).index(decision.codec)
-    row[state.FREE_BYTES] = free_bytes(group.device)
-    row[state.HIDDEN_BYTES] = shape.hidden_bytes(1, 32)
-    row[state.ENCODE_PERCENT], row[state.DECODE_PERCENT] = effort.encode_percent, effort.decode_percent
-    row[state.HEAD_NS] = cost.head_ns(1)
-    return row
-
-
-def _link_row(link: LinkProfile, rate: object, table: int) -> list[int]:
-    row = [0] * LINK_WIDTH
-    if link.transport.kind == "colocated":
-        row[state.IS_COLOCATED] = 1
-        return row
-    rate_bps: int = getattr(rate, "rate", 0)
-    row[state.RATE_BPS], row[state.FULL_NS] = rate_bps, packet_ns(link.mtu, rate_bps)
-    row[state.MTU_BYTES], row[state.HEADER_BYTES], row[state.LIMIT_BYTES] = link.mtu, link.header, link.queue.limit
-    row[state.PROPAGATION_NS], row[state.JITTER] = link.propagation_delay, table
-    row[state.LOSS_U32] = probability_u32(getattr(link.loss, "p", 0.0))
-    row[state.TIMEOUT_NS] = getattr(link.transport, "timeout", 0)
-    row[state.MAX_RETRANSMISSIONS] = getattr(link.transport, "max_retransmissions", 0)
-    return row
-
-
-class _JitterTables:
-    """The quantile tables of the fleet's jitter laws, each once."""
-
-    def __init__(self) -> None:
-        self._configs: list[JitterConfig] = []
-
-    def number(self, config: JitterConfig | None) -> int:
-        if config is None:
-            return NOBODY
-        if config not in self._configs:
-            self._configs.append(config)
-        return self._configs.index(config)
-
-    def rows(self) -> I64Array:
-        tables = [jitter_table(config) for config in self._configs]
-        return np.array([[*table.cells, *table.tail] for table in tables] or [[0]], np.int64)
-
-
-def _servers(scenario: Scenario, laws: Laws, decisions: Sequence[Decision]) -> I64Array:
-    served = {decision.split for decision in decisions} - {laws.shape.num_layers}
-    rows = [_server_row(group, laws, served) for group in scenario.servers for _ in range(group.count)]
-    return np.array(rows, np.int64).reshape(-1, SERVER_WIDTH)
-
-
-def _server_row(group: Servers, laws: Laws, served: set[int]) -> list[int]:
-    row = [0] * SERVER_WIDTH
-    row[:COST_WIDTH] = laws.back(group.server).constants
-    row[KV_CAPACITY] = free_bytes(group.server) - server_weights_bytes(laws.shape, served, laws.back_weights)
-    row[MAX_BATCH], row[MAX_PREFILL], row[PLANNED_NS] = group.max_batch, group.max_prefill_tokens, NEVER
-    row[COMING] = row[STEPS_HEAD] = row[PREFILLS_HEAD] = NOBODY
-    return row
-
-
-def _tables(decisions: Sequence[Decision], laws: Laws, *, prompts: I32Array, totals: I32Array) -> I64Array:
-    """By law, group and number of tokens; filled where a number occurs."""
-    tables = np.zeros((3, len(decisions), int(totals.max(initial=1)) + 1), np.int64)
+def _tables(decisions: Sequence[Decision], laws: Laws, *, prompts: I64Array, totals: I64Array) -> I64Array:
+    """By group, law and number of tokens; filled where a number occurs."""
+    tables = np.zeros((len(decisions), 3, int(totals.max(initial=1)) + 1), np.int64)
     messages, whole = sorted({1, *np.unique(prompts).tolist()}), np.unique(totals).tolist()
     first: dict[Decision, int] = {}
     for number, decision in enumerate(decisions):
         known = first.setdefault(decision, number)
         if known < number:
-            tables[:, number] = tables[:, known]
+            tables[number] = tables[known]
             continue
         codec = size_law(decision.codec)
-        tables[MESSAGE_TABLE, number, messages] = [codec.nbytes(count, laws.shape.hidden_size) for count in messages]
-        tables[DEMAND_TABLE, number, whole] = [_demand_bytes(decision, laws, tokens) for tokens in whole]
-        tables[RESERVE_TABLE, number, whole] = [
+        tables[number, 0, messages] = [codec.nbytes(count, laws.shape.hidden_size) for count in messages]
+        tables[number, 1, whole] = [_demand_bytes(decision, laws, tokens) for tokens in whole]
+        tables[number, 2, whole] = [
             server_kv_bytes(laws.shape, decision.split, tokens, laws.back_kv) for tokens in whole
         ]
     return tables
@@ -288,17 +283,10 @@ def _demand_bytes(decision: Decision, laws: Laws, tokens: int) -> int:
     return edge_demand(laws.shape, decision.split, tokens, laws.front_weights, laws.front_kv).total_bytes
 
 
-def _most_packets(
-    scenario: Scenario,
-    decisions: Sequence[Decision],
-    prompts: I32Array,
-    shape: ModelShape,
-) -> int:
-    """Of any message."""
-    longest = int(prompts.max(initial=1))
+def _most_packets(scenario: Scenario, decisions: Sequence[Decision], prompt_tokens: int, shape: ModelShape) -> int:
+    """Of any message, where the longest prompt has so many tokens."""
     most = 1
     for group, decision in zip(scenario.fleet, decisions, strict=True):
-        room = group.link.mtu - group.link.header
-        size_bytes = max(size_law(decision.codec).nbytes(longest, shape.hidden_size), 4 * longest)
-        most = max(most, -(-size_bytes // room))
+        size_bytes = max(size_law(decision.codec).nbytes(prompt_tokens, shape.hidden_size), 4 * prompt_tokens)
+        most = max(most, -(-size_bytes // (group.link.mtu - group.link.header)))
     return most + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from testbed.sim.cohort.arithmetic import ceil_ns
 from testbed.sim.cohort.compiling import compiled
 from testbed.sim.cohort.state import (
+    AT_SPLITS,
     BANDWIDTH,
     COMPUTE,
     EMBEDDING_BYTES,
@@ -16,11 +17,13 @@ from testbed.sim.cohort.state import (
     LAYER,
     LAYER_BYTES,
     NUM_LAYERS,
+    NUM_SPLITS,
     OVERHEAD_NS,
     PAIR_FLOPS,
     PAIRS,
     POSITIONS,
     SPLIT_LAYER,
+    SPLIT_WIDTH,
     TOKEN_BYTES,
     TOKEN_FLOPS,
     TOKENS,
@@ -30,54 +33,53 @@ from testbed.sim.cohort.state import (
 
 
 @compiled
-def layer_ns(costs: I64Array, row: int, tokens: int, positions: int, pairs: int) -> int:
+def layer_ns(fixed: I64Array, costs: int, tokens: int, positions: int, pairs: int) -> int:
     """One decoder layer over a batch's new tokens, KV positions moved and pairs attended."""
-    moved = costs[row, LAYER_BYTES] + positions * costs[row, KV_BYTES] + tokens * costs[row, TOKEN_BYTES]
-    flops = tokens * costs[row, TOKEN_FLOPS] + pairs * costs[row, PAIR_FLOPS]
-    moving_ns = ceil_ns(moved, costs[row, BANDWIDTH])
-    return costs[row, OVERHEAD_NS] + max(moving_ns, ceil_ns(flops, costs[row, COMPUTE]))
+    moved = fixed[costs + LAYER_BYTES] + positions * fixed[costs + KV_BYTES] + tokens * fixed[costs + TOKEN_BYTES]
+    flops = tokens * fixed[costs + TOKEN_FLOPS] + pairs * fixed[costs + PAIR_FLOPS]
+    moving_ns, computing_ns = ceil_ns(moved, fixed[costs + BANDWIDTH]), ceil_ns(flops, fixed[costs + COMPUTE])
+    return fixed[costs + OVERHEAD_NS] + max(moving_ns, computing_ns)
 
 
 @compiled
-def embedding_ns(costs: I64Array, row: int, tokens: int) -> int:
-    return ceil_ns(tokens * costs[row, EMBEDDING_BYTES], costs[row, BANDWIDTH])
+def embedding_ns(fixed: I64Array, costs: int, tokens: int) -> int:
+    return ceil_ns(tokens * fixed[costs + EMBEDDING_BYTES], fixed[costs + BANDWIDTH])
 
 
 @compiled
-def head_ns(costs: I64Array, row: int, num_rows: int) -> int:
-    moved = costs[row, HEAD_BYTES] + num_rows * costs[row, HEAD_ROW_BYTES]
-    moving_ns = ceil_ns(moved, costs[row, BANDWIDTH])
-    flops = num_rows * costs[row, HEAD_ROW_FLOPS]
-    return max(moving_ns, ceil_ns(flops, costs[row, COMPUTE]))
+def head_ns(fixed: I64Array, costs: int, num_rows: int) -> int:
+    moving_ns = ceil_ns(fixed[costs + HEAD_BYTES] + num_rows * fixed[costs + HEAD_ROW_BYTES], fixed[costs + BANDWIDTH])
+    return max(moving_ns, ceil_ns(num_rows * fixed[costs + HEAD_ROW_FLOPS], fixed[costs + COMPUTE]))
 
 
 @compiled
-def front_ns(groups: I64Array, group: int, new: int, past: int) -> int:
+def front_ns(fixed: I64Array, group: int, new: int, past: int) -> int:
     """One sequence through the layers of a device."""
-    one = layer_ns(groups, group, new, past + 2 * new, new * past + new * (new + 1) // 2)
-    num_layers = groups[group, SPLIT_LAYER]
-    total = groups[group, OVERHEAD_NS] + embedding_ns(groups, group, new) + num_layers * one
-    return total + groups[group, HEAD_NS] if num_layers == groups[group, NUM_LAYERS] else total
+    one = layer_ns(fixed, group, new, past + 2 * new, new * past + new * (new + 1) // 2)
+    num_layers = fixed[group + SPLIT_LAYER]
+    total = fixed[group + OVERHEAD_NS] + embedding_ns(fixed, group, new) + num_layers * one
+    return total + fixed[group + HEAD_NS] if num_layers == fixed[NUM_LAYERS] else total
 
 
 @compiled
-def coding_ns(costs: I64Array, row: int, work: int) -> int:
+def coding_ns(fixed: I64Array, costs: int, work: int) -> int:
     """One launch of a codec; `work` is bytes times passes in percent."""
-    rate = 100 * costs[row, BANDWIDTH]
-    return costs[row, OVERHEAD_NS] + ceil_ns(work, rate)
+    return fixed[costs + OVERHEAD_NS] + ceil_ns(work, 100 * fixed[costs + BANDWIDTH])
 
 
 @compiled
-def back_ns(costs: I64Array, row: int, splits: I64Array, num_layers: int, num_rows: int) -> int:
-    """A batch through the layers behind its cuts; `splits` hold what it adds up to."""
+def back_ns(fixed: I64Array, costs: int, num_rows: int) -> int:
+    """A batch through the layers behind its cuts; the rows of the splits hold what it adds up to."""
     tokens = positions = pairs = total = ZERO
-    for place in range(len(splits)):
-        tokens += splits[place, TOKENS]
-        positions += splits[place, POSITIONS]
-        pairs += splits[place, PAIRS]
-        stop = splits[place + 1, LAYER] if place + 1 < len(splits) else num_layers
+    first = fixed[AT_SPLITS]
+    end = first + fixed[NUM_SPLITS] * SPLIT_WIDTH
+    for split in range(first, end, SPLIT_WIDTH):
+        tokens += fixed[split + TOKENS]
+        positions += fixed[split + POSITIONS]
+        pairs += fixed[split + PAIRS]
+        stop = fixed[split + SPLIT_WIDTH + LAYER] if split + SPLIT_WIDTH < end else fixed[NUM_LAYERS]
         if tokens:
-            total += (stop - splits[place, LAYER]) * layer_ns(costs, row, tokens, positions, pairs)
-    num_embedded = splits[0, TOKENS] if splits[0, LAYER] == 0 else ZERO
-    total += embedding_ns(costs, row, num_embedded) + head_ns(costs, row, num_rows)
-    return total + costs[row, OVERHEAD_NS]
+            total += (stop - fixed[split + LAYER]) * layer_ns(fixed, costs, tokens, positions, pairs)
+    num_embedded = fixed[first + TOKENS] if fixed[first + LAYER] == 0 else ZERO
+    total += embedding_ns(fixed, costs, num_embedded) + head_ns(fixed, costs, num_rows)
+    return total + fixed[costs + OVERHEAD_NS]

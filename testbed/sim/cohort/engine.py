@@ -11,11 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from testbed.core.request_row import WIDTH
 from testbed.models.source import ModelSource
 from testbed.scenarios.schema import Scenario
-from testbed.sim.cohort.build import build_arrays, grown
+from testbed.sim.cohort.build import build_memory
 from testbed.sim.cohort.state import (
+    AT_ITERATIONS,
+    AT_ROWS,
     FULL,
+    ITERATION_WIDTH,
     NEVER,
     NOW_NS,
     NUM_ENDED,
@@ -41,16 +45,16 @@ class Results(NamedTuple):
 
 
 class CohortRun:
-    """One run. `arrays` hold its state, and at the end every counter."""
+    """One run. `memory` holds its state, and at the end every counter."""
 
     def __init__(self, scenario: Scenario, source: ModelSource, requests: Sequence[Request], results: Results) -> None:
         self.clock = Clock()
-        self.arrays = build_arrays(scenario, source, requests)
+        self.memory = build_memory(scenario, source, requests)
         self._results = results
 
     @property
     def now_ns(self) -> int:
-        return int(self.arrays.control[NOW_NS])
+        return int(self.memory.fixed[NOW_NS])
 
     def run(self) -> None:
         """Until every request has ended. Whatever ends it early, what had ended before is passed on."""
@@ -68,12 +72,12 @@ class CohortRun:
     def _advance(self) -> bool:
         """One window; False when nothing is left to happen."""
         with np.errstate(over="ignore"):  # without numba draws are NumPy's scalars, which warn where they wrap
-            why = advance(self.arrays, self._limit_ns(), _EVENTS_A_CALL)
+            why = advance(*self._arrays(), self._limit_ns(), _EVENTS_A_CALL)
         if why == TIGHT:
-            self.arrays = grown(self.arrays)
+            self.memory.grow()
         if why in {FULL, REACHED}:
             self._fetch()
-            self._results.progress(self.now_ns, int(self.arrays.control[NUM_ENDED]))
+            self._results.progress(self.now_ns, int(self.memory.fixed[NUM_ENDED]))
         return why in {TIGHT, FULL, REACHED}
 
     def _limit_ns(self) -> int:
@@ -81,8 +85,15 @@ class CohortRun:
         next_ns = self.clock.peek()
         return NEVER if next_ns == float("inf") else int(next_ns)
 
+    def _arrays(self) -> tuple[I64Array, I64Array, I64Array]:
+        return self.memory.fixed, self.memory.live, self.memory.agenda
+
     def _fetch(self) -> None:
-        control = self.arrays.control
-        self._results.requests(self.arrays.rows[: control[NUM_ROWS]])
-        self._results.iterations(self.arrays.iterations[: control[NUM_ITERATIONS]])
-        control[NUM_ROWS] = control[NUM_ITERATIONS] = 0
+        live = self.memory.live
+        self._results.requests(_rows(live, AT_ROWS, NUM_ROWS, WIDTH))
+        self._results.iterations(_rows(live, AT_ITERATIONS, NUM_ITERATIONS, ITERATION_WIDTH))
+        live[NUM_ROWS] = live[NUM_ITERATIONS] = 0
+
+
+def _rows(live: I64Array, first: int, count: int, width: int) -> I64Array:
+    return live[live[first] : live[first] + live[count] * width].reshape(-1, width)

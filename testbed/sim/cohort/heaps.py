@@ -8,12 +8,13 @@ from __future__ import annotations
 from testbed.core.request_row import REQUEST
 from testbed.sim.cohort.compiling import compiled
 from testbed.sim.cohort.state import (
+    AGENDA_HEAD,
     CHILD,
+    EVENT_WIDTH,
     NOBODY,
     NUM_EVENTS,
     READY_NS,
     SIBLING,
-    Arrays,
     I64Array,
 )
 
@@ -21,79 +22,81 @@ RANK_SHIFT = 40  # of an event's key: its place lies below
 
 
 @compiled
-def push_event(arrays: Arrays, time_ns: int, key: int, data: int) -> None:
-    events = arrays.events
-    place = arrays.control[NUM_EVENTS]
-    arrays.control[NUM_EVENTS] += 1
+def push_event(agenda: I64Array, time_ns: int, key: int, datum: int) -> None:
+    place = agenda[NUM_EVENTS]
+    agenda[NUM_EVENTS] += 1
     while place > 0:
         above = (place - 1) >> 1
-        if events[above, 0] < time_ns or (events[above, 0] == time_ns and events[above, 1] <= key):
+        at, up = AGENDA_HEAD + place * EVENT_WIDTH, AGENDA_HEAD + above * EVENT_WIDTH
+        if agenda[up] < time_ns or (agenda[up] == time_ns and agenda[up + 1] <= key):
             break
-        events[place, 0], events[place, 1], events[place, 2] = events[above, 0], events[above, 1], events[above, 2]
+        agenda[at], agenda[at + 1], agenda[at + 2] = agenda[up], agenda[up + 1], agenda[up + 2]
         place = above
-    events[place, 0], events[place, 1], events[place, 2] = time_ns, key, data
+    at = AGENDA_HEAD + place * EVENT_WIDTH
+    agenda[at], agenda[at + 1], agenda[at + 2] = time_ns, key, datum
 
 
 @compiled
-def pop_event(arrays: Arrays) -> None:
+def pop_event(agenda: I64Array) -> None:
     """Take the first event off."""
-    events = arrays.events
-    arrays.control[NUM_EVENTS] -= 1
-    count = arrays.control[NUM_EVENTS]
-    time_ns, key, place = events[count, 0], events[count, 1], 0
+    agenda[NUM_EVENTS] -= 1
+    count = agenda[NUM_EVENTS]
+    last = AGENDA_HEAD + count * EVENT_WIDTH
+    time_ns, key, place = agenda[last], agenda[last + 1], 0
     while True:
         below = 2 * place + 1
         if below >= count:
             break
-        right = below + 1
-        if right < count and (
-            events[right, 0] < events[below, 0]
-            or (events[right, 0] == events[below, 0] and events[right, 1] < events[below, 1])
+        down = AGENDA_HEAD + below * EVENT_WIDTH
+        right = down + EVENT_WIDTH
+        if below + 1 < count and (
+            agenda[right] < agenda[down] or (agenda[right] == agenda[down] and agenda[right + 1] < agenda[down + 1])
         ):
-            below = right
-        if events[below, 0] > time_ns or (events[below, 0] == time_ns and events[below, 1] >= key):
+            below, down = below + 1, right
+        if agenda[down] > time_ns or (agenda[down] == time_ns and agenda[down + 1] >= key):
             break
-        events[place, 0], events[place, 1], events[place, 2] = events[below, 0], events[below, 1], events[below, 2]
+        at = AGENDA_HEAD + place * EVENT_WIDTH
+        agenda[at], agenda[at + 1], agenda[at + 2] = agenda[down], agenda[down + 1], agenda[down + 2]
         place = below
-    events[place, 0], events[place, 1], events[place, 2] = time_ns, key, events[count, 2]
+    at = AGENDA_HEAD + place * EVENT_WIDTH
+    agenda[at], agenda[at + 1], agenda[at + 2] = time_ns, key, agenda[last + 2]
 
 
 @compiled
-def meld(slots: I64Array, one: int, other: int) -> int:
+def meld(live: I64Array, one: int, other: int) -> int:
     """The root of two heaps together, each whole and without a sibling."""
     if one == NOBODY:
         return other
     if other == NOBODY:
         return one
-    first, then = slots[one, READY_NS], slots[other, READY_NS]
-    if then < first or (then == first and slots[other, REQUEST] < slots[one, REQUEST]):
+    first, then = live[one + READY_NS], live[other + READY_NS]
+    if then < first or (then == first and live[other + REQUEST] < live[one + REQUEST]):
         one, other = other, one
-    slots[other, SIBLING] = slots[one, CHILD]
-    slots[one, CHILD] = other
+    live[other + SIBLING] = live[one + CHILD]
+    live[one + CHILD] = other
     return one
 
 
 @compiled
-def without_root(slots: I64Array, root: int) -> int:
+def without_root(live: I64Array, root: int) -> int:
     """The heap that remains: its children, melded in pairs and then one after the other."""
-    child = slots[root, CHILD]
-    slots[root, CHILD] = NOBODY
+    child = live[root + CHILD]
+    live[root + CHILD] = NOBODY
     pairs = NOBODY
     while child != NOBODY:
-        following = slots[child, SIBLING]
-        slots[child, SIBLING] = NOBODY
-        if following == NOBODY:
-            pair, child = child, NOBODY
-        else:
-            rest = slots[following, SIBLING]
-            slots[following, SIBLING] = NOBODY
-            pair, child = meld(slots, child, following), rest
-        slots[pair, SIBLING] = pairs
-        pairs = pair
+        following = live[child + SIBLING]
+        live[child + SIBLING] = NOBODY
+        pair, child_after = child, NOBODY
+        if following != NOBODY:
+            child_after = live[following + SIBLING]
+            live[following + SIBLING] = NOBODY
+            pair = meld(live, child, following)
+        live[pair + SIBLING] = pairs
+        pairs, child = pair, child_after
     heap = NOBODY
     while pairs != NOBODY:
-        following = slots[pairs, SIBLING]
-        slots[pairs, SIBLING] = NOBODY
-        heap = meld(slots, heap, pairs)
+        following = live[pairs + SIBLING]
+        live[pairs + SIBLING] = NOBODY
+        heap = meld(live, heap, pairs)
         pairs = following
     return heap

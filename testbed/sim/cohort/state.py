@@ -1,12 +1,14 @@
-"""The cohort engine's memory: struct of arrays, their columns, and what each holds.
+"""The cohort engine's memory: three arrays of 64-bit integers, and what each cell holds.
 
-A million devices are rows of a few arrays. A *slot* is a sequence under way: its row of results so far, then what only
-the engine needs. Columns are plain numbers, because compiled code can't look up names.
+A row (of a device, a server, a sequence under way) is named by the index of its first cell, so `live[slot + READY_NS]`
+reads like an attribute. Few arrays, because compiled code hands them on at every call; plain numbers for columns,
+because it can't look up names.
+
+`fixed` keeps its size: what is known at the start, and counters of devices and servers. `live` holds sequences under
+way, in *slots*, and what has ended and was not fetched yet; its slots grow in number. `agenda` is a heap of events.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +16,56 @@ import numpy.typing as npt
 from testbed.core.request_row import WIDTH
 
 I64Array = npt.NDArray[np.int64]
-I32Array = npt.NDArray[np.int32]
 
-NEVER = 1 << 62
-NOBODY = np.int64(-1)
-ZERO, ONE = np.int64(0), np.int64(1)
+# Typed: compiled code would make a version of a function for every plain number that it is called with.
+NEVER, NOBODY, ZERO, ONE = np.int64(1 << 62), np.int64(-1), np.int64(0), np.int64(1)
 
-# A slot, behind the cells of its row of results.
+# The head of `fixed`.
 (
-    GROUP,
-    READY_NS,  # when it has come to its server for its next pass
-    NEW_TOKENS,  # of that pass
-    MESSAGE_BYTES,  # that came for it
-    RESERVE_BYTES,  # of the server's KV cache, at full length
-    CLAIMED_BYTES,  # of that, so far
-    KV_TOKENS,  # that the server keeps of it
-    CHILD,  # in the heap of those on their way to the server
-    SIBLING,
-    NEXT,  # behind it in the server's queue
-) = range(WIDTH, WIDTH + 10)
-SLOT_WIDTH = WIDTH + 10
+    NOW_NS,
+    NEXT_ARRIVAL,
+    NUM_REQUESTS,
+    NUM_ENDED,
+    NUM_PASSES,  # of sequences through servers
+    NUM_LAYERS,  # of the model
+    RECORDS_ITERATIONS,
+    NUM_SPLITS,
+    NUM_SERVERS,
+    SERVER_STRIDE,  # from one server's row to the next: its batch lies between
+    TABLE_STRIDE,  # from one law to the next of a group
+    AT_REQUESTS,
+    AT_DEVICES,
+    AT_GROUPS,
+    AT_SPLITS,
+    AT_SERVERS,
+    AT_MISSING,  # scratch: packets of one message
+    KEYS,  # of the draws of loss up, loss down, jitter up, jitter down
+) = range(18)
+FIXED_HEAD = KEYS + 4
 
-# What a processor's cost model adds up (testbed.actors.costs).
+# The head of `live`.
+NUM_ROWS, MOST_ROWS, AT_ROWS, NUM_ITERATIONS, MOST_ITERATIONS, AT_ITERATIONS, AT_SLOTS, NUM_FREE, FIRST_FREE = range(9)
+LIVE_HEAD = 9
+ITERATION_WIDTH = 9  # as testbed.results has it
+
+# The head of `agenda`, then cells of events: time, key, datum.
+NUM_EVENTS = 0
+AGENDA_HEAD = 1
+EVENT_WIDTH = 3
+
+# A request. `BEHIND` it waits, for the same device, that request, or asks for admission at the same instant.
+ITS_ARRIVAL_NS, ITS_DEVICE, ITS_PROMPT, ITS_OUTPUT, BEHIND = range(5)
+REQUEST_WIDTH = 5
+
+# A device: its group's row, who waits for it, then counters of its link, first up and then down.
+ITS_GROUP, IS_TAKEN, WAITING_HEAD, WAITING_TAIL, ENTITY, COMPUTING_NS, PEAK_MEMORY, UP_COUNTERS = range(8)
+PACKETS, MESSAGES, RETRANSMITTED, LOST_PACKETS, DROPPED_PACKETS, LOST_MESSAGES = range(6)
+COUNTER_WIDTH = 3  # two 32-bit counters a cell
+PAYLOAD_BYTES, WIRE_BYTES, SENDING_NS, LOST_BYTES, PEAK_BYTES = range(COUNTER_WIDTH, COUNTER_WIDTH + 5)
+LINK_COUNTERS = COUNTER_WIDTH + 5
+DEVICE_WIDTH = UP_COUNTERS + 2 * LINK_COUNTERS
+
+# What a processor's cost model adds up (testbed.actors.costs); servers' and groups' rows begin with it.
 (
     OVERHEAD_NS,
     BANDWIDTH,  # bytes a second
@@ -64,28 +94,33 @@ COST_WIDTH = 12
     LOSS_U32,
     TIMEOUT_NS,
     MAX_RETRANSMISSIONS,
-    JITTER,  # row of the quantile tables, or NOBODY
+    AT_JITTER,  # its quantile table in `fixed`, or NOBODY
 ) = range(11)
 LINK_WIDTH = 11
 
-# A group's row: its devices' costs, both directions of its link, and what its policy decided.
+# A group, behind its devices' costs: both directions of its link, what its policy decided, and its laws' tables.
 UP_LINK = COST_WIDTH
 DOWN_LINK = UP_LINK + LINK_WIDTH
 (
     SPLIT_LAYER,
-    NUM_LAYERS,
-    SPLIT_PLACE,  # of its split among those that servers serve
+    ITS_SPLIT,  # the row of its split
     CODEC_NUMBER,
     FREE_BYTES,
     HIDDEN_BYTES,  # of a token's hidden state as the codec reads it
     ENCODE_PERCENT,
     DECODE_PERCENT,
     HEAD_NS,  # a device with all layers: its head, for one row
+    AT_LAWS,  # bytes of a message, of a device's memory, of a server's, each by number of tokens
 ) = range(DOWN_LINK + LINK_WIDTH, DOWN_LINK + LINK_WIDTH + 9)
 GROUP_WIDTH = DOWN_LINK + LINK_WIDTH + 9
 
-# A server's row, behind its costs.
+# A split that servers serve, ascending: its layer, and what a batch being formed adds up to there.
+LAYER, TOKENS, POSITIONS, PAIRS = range(4)
+SPLIT_WIDTH = 4
+
+# A server, behind its costs; behind it the slots of the iteration under way.
 (
+    SERVER_NUMBER,
     OUTSTANDING,  # requests routed here that have not ended
     KV_CAPACITY,
     KV_RESERVED,
@@ -103,82 +138,31 @@ GROUP_WIDTH = DOWN_LINK + LINK_WIDTH + 9
     ITERATIONS,
     BUSY_NS,
     COMING,  # root of the heap of sequences on their way here
-    STEPS_HEAD,  # ready for a decode step, in order
-    STEPS_TAIL,
-    NUM_STEPS,
-    PREFILLS_HEAD,
-    PREFILLS_TAIL,
-    NUM_PREFILLS,
-) = range(COST_WIDTH, COST_WIDTH + 23)
-SERVER_WIDTH = COST_WIDTH + 23
+    STEPS,  # ready for a decode step, in order: first, last, number
+    PREFILLS,  # the same
+    BATCH,
+) = (*range(COST_WIDTH, COST_WIDTH + 19), COST_WIDTH + 21, COST_WIDTH + 24)
+FIRST, LAST, LENGTH = range(3)
 
-# A request.
-ITS_DEVICE, ITS_PROMPT, ITS_OUTPUT, BEHIND = range(4)  # behind it waits, for the same device, that request
-REQUEST_WIDTH = 4
-
-# Laws of a number of tokens.
-MESSAGE_TABLE, DEMAND_TABLE, RESERVE_TABLE = range(3)  # bytes of a message, of a device's memory, of a server's
-TAIL = 4096  # where a quantile table's tail begins
-
-# A split: its layer, then new tokens, KV positions moved and pairs attended of the batch being formed.
-LAYER, TOKENS, POSITIONS, PAIRS = range(4)
-
-# A device's counters of one direction; the other's follow.
-PACKETS, MESSAGES, RETRANSMITTED, LOST_PACKETS, DROPPED_PACKETS, LOST_MESSAGES = range(6)
-COUNT_WIDTH = 6
-PAYLOAD_BYTES, WIRE_BYTES, SENDING_NS, LOST_BYTES, PEAK_BYTES = range(5)
-SUM_WIDTH = 5
-COMPUTING_NS, PEAK_MEMORY, ENTITY = range(2 * SUM_WIDTH, 2 * SUM_WIDTH + 3)  # the key of its draws: 64 bits
-DEVICE_SUMS = 2 * SUM_WIDTH + 3
-IS_TAKEN, WAITING_HEAD, WAITING_TAIL, ITS_GROUP = range(2 * COUNT_WIDTH, 2 * COUNT_WIDTH + 4)
-DEVICE_COUNTS = 2 * COUNT_WIDTH + 4
-
-# What is counted over all.
+# A slot, behind the cells of its row of results.
 (
-    NOW_NS,
-    NEXT_ARRIVAL,
-    NUM_EVENTS,  # on the heap
-    NUM_FREE,  # slots
-    NUM_ROWS,  # finished, not yet fetched
-    NUM_ITERATIONS,  # the same
-    NUM_ENDED,
-    NUM_STEPS_DONE,  # passes of sequences on servers
-    RECORDS_ITERATIONS,
-    KEYS,  # of the draws of loss up, loss down, jitter up, jitter down
-) = range(10)
-CONTROL_WIDTH = KEYS + 4
-
-ITERATION_WIDTH = 9
+    DEVICE_ROW,
+    GROUP_ROW,
+    SERVER_ROW,
+    READY_NS,  # when it has come to its server for its next pass
+    NEW_TOKENS,  # of that pass
+    MESSAGE_BYTES,  # that came for it
+    RESERVE_BYTES,  # of the server's KV cache, at full length
+    CLAIMED_BYTES,  # of that, so far
+    KV_TOKENS,  # that the server keeps of it
+    CHILD,  # in the heap of those on their way to the server
+    SIBLING,
+    NEXT,  # behind it in the server's queue, or among free slots
+) = range(WIDTH, WIDTH + 12)
+SLOT_WIDTH = WIDTH + 12
 
 # Why the engine hands back.
 DONE, REACHED, FULL, TIGHT = range(4)
 
-# Typed, here and below: compiled code would make a version of a function for every plain number it is called with.
-REASON_NONE, REASON_LENGTH, REASON_UP, REASON_DOWN, REASON_DEVICE, REASON_SERVER = map(np.int64, range(6))
+REASON_LENGTH, REASON_UP, REASON_DOWN, REASON_DEVICE, REASON_SERVER = map(np.int64, range(1, 6))
 REASONS = ("", "length", "up-link timed out", "down-link timed out", "device memory", "server memory")
-
-
-class Arrays(NamedTuple):
-    """Everything, in as few arrays as can be: compiled code hands all of them on at every call.
-
-    Sizes: N requests, D devices, G groups, S servers, K splits, T numbers of tokens, C slots.
-    """
-
-    arrival_ns: I64Array  # [N]
-    requests: I32Array  # [N, .]
-    counts: I32Array  # [D, .]
-    sums: I64Array  # [D, .]
-    groups: I64Array  # [G, GROUP_WIDTH]
-    tables: I64Array  # [., G, T]
-    jitter: I64Array  # [., TAIL + .], quantile tables of delays: cells, then the tail's edges
-    splits: I64Array  # [K, 4], that servers serve, ascending; and a batch's sums for each
-    servers: I64Array  # [S, SERVER_WIDTH]
-    batches: I32Array  # [S, .], slots of the iteration under way
-    slots: I64Array  # [C, SLOT_WIDTH]
-    free_slots: I32Array  # [C]
-    events: I64Array  # [., 3], a heap of (time, key, data)
-    asking: I64Array  # [C], scratch: requests that ask for admission at one instant
-    missing: I64Array  # scratch: packets of one message
-    rows: I64Array  # [., WIDTH], finished requests not yet fetched
-    iterations: I64Array  # [., ITERATION_WIDTH], the same
-    control: I64Array

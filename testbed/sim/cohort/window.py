@@ -48,23 +48,36 @@ from testbed.sim.cohort.servers import (
     send_up,
 )
 from testbed.sim.cohort.state import (
+    AGENDA_HEAD,
+    AT_DEVICES,
+    AT_LAWS,
+    AT_REQUESTS,
+    AT_ROWS,
+    AT_SERVERS,
     BEHIND,
     CLAIMED_BYTES,
     CODEC_NUMBER,
     COMPUTING_NS,
-    DEMAND_TABLE,
+    DEVICE_ROW,
+    DEVICE_WIDTH,
     DONE,
+    EVENT_WIDTH,
+    FIRST_FREE,
     FREE_BYTES,
     FULL,
-    GROUP,
+    GROUP_ROW,
     IS_BUSY,
     IS_TAKEN,
+    ITS_ARRIVAL_NS,
     ITS_DEVICE,
     ITS_GROUP,
     ITS_OUTPUT,
     ITS_PROMPT,
     KV_CAPACITY,
+    MOST_ITERATIONS,
+    MOST_ROWS,
     NEVER,
+    NEXT,
     NEXT_ARRIVAL,
     NOBODY,
     NOW_NS,
@@ -73,7 +86,9 @@ from testbed.sim.cohort.state import (
     NUM_FREE,
     NUM_ITERATIONS,
     NUM_LAYERS,
+    NUM_REQUESTS,
     NUM_ROWS,
+    NUM_SERVERS,
     ONE,
     OUTSTANDING,
     PEAK_MEMORY,
@@ -82,15 +97,19 @@ from testbed.sim.cohort.state import (
     REASON_DEVICE,
     REASON_LENGTH,
     REASON_SERVER,
+    REQUEST_WIDTH,
     RESERVE_BYTES,
-    RESERVE_TABLE,
+    SERVER_NUMBER,
+    SERVER_ROW,
+    SERVER_STRIDE,
     SLOT_WIDTH,
     SPLIT_LAYER,
+    TABLE_STRIDE,
     TIGHT,
     WAITING_HEAD,
     WAITING_TAIL,
     ZERO,
-    Arrays,
+    I64Array,
 )
 
 _PLACE_MASK = (1 << RANK_SHIFT) - 1
@@ -100,197 +119,199 @@ _LINK_TIMEOUT, _INCOMPLETE = OUTCOMES.index(Outcome.LINK_TIMEOUT), OUTCOMES.inde
 
 
 @entry
-def advance(arrays: Arrays, limit_ns: int, num_events: int) -> int:
+def advance(fixed: I64Array, live: I64Array, agenda: I64Array, limit_ns: int, num_events: int) -> int:
     """Everything before `limit_ns`, but at most so many events, and no more than there is room for: why it stopped."""
-    control = arrays.control
-    while num_events > 0:
-        num_events -= 1
-        if not _has_room(arrays):
+    for _ in range(num_events):
+        if not _has_room(fixed, live, agenda):
             return TIGHT
-        if control[NUM_ROWS] == len(arrays.rows) or control[NUM_ITERATIONS] == len(arrays.iterations):
+        if live[NUM_ROWS] == live[MOST_ROWS] or live[NUM_ITERATIONS] == live[MOST_ITERATIONS]:
             return FULL
-        arrival = control[NEXT_ARRIVAL]
-        arrival_ns = arrays.arrival_ns[arrival] if arrival < len(arrays.arrival_ns) else NEVER
-        event_ns = arrays.events[0, 0] if control[NUM_EVENTS] else NEVER
-        if min(arrival_ns, event_ns) >= limit_ns:
-            return DONE if min(arrival_ns, event_ns) == NEVER else REACHED
+        arrival_ns = NEVER
+        if fixed[NEXT_ARRIVAL] < fixed[NUM_REQUESTS]:
+            arrival_ns = fixed[fixed[AT_REQUESTS] + fixed[NEXT_ARRIVAL] * REQUEST_WIDTH + ITS_ARRIVAL_NS]
+        event_ns = agenda[AGENDA_HEAD] if agenda[NUM_EVENTS] else NEVER
+        now_ns = min(arrival_ns, event_ns)
+        if now_ns >= limit_ns:
+            return DONE if now_ns == NEVER else REACHED
         if arrival_ns <= event_ns:
-            control[NOW_NS] = arrival_ns
-            control[NEXT_ARRIVAL] += 1
-            _arrive(arrays, arrival, arrival_ns)
-        elif arrays.events[0, 1] >> RANK_SHIFT == ADMISSION:
-            if not _ask(arrays, event_ns):
+            fixed[NOW_NS] = arrival_ns
+            fixed[NEXT_ARRIVAL] += 1
+            _arrive(fixed, agenda, fixed[NEXT_ARRIVAL] - 1, arrival_ns)
+        elif agenda[AGENDA_HEAD + 1] >> RANK_SHIFT == ADMISSION:
+            if not _ask(fixed, live, agenda, event_ns):
                 return TIGHT
         else:
-            _happen(arrays, event_ns, arrays.events[0, 1], arrays.events[0, 2])
+            _happen(fixed, live, agenda, event_ns)
     return REACHED
 
 
 @compiled
-def _has_room(arrays: Arrays) -> bool:
-    """For whatever the next event may add to the heap: a batch's sequences one each, those admitted two each."""
-    control = arrays.control
-    most = arrays.batches.shape[1] + 2 * control[NUM_FREE] + 2
-    return control[NUM_EVENTS] + most <= len(arrays.events) and control[NUM_FREE] > 0
+def _has_room(fixed: I64Array, live: I64Array, agenda: I64Array) -> bool:
+    """For whatever the next event may add to the agenda: a batch's sequences one each, those admitted two each."""
+    most = agenda[NUM_EVENTS] + fixed[SERVER_STRIDE] + 2 * live[NUM_FREE]
+    return live[NUM_FREE] > 0 and AGENDA_HEAD + most * EVENT_WIDTH <= len(agenda)
 
 
 @compiled
-def _happen(arrays: Arrays, now_ns: int, key: int, data: int) -> None:
-    rank, place = key >> RANK_SHIFT, key & _PLACE_MASK
-    pop_event(arrays)
-    servers = arrays.servers
-    if rank == FORMATION and (servers[place, IS_BUSY] or servers[place, PLANNED_NS] != now_ns):
+def _happen(fixed: I64Array, live: I64Array, agenda: I64Array, now_ns: int) -> None:
+    rank, datum = agenda[AGENDA_HEAD + 1] >> RANK_SHIFT, agenda[AGENDA_HEAD + 2]
+    pop_event(agenda)
+    if rank == FORMATION and (fixed[datum + IS_BUSY] or fixed[datum + PLANNED_NS] != now_ns):
         return  # planned before something came earlier
-    arrays.control[NOW_NS] = now_ns
+    fixed[NOW_NS] = now_ns
     if rank == LEAVE:
-        _end(arrays, data >> 3, now_ns, data & 7)
+        _end(fixed, live, agenda, datum // 8, now_ns, datum % 8)
     elif rank == ITERATION_END:
-        end(arrays, place, now_ns)
+        end(fixed, live, agenda, datum, now_ns)
     else:
-        form(arrays, place, now_ns)
+        form(fixed, live, agenda, datum, now_ns)
 
 
 @compiled
-def _arrive(arrays: Arrays, request: int, now_ns: int) -> None:
+def _arrive(fixed: I64Array, agenda: I64Array, number: int, now_ns: int) -> None:
     """Its device answers one request at a time."""
-    counts, device = arrays.counts, arrays.requests[request, ITS_DEVICE]
-    if not counts[device, IS_TAKEN]:
-        counts[device, IS_TAKEN] = 1
-        push_event(arrays, now_ns, ADMISSION_KEY | np.int64(request), ZERO)
+    request = fixed[AT_REQUESTS] + number * REQUEST_WIDTH
+    device = fixed[AT_DEVICES] + fixed[request + ITS_DEVICE] * DEVICE_WIDTH
+    if not fixed[device + IS_TAKEN]:
+        fixed[device + IS_TAKEN] = 1
+        push_event(agenda, now_ns, ADMISSION_KEY | number, request)
         return
-    arrays.requests[request, BEHIND] = NOBODY
-    if counts[device, WAITING_HEAD] == NOBODY:
-        counts[device, WAITING_HEAD] = request
+    fixed[request + BEHIND] = NOBODY
+    if fixed[device + WAITING_HEAD] == NOBODY:
+        fixed[device + WAITING_HEAD] = request
     else:
-        arrays.requests[counts[device, WAITING_TAIL], BEHIND] = request
-    counts[device, WAITING_TAIL] = request
+        fixed[fixed[device + WAITING_TAIL] + BEHIND] = request
+    fixed[device + WAITING_TAIL] = request
 
 
 @compiled
-def _ask(arrays: Arrays, now_ns: int) -> bool:
+def _ask(fixed: I64Array, live: I64Array, agenda: I64Array, now_ns: int) -> bool:
     """Admit all who have asked by now; False, and nothing has happened, where slots are too few for them."""
-    control, count = arrays.control, 0
-    while (
-        control[NUM_EVENTS]
-        and arrays.events[0, 0] == now_ns
-        and arrays.events[0, 1] >> RANK_SHIFT == ADMISSION
-        and count < len(arrays.asking)
-    ):
-        arrays.asking[count] = arrays.events[0, 1] & _PLACE_MASK
+    first, last, count = NOBODY, NOBODY, 0
+    while agenda[NUM_EVENTS] and agenda[AGENDA_HEAD] == now_ns and agenda[AGENDA_HEAD + 1] >> RANK_SHIFT == ADMISSION:
+        request = agenda[AGENDA_HEAD + 2]
+        pop_event(agenda)
+        fixed[request + BEHIND] = NOBODY
+        if last == NOBODY:
+            first = request
+        else:
+            fixed[last + BEHIND] = request
+        last = request
         count += 1
-        pop_event(arrays)
-    if count > control[NUM_FREE] or count == len(arrays.asking):
-        for place in range(count):
-            push_event(arrays, now_ns, ADMISSION_KEY | arrays.asking[place], ZERO)
-        return False
-    control[NOW_NS] = now_ns
-    for place in range(count):
-        _admit(arrays, arrays.asking[place], now_ns)
-    return True
+    is_room = count <= live[NUM_FREE]
+    if is_room:
+        fixed[NOW_NS] = now_ns
+    while first != NOBODY:
+        request, first = first, fixed[first + BEHIND]
+        if is_room:
+            _admit(fixed, live, agenda, request, now_ns)
+        else:
+            number = (request - fixed[AT_REQUESTS]) // REQUEST_WIDTH
+            push_event(agenda, now_ns, ADMISSION_KEY | number, request)
+    return is_room
 
 
 @compiled
-def _admit(arrays: Arrays, request: int, now_ns: int) -> None:
-    slots, groups = arrays.slots, arrays.groups
-    device = np.int64(arrays.requests[request, ITS_DEVICE])
-    group = np.int64(arrays.counts[device, ITS_GROUP])
-    slot = _new_slot(arrays, request, device, now_ns)
-    tokens = slots[slot, PROMPT_TOKENS] + slots[slot, MAX_OUTPUT_TOKENS]
-    demand_bytes = arrays.tables[DEMAND_TABLE, group, tokens]
-    if demand_bytes > groups[group, FREE_BYTES]:
-        leave(arrays, slot, now_ns, REASON_DEVICE)
+def _admit(fixed: I64Array, live: I64Array, agenda: I64Array, request: int, now_ns: int) -> None:
+    device = fixed[AT_DEVICES] + fixed[request + ITS_DEVICE] * DEVICE_WIDTH
+    group = fixed[device + ITS_GROUP]
+    slot = _new_slot(fixed, live, request, device, now_ns)
+    tokens = live[slot + PROMPT_TOKENS] + live[slot + MAX_OUTPUT_TOKENS]
+    demand_bytes = fixed[fixed[group + AT_LAWS] + fixed[TABLE_STRIDE] + tokens]
+    if demand_bytes > fixed[group + FREE_BYTES]:
+        leave(live, agenda, slot, now_ns, REASON_DEVICE)
         return
-    reserve_bytes = arrays.tables[RESERVE_TABLE, group, tokens]
-    is_alone = groups[group, SPLIT_LAYER] == groups[group, NUM_LAYERS]
-    server = NOBODY if is_alone else _least_loaded(arrays, reserve_bytes)
+    reserve_bytes = fixed[fixed[group + AT_LAWS] + 2 * fixed[TABLE_STRIDE] + tokens]
+    is_alone = fixed[group + SPLIT_LAYER] == fixed[NUM_LAYERS]
+    server = NOBODY if is_alone else _least_loaded(fixed, reserve_bytes)
     if server == NOBODY and not is_alone:
-        leave(arrays, slot, now_ns, REASON_SERVER)
+        leave(live, agenda, slot, now_ns, REASON_SERVER)
         return
-    arrays.sums[device, PEAK_MEMORY] = max(arrays.sums[device, PEAK_MEMORY], demand_bytes)
-    slots[slot, ADMITTED_NS], slots[slot, SPLIT] = now_ns, groups[group, SPLIT_LAYER]
-    slots[slot, SERVER], slots[slot, RESERVE_BYTES] = server, reserve_bytes
-    slots[slot, CODEC] = slots[slot, CURRENT_CODEC] = groups[group, CODEC_NUMBER]
+    fixed[device + PEAK_MEMORY] = max(fixed[device + PEAK_MEMORY], demand_bytes)
+    live[slot + ADMITTED_NS], live[slot + SPLIT] = now_ns, fixed[group + SPLIT_LAYER]
+    live[slot + CODEC] = live[slot + CURRENT_CODEC] = fixed[group + CODEC_NUMBER]
     if is_alone:
-        _run_alone(arrays, slot, now_ns)
+        _run_alone(fixed, live, agenda, slot, now_ns)
         return
-    arrays.servers[server, OUTSTANDING] += 1
-    send_up(arrays, slot, now_ns, slots[slot, PROMPT_TOKENS], ZERO)
+    live[slot + SERVER], live[slot + SERVER_ROW] = fixed[server + SERVER_NUMBER], server
+    live[slot + RESERVE_BYTES] = reserve_bytes
+    fixed[server + OUTSTANDING] += 1
+    send_up(fixed, live, agenda, slot, now_ns, live[slot + PROMPT_TOKENS], ZERO)
 
 
 @compiled
-def _new_slot(arrays: Arrays, request: int, device: int, now_ns: int) -> int:
-    control, slots = arrays.control, arrays.slots
-    control[NUM_FREE] -= 1
-    slot = np.int64(arrays.free_slots[control[NUM_FREE]])
-    for cell in range(SLOT_WIDTH):
-        slots[slot, cell] = 0
-    slots[slot, REQUEST], slots[slot, DEVICE], slots[slot, GROUP] = request, device, arrays.counts[device, ITS_GROUP]
-    slots[slot, PROMPT_TOKENS] = arrays.requests[request, ITS_PROMPT]
-    slots[slot, MAX_OUTPUT_TOKENS] = arrays.requests[request, ITS_OUTPUT]
-    slots[slot, ARRIVAL_NS] = arrays.arrival_ns[request]
-    slots[slot, _DEVICE_WAIT] = now_ns - arrays.arrival_ns[request]
+def _new_slot(fixed: I64Array, live: I64Array, request: int, device: int, now_ns: int) -> int:
+    slot = live[FIRST_FREE]
+    live[FIRST_FREE] = live[slot + NEXT]
+    live[NUM_FREE] -= 1
+    for cell in range(slot, slot + SLOT_WIDTH):
+        live[cell] = 0
+    live[slot + REQUEST] = (request - fixed[AT_REQUESTS]) // REQUEST_WIDTH
+    live[slot + DEVICE], live[slot + DEVICE_ROW] = fixed[request + ITS_DEVICE], device
+    live[slot + GROUP_ROW], live[slot + SERVER_ROW] = fixed[device + ITS_GROUP], NOBODY
+    live[slot + PROMPT_TOKENS] = fixed[request + ITS_PROMPT]
+    live[slot + MAX_OUTPUT_TOKENS] = fixed[request + ITS_OUTPUT]
+    live[slot + ARRIVAL_NS] = fixed[request + ITS_ARRIVAL_NS]
+    live[slot + _DEVICE_WAIT] = now_ns - fixed[request + ITS_ARRIVAL_NS]
     for cell in (ADMITTED_NS, FIRST_TOKEN_NS, LAST_TOKEN_NS, END_NS, SPLIT, SERVER, CODEC, CURRENT_CODEC):
-        slots[slot, cell] = UNKNOWN
-    slots[slot, OUTCOME] = _INCOMPLETE
+        live[slot + cell] = UNKNOWN
+    live[slot + OUTCOME] = _INCOMPLETE
     return slot
 
 
 @compiled
-def _least_loaded(arrays: Arrays, reserve_bytes: int) -> int:
+def _least_loaded(fixed: I64Array, reserve_bytes: int) -> int:
     """The server with the fewest requests under way of those that could ever hold this one."""
-    servers, best = arrays.servers, NOBODY
-    for server in range(len(servers)):
-        if reserve_bytes <= servers[server, KV_CAPACITY] and (
-            best == NOBODY or servers[server, OUTSTANDING] < servers[best, OUTSTANDING]
+    best, first, stride = NOBODY, fixed[AT_SERVERS], fixed[SERVER_STRIDE]
+    for server in range(first, first + fixed[NUM_SERVERS] * stride, stride):
+        if reserve_bytes <= fixed[server + KV_CAPACITY] and (
+            best == NOBODY or fixed[server + OUTSTANDING] < fixed[best + OUTSTANDING]
         ):
             best = np.int64(server)
     return best
 
 
 @compiled
-def _run_alone(arrays: Arrays, slot: int, now_ns: int) -> None:
+def _run_alone(fixed: I64Array, live: I64Array, agenda: I64Array, slot: int, now_ns: int) -> None:
     """The device holds the whole model."""
-    slots, group = arrays.slots, arrays.slots[slot, GROUP]
-    started_ns, prompt_tokens = now_ns, slots[slot, PROMPT_TOKENS]
-    for index in range(slots[slot, MAX_OUTPUT_TOKENS]):
-        new = ONE if index else prompt_tokens
-        past = prompt_tokens + index - 1 if index else ZERO
-        now_ns += front_ns(arrays.groups, group, new, past)
-        if index == 0:
-            slots[slot, FIRST_TOKEN_NS] = now_ns
-    slots[slot, OUTPUT_TOKENS], slots[slot, LAST_TOKEN_NS] = slots[slot, MAX_OUTPUT_TOKENS], now_ns
-    slots[slot, _FRONT] += now_ns - started_ns
-    arrays.sums[slots[slot, DEVICE], COMPUTING_NS] += now_ns - started_ns
-    leave(arrays, slot, now_ns, REASON_LENGTH)
+    group, device, started_ns = live[slot + GROUP_ROW], live[slot + DEVICE_ROW], now_ns
+    prompt_tokens = live[slot + PROMPT_TOKENS]
+    now_ns += front_ns(fixed, group, prompt_tokens, ZERO)
+    live[slot + FIRST_TOKEN_NS] = now_ns
+    for past in range(prompt_tokens, prompt_tokens + live[slot + MAX_OUTPUT_TOKENS] - 1):
+        now_ns += front_ns(fixed, group, ONE, np.int64(past))
+    live[slot + OUTPUT_TOKENS], live[slot + LAST_TOKEN_NS] = live[slot + MAX_OUTPUT_TOKENS], now_ns
+    live[slot + _FRONT] += now_ns - started_ns
+    fixed[device + COMPUTING_NS] += now_ns - started_ns
+    leave(live, agenda, slot, now_ns, REASON_LENGTH)
 
 
 @compiled
-def _end(arrays: Arrays, slot: int, now_ns: int, reason: int) -> None:
+def _end(fixed: I64Array, live: I64Array, agenda: I64Array, slot: int, now_ns: int, reason: int) -> None:
     """A request's end: its server and its device are rid of it, its row is kept."""
-    control, slots = arrays.control, arrays.slots
-    device, server = slots[slot, DEVICE], slots[slot, SERVER]
-    slots[slot, END_NS], slots[slot, REASON] = now_ns, reason
+    device, server = live[slot + DEVICE_ROW], live[slot + SERVER_ROW]
+    live[slot + END_NS], live[slot + REASON] = now_ns, reason
     if reason == REASON_LENGTH:
-        slots[slot, OUTCOME] = _COMPLETED
-    elif reason in (REASON_DEVICE, REASON_SERVER):
-        slots[slot, OUTCOME] = _OOM
+        live[slot + OUTCOME] = _COMPLETED
+    elif reason == REASON_DEVICE or reason == REASON_SERVER:
+        live[slot + OUTCOME] = _OOM
     else:
-        slots[slot, OUTCOME] = _LINK_TIMEOUT
-    if server != UNKNOWN:
-        arrays.servers[server, OUTSTANDING] -= 1
-        if slots[slot, CLAIMED_BYTES]:
-            release(arrays, slot)
-            plan(arrays, server, now_ns)
+        live[slot + OUTCOME] = _LINK_TIMEOUT
+    if server != NOBODY:
+        fixed[server + OUTSTANDING] -= 1
+        if live[slot + CLAIMED_BYTES]:
+            release(fixed, live, slot)
+            plan(fixed, agenda, server, now_ns)
+    row = live[AT_ROWS] + live[NUM_ROWS] * WIDTH
     for cell in range(WIDTH):
-        arrays.rows[control[NUM_ROWS], cell] = slots[slot, cell]
-    control[NUM_ROWS] += 1
-    control[NUM_ENDED] += 1
-    arrays.free_slots[control[NUM_FREE]] = slot
-    control[NUM_FREE] += 1
-    counts = arrays.counts
-    counts[device, IS_TAKEN] = 0
-    waiting = np.int64(counts[device, WAITING_HEAD])
+        live[row + cell] = live[slot + cell]
+    live[NUM_ROWS] += 1
+    fixed[NUM_ENDED] += 1
+    live[slot + NEXT], live[FIRST_FREE] = live[FIRST_FREE], slot
+    live[NUM_FREE] += 1
+    fixed[device + IS_TAKEN] = 0
+    waiting = fixed[device + WAITING_HEAD]
     if waiting != NOBODY:
-        counts[device, WAITING_HEAD] = arrays.requests[waiting, BEHIND]
-        counts[device, IS_TAKEN] = 1
-        push_event(arrays, now_ns, ADMISSION_KEY | waiting, ZERO)
+        fixed[device + WAITING_HEAD] = fixed[waiting + BEHIND]
+        fixed[device + IS_TAKEN] = 1
+        push_event(agenda, now_ns, ADMISSION_KEY | (waiting - fixed[AT_REQUESTS]) // REQUEST_WIDTH, waiting)
