@@ -121,6 +121,14 @@ DISCIPLINES = Registry(
 )
 SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
+ARRIVALS = Registry(
+    "arrivals",
+    {
+        "poisson": "testbed.workloads.arrivals.poisson:Poisson",
+        "times": "testbed.workloads.arrivals.times:Times",
+        "trace": "testbed.workloads.arrivals.trace:Trace",
+    },
+)
 QUANTISERS = Registry(
     "quantiser",
     {
@@ -132,4 +140,6 @@ QUANTISERS = Registry(
         "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
-SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, OUTAGES, TRANSPORTS, DISCIPLINES, SCHEDULERS, ROUTERS, QUANTISERS)
+SEAMS = (
+    POLICIES, CODECS, RATES, LOSSES, QUEUES, OUTAGES, TRANSPORTS, DISCIPLINES, ARRIVALS, SCHEDULERS, ROUTERS, QUANTISERS
+)  # fmt: skip

@@ -9,7 +9,7 @@ from testbed.actors.edge import Payload, token_payload
 from testbed.core.events import Hop, Outcome
 from testbed.sim.journey import Journey, MessageLostError
 from testbed.sim.kernel import Wait
-from testbed.sim.requests import Request
+from testbed.sim.request_table import Request
 from testbed.sim.server import Server
 from testbed.sim.streaming import TokenStream
 from testbed.sim.world import World

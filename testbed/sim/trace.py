@@ -17,7 +17,7 @@ from testbed.core.events import (
     TransferEnded,
 )
 from testbed.network_models.transfer import Direction, Transfer
-from testbed.sim.requests import Request
+from testbed.sim.request_table import Request
 
 _PIECES = {
     Direction.UP: (
