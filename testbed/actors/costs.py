@@ -86,7 +86,7 @@ class CostModel:
             reach = new * past + new * (new + 1) // 2
             loads[start, stop] = (tokens + new, positions + past + 2 * new, pairs + reach)
             num_embedded += new if start == 0 else 0
-            num_heads_rows += stop == last_layer
+            num_heads_rows += stop == last_layer and work.has_head
         if not loads:
             return 0
         layers_ns = sum((stop - start) * self._layer_ns(load) for start, stop, load in _segments(loads))
