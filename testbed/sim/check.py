@@ -7,6 +7,7 @@ from pathlib import Path
 
 from testbed.actors.kv import kv_laws
 from testbed.actors.memory import edge_demand, free_bytes, largest_split, server_weights_bytes
+from testbed.actors.roofline import check_parallel
 from testbed.actors.weight_plan import check_saved, check_weights, weight_laws
 from testbed.core.errors import ScenarioError
 from testbed.core.units import NS_PER_S, format_si
@@ -138,6 +139,10 @@ def _check_servers(scenario: Scenario, shape: ModelShape, policies: Iterable[Pol
     _, back_law = weight_laws(scenario.weights, BITS[scenario.dtype])
     weights = server_weights_bytes(shape, splits, back_law) if splits else 0
     for index, servers in enumerate(scenario.servers):
+        try:
+            check_parallel(servers.server, shape)
+        except ScenarioError as error:
+            raise error.below(f"servers[{index}].server") from None
         free = free_bytes(servers.server)
         if weights > free:
             raise ScenarioError(
