@@ -93,6 +93,7 @@ QUEUES = Registry(
 TRANSPORTS = Registry(
     "transport",
     {
+        "colocated": "testbed.network_models.transports.colocated:Colocated",
         "datagram": "testbed.network_models.transports.datagram:Datagram",
         "fec": "testbed.network_models.transports.fec:ForwardErrorCorrection",
         "stop-and-wait": "testbed.network_models.transports.stop_and_wait:StopAndWait",

@@ -18,3 +18,9 @@ class Cut:
 
     outcome: Outcome
     reason: str
+
+    @classmethod
+    def of(cls, cause: object) -> Cut:
+        """What a request's process was interrupted with."""
+        assert isinstance(cause, Cut), "nothing else interrupts a request"
+        return cause

@@ -25,8 +25,7 @@ def live(world: World, request: Request) -> Wait[None]:
     try:
         yield from _answer(world, request, trace)
     except simpy.Interrupt as interrupt:
-        assert isinstance(interrupt.cause, Cut), "nothing else interrupts a request"
-        trace.cut_short(world.clock.now_ns, interrupt.cause)
+        trace.cut_short(world.clock.now_ns, Cut.of(interrupt.cause))
 
 
 def _answer(world: World, request: Request, trace: Trace) -> Wait[None]:

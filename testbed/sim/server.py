@@ -106,7 +106,7 @@ class Server:
 
     def _serve(self) -> Wait[None]:
         while True:
-            yield self._clock.at(0, Rank.BATCH_FORMATION)
+            yield self._clock.at(0, Rank.BATCH_FORMATION, self.server)
             batch = self._scheduler.next_batch()
             if batch:
                 yield from self._iterate(batch)
@@ -122,7 +122,7 @@ class Server:
         self.peak_kv_bytes = max(self.peak_kv_bytes, self._scheduler.kv_reserved_bytes)
         self.busy.start(start_ns, duration_ns)
         self._running = {entry.request for entry in batch}
-        yield self._clock.at(duration_ns, Rank.ITERATION_END)
+        yield self._clock.at(duration_ns, Rank.ITERATION_END, self.server)
         tokens = iteration.back.value()
         for (item, served), token in zip(items, tokens, strict=True):
             if item.session.crossing.is_stateless:
