@@ -122,6 +122,14 @@ DISCIPLINES = Registry(
 )
 SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
+ARRIVALS = Registry(
+    "arrivals",
+    {
+        "poisson": "testbed.workloads.arrivals.poisson:Poisson",
+        "times": "testbed.workloads.arrivals.times:Times",
+        "trace": "testbed.workloads.arrivals.trace:Trace",
+    },
+)
 QUANTISERS = Registry(
     "quantiser",
     {
@@ -133,4 +141,6 @@ QUANTISERS = Registry(
         "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
-SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, OUTAGES, TRANSPORTS, DISCIPLINES, SCHEDULERS, ROUTERS, QUANTISERS)
+SEAMS = (
+    POLICIES, CODECS, RATES, LOSSES, QUEUES, OUTAGES, TRANSPORTS, DISCIPLINES, ARRIVALS, SCHEDULERS, ROUTERS, QUANTISERS
+)  # fmt: skip

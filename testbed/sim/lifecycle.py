@@ -12,7 +12,7 @@ from testbed.core.events import Hop, Outcome
 from testbed.sim.cut import Cut
 from testbed.sim.journey import Journey, MessageLostError
 from testbed.sim.kernel import Wait
-from testbed.sim.requests import Request
+from testbed.sim.request_table import Request
 from testbed.sim.server import Server
 from testbed.sim.streaming import TokenStream
 from testbed.sim.trace import Trace

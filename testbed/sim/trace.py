@@ -19,7 +19,7 @@ from testbed.core.events import (
 )
 from testbed.network_models.transfer import Direction, Transfer
 from testbed.sim.cut import Cut
-from testbed.sim.requests import Request
+from testbed.sim.request_table import Request
 
 _PIECES = {
     Direction.UP: (
