@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from testbed.core.registry import DISCIPLINES, LOSSES, OUTAGES, POLICIES, QUEUES, RATES, TRANSPORTS, Registry
+from testbed.core.registry import (
+    ARRIVALS,
+    DISCIPLINES,
+    LOSSES,
+    OUTAGES,
+    POLICIES,
+    QUEUES,
+    RATES,
+    TRANSPORTS,
+    Registry,
+)
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Scenario
 from testbed.scenarios.topology_shapes import SHAPES
@@ -19,6 +29,7 @@ _PIECES: dict[str, tuple[Registry, tuple[str, str] | None]] = {
     "OutageConfig": (OUTAGES, None),
     "TransportConfig": (TRANSPORTS, None),
     "DisciplineConfig": (DISCIPLINES, None),
+    "ArrivalConfig": (ARRIVALS, None),
 }
 _SOURCED = {"type": "object", "required": ["value"], "additionalProperties": False}
 

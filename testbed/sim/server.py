@@ -57,6 +57,7 @@ class Server:
         self._ready: dict[int, tuple[BackStep, simpy.Event]] = {}
         self._kv_tokens: dict[int, int] = {}  # by resident request
         self._kv_total = 0
+        self._running: set[int] = set()  # requests of the iteration under way that have not ended meanwhile
         self._num_iterations = 0
         self._wakeup: simpy.Event | None = None
         clock.process(self._serve())
@@ -77,6 +78,7 @@ class Server:
     def release(self, request: int) -> None:
         """No pass of this request comes any more: its KV is free, also while its last token is on its way down."""
         self._kv_total -= self._kv_tokens.pop(request, 0)
+        self._running.discard(request)
         self._ready.pop(request, None)
         self._scheduler.done(request)
         self._wake()
@@ -104,7 +106,7 @@ class Server:
 
     def _serve(self) -> Wait[None]:
         while True:
-            yield self._clock.at(0, Rank.BATCH_FORMATION)
+            yield self._clock.at(0, Rank.BATCH_FORMATION, self.server)
             batch = self._scheduler.next_batch()
             if batch:
                 yield from self._iterate(batch)
@@ -119,7 +121,8 @@ class Server:
         duration_ns = iteration.duration_ns
         self.peak_kv_bytes = max(self.peak_kv_bytes, self._scheduler.kv_reserved_bytes)
         self.busy.start(start_ns, duration_ns)
-        yield self._clock.at(duration_ns, Rank.ITERATION_END)
+        self._running = {entry.request for entry in batch}
+        yield self._clock.at(duration_ns, Rank.ITERATION_END, self.server)
         tokens = iteration.back.value()
         for (item, served), token in zip(items, tokens, strict=True):
             if item.session.crossing.is_stateless:
@@ -130,7 +133,7 @@ class Server:
 
     def _account(self, num_sequences: int, ran: list[BackStep], start_ns: int, num_waiting: int) -> None:
         for item in ran:
-            if item.session.crossing.is_stateless:
+            if item.session.crossing.is_stateless or item.session.request not in self._running:
                 continue
             self._kv_tokens[item.session.request] = item.step.past_tokens + item.step.num_tokens
             self._kv_total += item.step.num_tokens
