@@ -45,7 +45,7 @@ from testbed.scenarios.schema import Scenario
 from testbed.sim.check import check_requests, check_scenario
 from testbed.sim.choosing import codecs_at_cuts
 from testbed.sim.footprint import footprints
-from testbed.sim.requests import Request, Workloads
+from testbed.sim.requests import RequestTable, Workloads
 from testbed.sim.simulate import simulate
 from testbed.sim.world import Answer, World, cast_of, fitted_sizes
 
@@ -70,7 +70,7 @@ class Prepared:
 
     scenario: Scenario
     source: ModelSource
-    requests: Sequence[Request]
+    requests: RequestTable
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for quantisers that need text
     payload_law: PayloadLaw | None = None  # of modelled messages whose size follows their content
 

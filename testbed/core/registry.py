@@ -93,6 +93,7 @@ QUEUES = Registry(
 TRANSPORTS = Registry(
     "transport",
     {
+        "colocated": "testbed.network_models.transports.colocated:Colocated",
         "datagram": "testbed.network_models.transports.datagram:Datagram",
         "fec": "testbed.network_models.transports.fec:ForwardErrorCorrection",
         "stop-and-wait": "testbed.network_models.transports.stop_and_wait:StopAndWait",
@@ -129,6 +130,14 @@ SCHEDULERS = Registry(
     },
 )
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
+ARRIVALS = Registry(
+    "arrivals",
+    {
+        "poisson": "testbed.workloads.arrivals.poisson:Poisson",
+        "times": "testbed.workloads.arrivals.times:Times",
+        "trace": "testbed.workloads.arrivals.trace:Trace",
+    },
+)
 QUANTISERS = Registry(
     "quantiser",
     {
@@ -140,4 +149,6 @@ QUANTISERS = Registry(
         "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
-SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, OUTAGES, TRANSPORTS, DISCIPLINES, SCHEDULERS, ROUTERS, QUANTISERS)
+SEAMS = (
+    POLICIES, CODECS, RATES, LOSSES, QUEUES, OUTAGES, TRANSPORTS, DISCIPLINES, ARRIVALS, SCHEDULERS, ROUTERS, QUANTISERS
+)  # fmt: skip

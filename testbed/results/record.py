@@ -20,8 +20,9 @@ from testbed.core.events import (
     TokenDelivered,
     TransferEnded,
 )
+from testbed.core.request_row import ADMITTED_NS, CODEC, CURRENT_CODEC, SERVER, SPLIT
 from testbed.results import files
-from testbed.results.rows import ADMITTED_NS, CODEC, CURRENT_CODEC, SERVER, SPLIT, RequestRows
+from testbed.results.rows import RequestRows
 from testbed.results.stream import TableStream, write_table
 from testbed.results.tables import device_table, edge_table, link_table, request_table, server_total_table
 

@@ -7,37 +7,26 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
-from testbed.core.events import HOPS, CodecChanged, Outcome, RequestArrived, RequestEnded, TokenDelivered, TransferEnded
-
-UNKNOWN = -1
-OUTCOMES = tuple(Outcome)
-
-NUM_HOPS = len(HOPS)  # cells [0, NUM_HOPS) of a row: the time in each hop
-(
-    REQUEST,
-    DEVICE,
-    PROMPT_TOKENS,
-    MAX_OUTPUT_TOKENS,
-    OUTPUT_TOKENS,
-    ARRIVAL_NS,
-    ADMITTED_NS,
+from testbed.core.events import CodecChanged, Outcome, RequestArrived, RequestEnded, TokenDelivered, TransferEnded
+from testbed.core.request_row import (
+    CODEC_CHANGES,
+    CURRENT_CODEC,
+    END_NS,
     FIRST_TOKEN_NS,
     LAST_TOKEN_NS,
-    END_NS,
-    SPLIT,
-    SERVER,
-    CODEC,  # index into `codecs`
-    OUTCOME,  # index into OUTCOMES
-    REASON,  # index into `reasons`
+    NUM_HOPS,
+    OUTCOME,
+    OUTCOMES,
+    OUTPUT_TOKENS,
     PAYLOAD_UP,
-    PAYLOAD_DOWN,
-    WIRE_UP,
-    WIRE_DOWN,
+    REASON,
+    REQUEST,
     RETRANSMISSIONS,
-    CODEC_CHANGES,
-    CURRENT_CODEC,  # of the next message of hidden states
-) = range(NUM_HOPS, NUM_HOPS + 22)
-WIDTH = NUM_HOPS + 22
+    SPLIT,
+    UNKNOWN,
+    WIDTH,
+    WIRE_UP,
+)
 
 _NO_HOPS = (0,) * NUM_HOPS
 _NOTHING_YET = (UNKNOWN,) * 7  # admitted, first token, last token, end, split, server, codec

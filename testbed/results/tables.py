@@ -10,11 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from testbed.core import request_row as rows
 from testbed.core.cast import Cast, DeviceEnd, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
+from testbed.core.request_row import OUTCOMES, UNKNOWN
 from testbed.core.units import NS_PER_S
-from testbed.results import files, rows
-from testbed.results.rows import OUTCOMES, UNKNOWN, RequestRows
+from testbed.results import files
+from testbed.results.rows import RequestRows
 
 IntArray = npt.NDArray[np.int64]
 _COMPLETED = OUTCOMES.index(Outcome.COMPLETED)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from testbed.core.registry import (
+    ARRIVALS,
     DISCIPLINES,
     LOSSES,
     OUTAGES,
@@ -29,6 +30,7 @@ _PIECES: dict[str, tuple[Registry, tuple[str, str] | None]] = {
     "OutageConfig": (OUTAGES, None),
     "TransportConfig": (TRANSPORTS, None),
     "DisciplineConfig": (DISCIPLINES, None),
+    "ArrivalConfig": (ARRIVALS, None),
     "SchedulerConfig": (SCHEDULERS, None),
 }
 _SOURCED = {"type": "object", "required": ["value"], "additionalProperties": False}

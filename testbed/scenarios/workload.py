@@ -4,86 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from testbed.core.errors import ScenarioError
-from testbed.scenarios.base import Block, FileName, Frequency, TimeNs, as_pydantic
+from testbed.core.registry import ARRIVALS
+from testbed.scenarios.base import Block, FileName, as_pydantic
+from testbed.scenarios.laws import Length
+from testbed.scenarios.pieces import PieceConfig, piece
 
 
-class PoissonArrivals(Block):
-    """Every device sends on its own, with exponential gaps."""
-
-    kind: Literal["poisson"]
-    rate_per_device: Frequency
-    requests_per_device: int = Field(ge=1)
+class ArrivalConfig(PieceConfig):
+    """When the requests of a group come: base of every arrival law's own configuration."""
 
 
-class TimedArrivals(Block):
-    """Every device sends at these instants."""
-
-    kind: Literal["times"]
-    times: list[TimeNs] = Field(min_length=1)
-
-
-class TraceArrivals(Block):
-    """A CSV file with a header row gives the arrivals of the whole group; each goes to a device drawn by key.
-
-    `prompt_column` and `output_column`, where given, also set the lengths (with random prompt ids).
-    """
-
-    kind: Literal["trace"]
-    file: FileName
-    time_column: str
-    time_unit: Literal["s", "ms", "us", "ns"] = "s"
-    prompt_column: str | None = None
-    output_column: str | None = None
-    limit: int | None = Field(default=None, ge=1)
-
-
-Arrivals = Annotated[PoissonArrivals | TimedArrivals | TraceArrivals, Field(discriminator="kind")]
-
-
-NumTokens = Annotated[int, Field(ge=1, lt=10**9)]
-
-
-class FixedLength(Block):
-    law: Literal["fixed"]
-    value: NumTokens
-
-
-class UniformLength(Block):
-    """Whole numbers from low to high, both included."""
-
-    law: Literal["uniform"]
-    low: NumTokens
-    high: NumTokens
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.high < self.low:
-            raise as_pydantic(
-                ScenarioError("high is below low", path="high", value=self.high, allowed=f"at least {self.low}")
-            )
-        return self
-
-
-class LognormalLength(Block):
-    """Rounded and cut to [1, max]."""
-
-    law: Literal["lognormal"]
-    mean: float = Field(gt=0)
-    std: float = Field(gt=0)
-    max: NumTokens
-
-
-class EmpiricalLength(Block):
-    """One of these values, each equally likely."""
-
-    law: Literal["empirical"]
-    values: list[NumTokens] = Field(min_length=1)
-
-
-Length = Annotated[FixedLength | UniformLength | LognormalLength | EmpiricalLength, Field(discriminator="law")]
+Arrivals = Annotated[SerializeAsAny[ArrivalConfig], piece(ARRIVALS)]
 
 
 class TextPrompts(Block):

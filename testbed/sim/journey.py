@@ -18,7 +18,7 @@ from testbed.network_models.transfer import Direction, Fate, Link
 from testbed.sim.choosing import Adapt
 from testbed.sim.device import Device
 from testbed.sim.kernel import Clock, Wait
-from testbed.sim.requests import Request
+from testbed.sim.request_table import Request
 from testbed.sim.server import Asked, Served, Server
 from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace

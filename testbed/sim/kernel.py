@@ -2,9 +2,9 @@
 
 At one instant everything of SimPy's own priorities comes first (arrivals, deliveries, stages and requests that end),
 then the admission of requests whose turn on their device has come, in the order of their numbers, then the ends of
-server iterations, then the forming of new batches. So a router knows of every request that has ended by its instant,
-and a batch holds all that is ready by its instant, whatever the order in which it became so. Queues are ordered by
-(ready time, request), never by arrival in a list.
+server iterations, then the forming of new batches, both in the order of the servers' numbers. So a router knows of
+every request that has ended by its instant, and a batch holds all that is ready by its instant, whatever the order in
+which it became so. Queues are ordered by (ready time, request), never by arrival in a list.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class Rank(IntEnum):
     BATCH_FORMATION = 4
 
 
+_PLACES = 1 << 32  # of events of one rank at one instant
+
+
 class Clock(simpy.Environment):
     """Virtual time, an int in nanoseconds since the start of the run."""
 
@@ -35,12 +38,12 @@ class Clock(simpy.Environment):
     def now_ns(self) -> int:
         return self._now  # type: ignore[return-value]  # only ints are ever scheduled
 
-    def at(self, delay_ns: int, rank: Rank) -> simpy.Event:
-        """An event `delay_ns` from now that comes after everything of a lower rank at its instant."""
+    def at(self, delay_ns: int, rank: Rank, place: int = 0) -> simpy.Event:
+        """An event `delay_ns` from now, after everything of a lower rank, or of a lower place, at its instant."""
         event = simpy.Event(self)
         event._ok = True
         event._value = None
-        self.schedule(event, rank, delay_ns)  # type: ignore[arg-type]  # SimPy orders by any int
+        self.schedule(event, rank * _PLACES + place, delay_ns)  # type: ignore[arg-type]  # SimPy orders by any int
         return event
 
 

@@ -119,7 +119,7 @@ class Server:
 
     def _serve(self) -> Wait[None]:
         while True:
-            yield self._clock.at(0, Rank.BATCH_FORMATION)
+            yield self._clock.at(0, Rank.BATCH_FORMATION, self.server)
             batch = self._scheduler.next_batch()
             if batch:
                 yield from self._iterate(batch)
@@ -136,7 +136,7 @@ class Server:
         duration_ns = iteration.duration_ns
         self.peak_kv_bytes = max(self.peak_kv_bytes, self._scheduler.kv_claimed_bytes)
         self.busy.start(start_ns, duration_ns)
-        yield self._clock.at(duration_ns, Rank.ITERATION_END)
+        yield self._clock.at(duration_ns, Rank.ITERATION_END, self.server)
         tokens = iteration.back.value()
         ran = [part for part, token in zip(parts, tokens, strict=True) if token != REFUSED]
         for part, (_, served), token in zip(parts, ready, tokens, strict=True):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from testbed.core.collector import rare_collections
 from testbed.sim.kernel import Wait
 from testbed.sim.lifecycle import live
-from testbed.sim.requests import Request
+from testbed.sim.requests import RequestTable
 from testbed.sim.world import World
 
 
-def simulate(world: World, requests: Sequence[Request], *, stop_at_ns: int | None = None) -> None:
+def simulate(world: World, requests: RequestTable, *, stop_at_ns: int | None = None) -> None:
     """Advance virtual time until every request has ended; with `stop_at_ns`, to that instant whatever happens.
 
     What would happen at `stop_at_ns` itself does not happen any more. `requests` are in arrival order.
@@ -23,7 +21,7 @@ def simulate(world: World, requests: Sequence[Request], *, stop_at_ns: int | Non
         assert arrivals.processed, "every request has entered"
 
 
-def _arrive(world: World, requests: Sequence[Request]) -> Wait[None]:
+def _arrive(world: World, requests: RequestTable) -> Wait[None]:
     """Requests of one instant enter in the order of their numbers."""
     for request in requests:
         if request.arrival_ns > world.clock.now_ns:

@@ -43,7 +43,7 @@ from testbed.sim.choosing import Chooser
 from testbed.sim.device import Device
 from testbed.sim.journey import Journey
 from testbed.sim.kernel import Clock, Gate, Rank
-from testbed.sim.requests import Request
+from testbed.sim.request_table import Request
 from testbed.sim.server import Server
 from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from testbed.core.registry import ARRIVALS as ARRIVAL_LAWS
 from testbed.core.registry import CODECS, POLICIES, TRANSPORTS
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Group, Scenario
@@ -184,7 +185,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
         (
             f"{ARRIVALS}.kind",
             "poison",
-            "workload.arrivals.kind: not one of the choices (got 'poison'); allowed: poisson, times, trace; 'poisson'",
+            "workload.arrivals.kind: unknown arrivals (got 'poison'); {arrivals}; 'poisson'",
         ),
         (
             f"{PROMPTS}.kind",
@@ -224,6 +225,7 @@ def test_unknown_names(path: str, value: Any, expected: str) -> None:
     names = {kind: listed(entries(kind)) for kind in ("device", "server", "link")}
     names |= {"policy": listed(sorted(POLICIES)), "codec": listed(sorted(CODECS))}
     names["transport"] = listed(sorted(TRANSPORTS))
+    names["arrivals"] = listed(sorted(ARRIVAL_LAWS))
     text = expected.format(**names) if "{" in expected else expected
     head, quote, nearest = text.rpartition("; '")
     assert refused_with((path, value)) == (f"{head}; did you mean '{nearest}?" if quote else text)
