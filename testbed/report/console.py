@@ -17,14 +17,6 @@ _DIGEST_DIGITS = 12
 _LATENCIES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))
 _STATISTICS = ("mean", "p50", "p95", "p99")
 
-_TROUBLES = (
-    ("oom", "out of memory"),
-    ("failed", "failed"),
-    ("link_timeout", "link timed out"),
-    ("authentication", "not authentic"),
-    ("incomplete", "unfinished"),
-)
-
 Line = tuple[str, str | Text]
 
 
@@ -51,7 +43,7 @@ def _outcome_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     if not summary["complete"]:
         yield "incomplete", Text(summary["reason"] or "the run stopped first", style="bold red")
     counts = Text(f"{words.number(summary['completed'])} of {words.number(words.num_requests(summary))} completed")
-    for outcome, noun in _TROUBLES:
+    for outcome, noun in words.TROUBLES.items():
         if summary[outcome]:
             counts.append(f", {words.number(summary[outcome])} {noun}", style="red")
     yield "requests", counts

@@ -37,7 +37,25 @@ HOP_WORDS: Mapping[str, str] = {
     Hop.DOWN_JITTER: "down: jitter",
     Hop.DOWN_RETRANSMIT: "down: retransmit",
     Hop.OPEN_TOKEN: "device: decrypt",
+    Hop.CUT_SHORT: "cut short",
 }
+
+TROUBLES: Mapping[str, str] = {
+    Outcome.OOM: "out of memory",
+    Outcome.FAILED: "failed",
+    Outcome.LINK_TIMEOUT: "link timed out",
+    Outcome.AUTHENTICATION: "not authentic",
+    Outcome.BATTERY: "battery empty",
+    Outcome.THERMAL: "overheated",
+    Outcome.CHURN: "device away",
+    Outcome.INCOMPLETE: "unfinished",
+}
+_ALWAYS_TOLD = (Outcome.OOM, Outcome.FAILED, Outcome.INCOMPLETE)
+
+
+def troubles(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Every way of not completing that a table has room for: what happened, and what is always looked for."""
+    return {outcome: noun for outcome, noun in TROUBLES.items() if summary[outcome] or outcome in _ALWAYS_TOLD}
 
 
 def seconds(value: float | None) -> str:
