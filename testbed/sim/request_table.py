@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from testbed.core.cast import RequestFacts
 from testbed.core.rng import I64Array, Stream, U64Array
 from testbed.scenarios.schema import Scenario
 from testbed.sim.prompts import Ids, RandomIds
@@ -100,6 +101,19 @@ class RequestTable:
         """Of all columns."""
         columns = (getattr(self, name) for name in self.__slots__)
         return sum(column.nbytes for column in columns if isinstance(column, np.ndarray))
+
+    @property
+    def facts(self) -> RequestFacts:
+        """What results tell of requests beside their events."""
+        names = sorted({name for prompts in self.prompts for name in prompts.kinds if name})
+        codes = [[names.index(name) if name else NONE for name in prompts.kinds] for prompts in self.prompts]
+        kind = np.full(len(self), NONE, dtype=np.int16)
+        for group, code in enumerate(codes):
+            own = self.group == group
+            kind[own] = np.array(code, dtype=np.int16)[self.kind[own]]
+        return RequestFacts(
+            kind_names=names, kind=kind, session=self.session, turn=self.turn, history_tokens=self.history_tokens
+        )
 
     def arriving(self, row: int, arrival_ns: int) -> Request:
         """A row whose time has come; its prompt, where its group is real, is put together now."""

@@ -33,7 +33,8 @@ class Diurnal:
         peak: TimeNs | None = None  # time of day of the sinusoid's peak; None: 20 of 24 hours
         hours: Annotated[tuple[Weight, ...], Field(strict=False)] | None = None
         begins: TimeNs = 0  # time of day when the run starts
-        day: PositiveTimeNs = 86_400 * NS_PER_S  # a shorter one is a day in fast motion, its hours a 24th
+        day: PositiveTimeNs = Field(default=86_400 * NS_PER_S, validate_default=False)
+        # A shorter one is a day in fast motion, an hour a 24th of it.
 
         @model_validator(mode="after")
         def _one_shape(self) -> Self:

@@ -22,8 +22,9 @@ class Mooncake:
     """A JSONL file: timestamp in ms, input_length, output_length, and hash_ids, one for each 512 tokens of the prompt.
 
     A row whose first hashes are all full blocks of an earlier row's prompt, two at least, is the next turn of that
-    row's session: it goes to the same device, and the blocks they share are its history. Of several such rows the one
-    with the longest prompt counts, of these the latest. [our own reading: the traces name no sessions]
+    row's session: it goes to the same device, and the blocks they share are its history, as long as something of its
+    prompt is new. Of several such rows the one with the longest prompt counts, of these the latest. [our own reading:
+    the traces name no sessions]
     """
 
     class Config(ArrivalConfig):
@@ -58,14 +59,15 @@ def _sessions(rows: list[MooncakeRow]) -> tuple[I64Array, I64Array, I64Array]:
     """Of every row the one that opened its session, itself where it has none before it, its turn and its history."""
     session, turn = np.arange(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
     history = np.zeros(len(rows), dtype=np.int64)
-    latest: dict[tuple[int, ...], int] = {}  # all full blocks of a prompt -> the latest row with them
+    latest: dict[tuple[int, int], int] = {}  # number of a prompt's full blocks and the last one's hash -> latest row
     for number, row in enumerate(rows):
         blocks, full = row.hash_ids, row.input_length // BLOCK_TOKENS
         for shared in range(min(len(blocks), (row.input_length - 1) // BLOCK_TOKENS), _LEAST_BLOCKS - 1, -1):
-            before = latest.get(blocks[:shared])
+            before = latest.get((shared, blocks[shared - 1]))
             if before is not None:
                 session[number], turn[number] = session[before], turn[before] + 1
                 history[number] = shared * BLOCK_TOKENS
                 break
-        latest[blocks[:full]] = number
+        if 0 < full <= len(blocks):
+            latest[full, blocks[full - 1]] = number
     return session, turn, history
