@@ -19,8 +19,8 @@ from testbed.network_models.build import check_link
 from testbed.scenarios.schema import Group, Scenario
 from testbed.sim.check_topology import check_topology
 from testbed.sim.choosing import Policy, build_policies
+from testbed.sim.measured import BITS, check_reach, check_tables
 from testbed.sim.requests import RequestTable
-from testbed.sim.world import BITS
 from testbed.workloads.instants import LAST_NS
 
 
@@ -45,11 +45,14 @@ def check_scenario(scenario: Scenario, source: ModelSource) -> None:
             _check_split(scenario, source.shape, index, split)
     check_topology(scenario)
     _check_servers(scenario, source.shape, policies)
+    check_tables(scenario, source.shape)
     _check_saved(scenario, source, policies)
 
 
 def check_requests(scenario: Scenario, source: ModelSource, requests: RequestTable) -> None:
-    """Raise ScenarioError for a request that never comes, and a real one that is longer than the model's positions."""
+    """Raise ScenarioError for a request that never comes, and a real one that is longer than the model's positions,
+    and passes beyond a measured table.
+    """
     limit = source.shape.max_positions
     is_real = np.array([group.compute == "real" for group in scenario.fleet])[requests.group]
     too_long = is_real & (requests.prompt_tokens + requests.max_output_tokens > limit)
@@ -67,6 +70,7 @@ def check_requests(scenario: Scenario, source: ModelSource, requests: RequestTab
             value=f"{requests.arrival_ns[row] / NS_PER_S:.3g} s",
             allowed="a time in the first 36500 d",
         )
+    check_reach(scenario, source.shape, requests)
 
 
 def _check_link(group: Group, path: str) -> None:
