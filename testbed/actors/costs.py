@@ -89,7 +89,7 @@ class CostModel:
             load, others = kernels.load(work), loads.get((start, stop))
             loads[start, stop] = load if others is None else tuple(map(int.__add__, others, load))
             num_embedded += new if start == 0 else 0
-            num_heads_rows += stop == last_layer
+            num_heads_rows += stop == last_layer and work.has_head
         if not loads:
             return 0
         layers_ns = sum((stop - start) * kernels.layer_ns(load) for start, stop, load in _segments(loads))
