@@ -61,6 +61,7 @@ class Kind(StrEnum):
     OUTAGE = "outage"
     TRANSPORT = "transport"
     DISCIPLINE = "discipline"
+    ARRIVALS = "arrivals"
     SCHEDULER = "scheduler"
     ROUTER = "router"
 

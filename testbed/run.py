@@ -45,7 +45,7 @@ from testbed.scenarios.schema import Scenario
 from testbed.sim.check import check_requests, check_scenario
 from testbed.sim.choosing import codecs_at_cuts
 from testbed.sim.footprint import footprints
-from testbed.sim.requests import Request, Workloads
+from testbed.sim.requests import RequestTable, Workloads
 from testbed.sim.simulate import simulate
 from testbed.sim.world import Answer, World, cast_of, fitted_sizes
 
@@ -70,7 +70,7 @@ class Prepared:
 
     scenario: Scenario
     source: ModelSource
-    requests: Sequence[Request]
+    requests: RequestTable
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for quantisers that need text
     payload_law: PayloadLaw | None = None  # of modelled messages whose size follows their content
 
@@ -182,10 +182,12 @@ class _Running:
             cells=[end for cell in world.cells for end in cell.ends(world.clock.now_ns)],
             assumed_sizes=sorted(world.assumed_sizes),
             fitted_sizes=fitted_sizes(world),
+            profile_tables=world.measured.uses(),
             calibration=_calibrated(self.prepared),
             quality=quality,
             texts=_texts(self.prepared, world.answers),
             sealing=_sealing(scenario.seal),
+            request_facts=self.prepared.requests.facts,
             footprints=footprints(scenario, self.prepared.source.shape, self.prepared.requests),
         )
         self.recorder.close(end)

@@ -10,7 +10,7 @@ from testbed.core.events import Event, RequestEnded, SpanEnded, TokenDelivered
 from testbed.models.families import shape_of
 from testbed.models.source import ModelSource
 from testbed.scenarios.schema import Scenario
-from testbed.sim.requests import Request, Workloads
+from testbed.sim.requests import Request, RequestTable, Workloads
 from testbed.sim.simulate import simulate
 from testbed.sim.world import World
 
@@ -88,6 +88,10 @@ def scenario(**changes: object) -> Scenario:
 
 
 def requests_of(built: Scenario, source: ModelSource = TINY_SOURCE) -> list[Request]:
+    return list(table_of(built, source))
+
+
+def table_of(built: Scenario, source: ModelSource = TINY_SOURCE) -> RequestTable:
     def no_tokenizer() -> Any:
         raise AssertionError("these prompts need no tokenizer")
 
@@ -98,7 +102,7 @@ def run_world(built: Scenario, source: ModelSource = TINY_SOURCE) -> tuple[World
     """The world at its end, and every event in the order of emission."""
     events: list[Event] = []
     world = World(built, source, executor=None, emit=events.append)
-    simulate(world, requests_of(built, source), stop_at_ns=built.stop_at)
+    simulate(world, table_of(built, source), stop_at_ns=built.stop_at)
     return world, events
 
 

@@ -22,6 +22,9 @@ class Outcome(StrEnum):
     FAILED = "failed"  # a message was lost that nobody would send again, or its checksum was wrong
     LINK_TIMEOUT = "link_timeout"  # a link's transport lost patience: an outage, or one loss after another
     AUTHENTICATION = "authentication"  # a sealed message did not open: refused, and lost with it the request
+    BATTERY = "battery"  # its device's battery was, or came to be, at its cut-off
+    THERMAL = "thermal"  # its device had shut itself off by heat, or did
+    CHURN = "churn"  # its device was away or asleep, left, fell asleep or crashed
     INCOMPLETE = "incomplete"  # the run stopped first
 
 
@@ -52,6 +55,7 @@ class Hop(StrEnum):
     DOWN_JITTER = "down_jitter"
     DOWN_RETRANSMIT = "down_retransmit"
     OPEN_TOKEN = "open_token"  # decrypting a token on the device
+    CUT_SHORT = "cut_short"  # what was under way when the request was ended from outside
 
 
 HOPS = tuple(Hop)

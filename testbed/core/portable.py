@@ -11,12 +11,12 @@ import math
 
 from testbed.core.rng import Stream
 
-_LN2 = 0.6931471805599453
+LN2 = 0.6931471805599453
 _LN10 = 2.302585092994046
 _LOG2_10 = 3.321928094887362
-_HALF_SQRT2 = 0.7071067811865476
-_ODD_INVERSES = tuple(1 / (2 * k + 1) for k in reversed(range(12)))
-_INVERSE_FACTORIALS = tuple(1 / math.factorial(k) for k in reversed(range(16)))
+HALF_SQRT2 = 0.7071067811865476
+ODD_INVERSES = tuple(1 / (2 * k + 1) for k in reversed(range(12)))
+INVERSE_FACTORIALS = tuple(1 / math.factorial(k) for k in reversed(range(16)))
 _TWO_53 = 2.0**-53
 _TWO_31 = 2.0**-31
 _MASK32 = (1 << 32) - 1
@@ -26,24 +26,24 @@ _TRY_SHIFT = 48  # a draw's number lies below, the number of the try above
 def ln(value: float) -> float:
     """Natural logarithm of a positive number: ``2 artanh((m - 1) / (m + 1))`` of its mantissa m, and the exponent."""
     mantissa, exponent = math.frexp(value)
-    if mantissa < _HALF_SQRT2:
+    if mantissa < HALF_SQRT2:
         mantissa, exponent = 2 * mantissa, exponent - 1
     ratio = (mantissa - 1) / (mantissa + 1)
     square, series = ratio * ratio, 0.0
-    for coefficient in _ODD_INVERSES:
+    for coefficient in ODD_INVERSES:
         series = series * square + coefficient
-    return exponent * _LN2 + 2 * ratio * series
+    return exponent * LN2 + 2 * ratio * series
 
 
 def log2(value: float) -> float:
-    return ln(value) / _LN2
+    return ln(value) / LN2
 
 
 def exp2(power: float) -> float:
     """Two to this power, by the exponential series of the fraction."""
     whole = round(power)
-    fraction, series = (power - whole) * _LN2, 0.0
-    for coefficient in _INVERSE_FACTORIALS:
+    fraction, series = (power - whole) * LN2, 0.0
+    for coefficient in INVERSE_FACTORIALS:
         series = series * fraction + coefficient
     return math.ldexp(series, whole)
 

@@ -120,8 +120,30 @@ DISCIPLINES = Registry(
         "proportional-fair": "testbed.network_models.sharing.disciplines.proportional_fair:ProportionalFair",
     },
 )
-SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
+SCHEDULERS = Registry(
+    "scheduler",
+    {
+        "fifo": "testbed.schedulers.fifo:FifoScheduler",
+        "shortest-first": "testbed.schedulers.shortest_first:ShortestFirstScheduler",
+        "earliest-deadline": "testbed.schedulers.earliest_deadline:EarliestDeadlineScheduler",
+        "fair": "testbed.schedulers.fair:FairScheduler",
+    },
+)
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
+ARRIVALS = Registry(
+    "arrivals",
+    {
+        "poisson": "testbed.workloads.arrivals.poisson:Poisson",
+        "times": "testbed.workloads.arrivals.times:Times",
+        "uniform": "testbed.workloads.arrivals.uniform:Uniform",
+        "mmpp": "testbed.workloads.arrivals.mmpp:Mmpp",
+        "diurnal": "testbed.workloads.arrivals.diurnal:Diurnal",
+        "flash-crowd": "testbed.workloads.arrivals.flash_crowd:FlashCrowd",
+        "closed": "testbed.workloads.arrivals.closed:Closed",
+        "trace": "testbed.workloads.arrivals.trace:Trace",
+        "mooncake": "testbed.workloads.arrivals.mooncake:Mooncake",
+    },
+)
 QUANTISERS = Registry(
     "quantiser",
     {
@@ -133,4 +155,6 @@ QUANTISERS = Registry(
         "omniquant": "testbed.quantization.omniquant:OmniQuant",
     },
 )
-SEAMS = (POLICIES, CODECS, RATES, LOSSES, QUEUES, OUTAGES, TRANSPORTS, DISCIPLINES, SCHEDULERS, ROUTERS, QUANTISERS)
+SEAMS = (
+    POLICIES, CODECS, RATES, LOSSES, QUEUES, OUTAGES, TRANSPORTS, DISCIPLINES, ARRIVALS, SCHEDULERS, ROUTERS, QUANTISERS
+)  # fmt: skip

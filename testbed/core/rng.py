@@ -21,6 +21,7 @@ _TWO_53 = 2.0**-53
 
 U64Array = npt.NDArray[np.uint64]
 I64Array = npt.NDArray[np.int64]
+F64Array = npt.NDArray[np.float64]
 
 
 def mix64(value: int) -> int:
@@ -50,6 +51,13 @@ def stream_key(seed: int, name: str) -> int:
 def entity_key(group: str, place: int) -> int:
     """The entity of member `place` of a named group: what other groups there are, and how large, can't change it."""
     return stream_key(place, group)
+
+
+def entity_keys(group: str, count: int) -> U64Array:
+    """The entities of a group's members in their order."""
+    name = group.encode()
+    digests = (hashlib.blake2b(name, digest_size=8, key=place.to_bytes(8, "little")).digest() for place in range(count))
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
 class Draws:
@@ -96,6 +104,22 @@ class Stream:
     def u64_run(self, entity: int, first_counter: int, count: int) -> U64Array:
         """`count` draws for consecutive counters, bit for bit what `u64` gives one by one."""
         return self.of(entity).u64_run(first_counter, count)
+
+    def u64_each(self, entities: U64Array, counters: I64Array) -> U64Array:
+        """A draw for each pair, bit for bit what `u64` gives one by one."""
+        golden, one = np.uint64(_GOLDEN), np.uint64(1)
+        keys = _mix64_array(np.uint64(self.key) + (entities + one) * golden)
+        return _mix64_array(keys + (counters.astype(np.uint64) + one) * golden)
+
+    def uniform_each(self, entities: U64Array, counters: I64Array) -> F64Array:
+        """As `uniform`, for each pair."""
+        return (self.u64_each(entities, counters) >> np.uint64(11)).astype(np.float64) * _TWO_53
+
+    def below_each(self, bound: int, entities: U64Array, counters: I64Array) -> I64Array:
+        """As `below`, for each pair; `bound` is at most 2**32."""
+        draws, half, times = self.u64_each(entities, counters), np.uint64(32), np.uint64(bound)
+        carried = ((draws & np.uint64(0xFFFFFFFF)) * times) >> half
+        return (((draws >> half) * times + carried) >> half).astype(np.int64)
 
     def uniform(self, entity: int, counter: int) -> float:
         """Uniform in [0, 1) with 53 bits."""

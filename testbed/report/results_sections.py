@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,18 +20,13 @@ _NUM_TEXTS = 5
 _NUM_REASONS = 12
 _MAX_TEXT = 1200
 _VIRTUAL = "Virtual time."
-_TROUBLES = ("oom", "failed", "link_timeout", "authentication", "incomplete")
 
 
 def tiles(run: Run) -> Markup:
     summary = run.summary
     good, batch = summary["goodput"], summary["servers"]["batch_size"]
-    troubled = sum(summary[outcome] for outcome in _TROUBLES)
-    lost = f"{summary['oom']} OOM, {summary['failed']} failed, {summary['incomplete']} unfinished"
-    if summary["link_timeout"]:
-        lost += f", {summary['link_timeout']} timed out on a link"
-    if summary["authentication"]:
-        lost += f", {summary['authentication']} not authentic"
+    troubled = sum(summary[outcome] for outcome in words.TROUBLES)
+    lost = ", ".join(f"{summary[outcome]} {noun}" for outcome, noun in words.troubles(summary).items())
     used = [joules for kinds in summary["energy_j"].values() for joules in kinds.values() if joules is not None]
     told = [
         _tile("Completed", f"{summary['completed']} of {words.num_requests(summary)}", lost, warn=troubled > 0),
@@ -65,11 +60,11 @@ def _tail(values: Mapping[str, float] | None) -> str:
 
 def outcomes(run: Run) -> Markup:
     groups = _groups(run)
-    troubles = ["OOM", "failed", "link timed out", "not authentic", "unfinished"]
-    ends = ["group", "device", "compute", "devices", "completed", *troubles]
+    troubles = words.troubles(run.summary)
+    ends = ["group", "device", "compute", "devices", "completed", *troubles.values()]
     costs = ["group", "TTFT p50", "p95", "TPOT p50", "p95", "E2E p50", "p95", "up/token", "down/token", "energy"]
     tables = [
-        table("Outcomes by group", ends, [_outcome_row(*item) for item in groups.items()], num_text=3),
+        table("Outcomes by group", ends, [_outcome_row(*item, troubles) for item in groups.items()], num_text=3),
         table("Latency, payload and energy by group", costs, [_cost_row(*item) for item in groups.items()]),
     ]
     memory = [_memory_row(name, item) for name, group in groups.items() for item in group.get("memory", [])]
@@ -90,8 +85,8 @@ def outcomes(run: Run) -> Markup:
     return section("Groups and outcomes", *tables, note=note)
 
 
-def _outcome_row(name: str, group: Mapping[str, Any]) -> list[object]:
-    troubled = [_count(group[outcome]) for outcome in _TROUBLES]
+def _outcome_row(name: str, group: Mapping[str, Any], troubles: Iterable[str]) -> list[object]:
+    troubled = [_count(group[outcome]) for outcome in troubles]
     compute = "real" if group["real"] else "modelled"
     return [name, group["device_kind"], compute, *map(words.number, (group["devices"], group["completed"])), *troubled]
 

@@ -33,6 +33,7 @@ HOP_COLOURS: dict[str, str] = {
     Hop.DOWN_JITTER: "#75519d",
     Hop.DOWN_RETRANSMIT: "#56337c",
     Hop.OPEN_TOKEN: "#0b2a4a",
+    Hop.CUT_SHORT: "#8a8f98",
 }
 
 CSS = """

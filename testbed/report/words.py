@@ -37,7 +37,25 @@ HOP_WORDS: Mapping[str, str] = {
     Hop.DOWN_JITTER: "down: jitter",
     Hop.DOWN_RETRANSMIT: "down: retransmit",
     Hop.OPEN_TOKEN: "device: decrypt",
+    Hop.CUT_SHORT: "cut short",
 }
+
+TROUBLES: Mapping[str, str] = {
+    Outcome.OOM: "out of memory",
+    Outcome.FAILED: "failed",
+    Outcome.LINK_TIMEOUT: "link timed out",
+    Outcome.AUTHENTICATION: "not authentic",
+    Outcome.BATTERY: "battery empty",
+    Outcome.THERMAL: "overheated",
+    Outcome.CHURN: "device away",
+    Outcome.INCOMPLETE: "unfinished",
+}
+_ALWAYS_TOLD = (Outcome.OOM, Outcome.FAILED, Outcome.INCOMPLETE)
+
+
+def troubles(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Every way of not completing that a table has room for: what happened, and what is always looked for."""
+    return {outcome: noun for outcome, noun in TROUBLES.items() if summary[outcome] or outcome in _ALWAYS_TOLD}
 
 
 def seconds(value: float | None) -> str:
@@ -115,6 +133,21 @@ def fitted_laws(summary: Mapping[str, Any]) -> str:
         f"and {law['decode_error']:.1%} of a step on other text)"
         for law in summary.get("fitted_sizes", [])
     )
+
+
+def profile_tables(summary: Mapping[str, Any]) -> str:
+    """The tables that durations came from, what they lack and how far a run went beyond them."""
+    return "; ".join(_profile_table(use) for use in summary.get("profile_tables", []))
+
+
+def _profile_table(use: Mapping[str, Any]) -> str:
+    told = f"{use['profile']} by {use['table']}"
+    if use["by_roofline"]:
+        told += f", with {', '.join(name.replace('_', ' ') for name in use['by_roofline'])} by the roofline"
+    if use["extrapolated"]:
+        beyond = ", ".join(f"{axis} to {place}" for axis, place in use["extrapolated"].items())
+        told += f"; EXTRAPOLATED: {beyond}"
+    return told
 
 
 def assumed_codecs(summary: Mapping[str, Any]) -> str:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from testbed.core.registry import DISCIPLINES, LOSSES, OUTAGES, POLICIES, QUEUES, RATES, TRANSPORTS, Registry
+from testbed.core.registry import (
+    ARRIVALS,
+    DISCIPLINES,
+    LOSSES,
+    OUTAGES,
+    POLICIES,
+    QUEUES,
+    RATES,
+    SCHEDULERS,
+    TRANSPORTS,
+    Registry,
+)
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Scenario
 from testbed.scenarios.topology_shapes import SHAPES
@@ -19,6 +30,8 @@ _PIECES: dict[str, tuple[Registry, tuple[str, str] | None]] = {
     "OutageConfig": (OUTAGES, None),
     "TransportConfig": (TRANSPORTS, None),
     "DisciplineConfig": (DISCIPLINES, None),
+    "ArrivalConfig": (ARRIVALS, None),
+    "SchedulerConfig": (SCHEDULERS, None),
 }
 _SOURCED = {"type": "object", "required": ["value"], "additionalProperties": False}
 

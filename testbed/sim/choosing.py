@@ -9,7 +9,7 @@ from testbed.codecs.framing import CodecError
 from testbed.core.plan import Decision, MessageObservation, Observation
 from testbed.core.registry import POLICIES
 from testbed.scenarios.schema import Scenario
-from testbed.sim.requests import Request
+from testbed.sim.request_table import Request
 
 Adapt = Callable[[MessageObservation], str]
 

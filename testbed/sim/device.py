@@ -19,7 +19,7 @@ from testbed.network_models.connections import Connections
 from testbed.network_models.transfer import Direction, LinkSnapshot
 from testbed.scenarios.profiles import DeviceProfile
 from testbed.sim.kernel import BusyTime, Clock
-from testbed.sim.requests import Request
+from testbed.sim.request_table import Request
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from testbed.actors.kv import code_bits, kv_laws
 from testbed.actors.memory import edge_demand
@@ -11,23 +11,27 @@ from testbed.core.cast import Footprint
 from testbed.models.shape import ModelShape
 from testbed.scenarios.schema import Scenario
 from testbed.sim.choosing import build_policies
-from testbed.sim.requests import Request
-from testbed.sim.world import BITS
+from testbed.sim.measured import BITS
+from testbed.sim.requests import RequestTable
 
 
-def footprints(scenario: Scenario, shape: ModelShape, requests: Iterable[Request]) -> dict[str, Sequence[Footprint]]:
+def footprints(scenario: Scenario, shape: ModelShape, requests: RequestTable) -> dict[str, Sequence[Footprint]]:
     """Of every group that has requests, at each split its policy may choose and for its longest request."""
-    longest: dict[int, int] = {}
-    for request in requests:
-        tokens = request.num_prompt_tokens + request.max_output_tokens
-        longest[request.group] = max(tokens, longest.get(request.group, 0))
+    longest = _longest(scenario, requests)
     policies = build_policies(scenario)
     return {
         scenario.fleet[group].name: [
             footprint(scenario, shape, split, tokens) for split in policies[group].splits(shape.num_layers)
         ]
-        for group, tokens in sorted(longest.items())
+        for group, tokens in longest.items()
     }
+
+
+def _longest(scenario: Scenario, requests: RequestTable) -> dict[int, int]:
+    """By group that has requests: prompt and output of the longest, in tokens."""
+    tokens = requests.prompt_tokens + requests.max_output_tokens
+    of_group = ((group, tokens[requests.group == group]) for group in range(len(scenario.fleet)))
+    return {group: int(found.max()) for group, found in of_group if len(found)}
 
 
 def footprint(scenario: Scenario, shape: ModelShape, split: int, tokens: int) -> Footprint:

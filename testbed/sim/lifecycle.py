@@ -5,19 +5,32 @@ Every wait below is one span of the request's trace, so its hops add up to its e
 
 from __future__ import annotations
 
+import simpy
+
 from testbed.actors.edge import Payload, token_payload
 from testbed.core.events import Hop, Outcome
+from testbed.sim.cut import Cut
 from testbed.sim.journey import Journey, MessageLostError
 from testbed.sim.kernel import Wait
-from testbed.sim.requests import Request
+from testbed.sim.request_table import Request
 from testbed.sim.server import Server
 from testbed.sim.streaming import TokenStream
+from testbed.sim.trace import Trace
 from testbed.sim.world import World
 
 
 def live(world: World, request: Request) -> Wait[None]:
-    """From arrival to the last token, out of memory, or a message lost for good."""
-    clock, device, trace = world.clock, world.devices[request.device], world.trace(request)
+    """From arrival to its end, which may come from outside: what interrupts it says why."""
+    trace = world.trace(request)
+    try:
+        yield from _answer(world, request, trace)
+    except simpy.Interrupt as interrupt:
+        trace.cut_short(world.clock.now_ns, Cut.of(interrupt.cause))
+
+
+def _answer(world: World, request: Request, trace: Trace) -> Wait[None]:
+    """To the last token, out of memory, or a message lost for good."""
+    clock, device = world.clock, world.devices[request.device]
     with device.turn.request() as turn:
         yield turn
         yield world.admission.passage(request.request)

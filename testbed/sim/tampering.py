@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from testbed.actors.edge import Payload
 from testbed.core.rng import Stream
-from testbed.sim.requests import Request
+from testbed.sim.request_table import Request
 
 
 class Tampering:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from testbed.core.events import (
     CodecChanged,
+    Event,
     EventSink,
     Hop,
     Outcome,
@@ -17,7 +18,8 @@ from testbed.core.events import (
     TransferEnded,
 )
 from testbed.network_models.transfer import Direction, Transfer
-from testbed.sim.requests import Request
+from testbed.sim.cut import Cut
+from testbed.sim.request_table import Request
 
 _PIECES = {
     Direction.UP: (
@@ -42,9 +44,9 @@ _PIECES = {
 
 
 class Trace:
-    """Emits a request's events. `cursor_ns` is where its next span begins."""
+    """Emits a request's events. `cursor_ns` is where its next span begins. Once it has ended nothing is told of it."""
 
-    __slots__ = ("_emit", "cursor_ns", "device", "request", "step")
+    __slots__ = ("_cut_hop", "_emit", "cursor_ns", "device", "request", "step")
 
     def __init__(self, request: Request, emit: EventSink) -> None:
         self.request = request.request
@@ -52,6 +54,7 @@ class Trace:
         self.step = 0
         self.cursor_ns = request.arrival_ns
         self._emit = emit
+        self._cut_hop = Hop.DEVICE_WAIT  # what it does until it is admitted
         self._emit(
             RequestArrived(
                 time_ns=request.arrival_ns,
@@ -63,6 +66,7 @@ class Trace:
         )
 
     def admitted(self, now_ns: int, *, split: int, codec: str, server: int) -> None:
+        self._cut_hop = Hop.CUT_SHORT
         self._emit(RequestAdmitted(time_ns=now_ns, request=self.request, split=split, codec=codec, server=server))
 
     def codec_changed(self, now_ns: int, codec: str) -> None:
@@ -114,6 +118,12 @@ class Trace:
     def ended(self, now_ns: int, outcome: Outcome, reason: str) -> None:
         assert self.cursor_ns == now_ns, "a request's spans add up to its time"
         self._emit(RequestEnded(time_ns=now_ns, request=self.request, outcome=outcome, reason=reason))
+        self._emit = _unheard  # messages that were under way may still arrive
+
+    def cut_short(self, now_ns: int, cut: Cut) -> None:
+        """It ends in the middle of something."""
+        self.span(now_ns, self._cut_hop)
+        self.ended(now_ns, cut.outcome, cut.reason)
 
     def _span(self, now_ns: int, hop: Hop, start_ns: int, end_ns: int, size_bytes: int) -> None:
         self.cursor_ns = end_ns
@@ -128,6 +138,10 @@ class Trace:
                 size_bytes=size_bytes,
             )
         )
+
+
+def _unheard(event: Event) -> None:
+    pass
 
 
 def _pieces(transfer: Transfer, direction: Direction) -> Iterator[tuple[Hop, int]]:

@@ -21,7 +21,7 @@ from testbed.models.source import ModelSource, from_folder
 from testbed.sim.simulate import simulate
 from testbed.sim.world import World
 from tests.golden.digest_runs import FILE, digest_of, scenarios
-from tests.sim_runs import TINY, TINY_CONFIG, group, link, of_kind, requests_of, run_events, scenario, workload
+from tests.sim_runs import TINY, TINY_CONFIG, group, link, of_kind, run_events, scenario, table_of, workload
 
 NAMES = list(scenarios())
 
@@ -121,7 +121,7 @@ def real_events(built, source):
     )
     events = []
     world = World(built, source, executor=LocalExecutor(spec), emit=events.append)
-    simulate(world, requests_of(built, source))
+    simulate(world, table_of(built, source))
     return events
 
 

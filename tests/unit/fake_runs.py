@@ -53,6 +53,7 @@ PREFILL = (
     (Hop.DOWN_JITTER, 2),
     (Hop.DOWN_RETRANSMIT, 1),
     (Hop.OPEN_TOKEN, 1),
+    (Hop.CUT_SHORT, 1),
 )
 EDGE_ONLY = ((Hop.DEVICE_WAIT, 5), (Hop.FRONT, 180))
 

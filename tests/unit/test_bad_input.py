@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from testbed.core.registry import ARRIVALS as ARRIVAL_LAWS
 from testbed.core.registry import CODECS, POLICIES, TRANSPORTS
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Group, Scenario
@@ -129,9 +130,10 @@ def test_scenarios_that_are_not_there() -> None:
         ),
         ("policy", {"kind": "cloud-only", "split": 3}, "policy.split: unknown key; allowed: kind"),
         (
-            f"{ARRIVALS}.rate",
+            f"{ARRIVALS}.rates",
             1,
-            "workload.arrivals.rate: unknown key; allowed: kind, rate_per_device, requests_per_device",
+            "workload.arrivals.rates: unknown key; allowed: kind, rate, rate_per_device, requests, "
+            "requests_per_device, until; did you mean 'rate'?",
         ),
         (
             f"{PROMPTS}.length",
@@ -169,7 +171,12 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
         ("policy.kind", "statik", "policy.kind: unknown policy (got 'statik'); {policy}; 'static'"),
         ("policy.codec", "int9", "policy.codec: unknown codec (got 'int9'); {codec}; 'int8'"),
         ("router", "least-load", "router: unknown router (got 'least-load'); allowed: least-loaded; 'least-loaded'"),
-        ("servers.0.scheduler", "fifi", "servers[0].scheduler: unknown scheduler (got 'fifi'); allowed: fifo; 'fifo'"),
+        (
+            "servers.0.scheduler",
+            "fifi",
+            "servers[0].scheduler.kind: unknown scheduler (got 'fifi'); "
+            "allowed: earliest-deadline, fair, fifo, shortest-first; 'fifo'",
+        ),
         (
             LINK,
             wifi(transport="selective-repeats"),
@@ -179,7 +186,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
         (
             f"{ARRIVALS}.kind",
             "poison",
-            "workload.arrivals.kind: not one of the choices (got 'poison'); allowed: poisson, times, trace; 'poisson'",
+            "workload.arrivals.kind: unknown arrivals (got 'poison'); {arrivals}; 'poisson'",
         ),
         (
             f"{PROMPTS}.kind",
@@ -190,7 +197,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
             "workload.output_tokens.law",
             "fix",
             "workload.output_tokens.law: not one of the choices (got 'fix'); "
-            "allowed: fixed, uniform, lognormal, empirical; 'fixed'",
+            "allowed: fixed, uniform, lognormal, empirical, geometric; 'fixed'",
         ),
         (
             LINK,
@@ -219,6 +226,7 @@ def test_unknown_names(path: str, value: Any, expected: str) -> None:
     names = {kind: listed(entries(kind)) for kind in ("device", "server", "link")}
     names |= {"policy": listed(sorted(POLICIES)), "codec": listed(sorted(CODECS))}
     names["transport"] = listed(sorted(TRANSPORTS))
+    names["arrivals"] = listed(sorted(ARRIVAL_LAWS))
     text = expected.format(**names) if "{" in expected else expected
     head, quote, nearest = text.rpartition("; '")
     assert refused_with((path, value)) == (f"{head}; did you mean '{nearest}?" if quote else text)
@@ -399,7 +407,11 @@ def test_numbers_that_make_no_sense(path: str, value: Any, expected: str) -> Non
         ("policy.split", GONE, "policy.split: required key is missing"),
         ("policy.kind", GONE, f"policy.kind: required key is missing; {listed(sorted(POLICIES))}"),
         ("workload", GONE, "workload: required key is missing; allowed: one here, or one in every group"),
-        (f"{ARRIVALS}.kind", GONE, "workload.arrivals.kind: required key is missing; allowed: poisson, times, trace"),
+        (
+            f"{ARRIVALS}.kind",
+            GONE,
+            f"workload.arrivals.kind: required key is missing; {listed(sorted(ARRIVAL_LAWS))}",
+        ),
         ("fleet.0.name", GONE, "fleet[0].name: required key is missing"),
         (
             LINK,

@@ -13,32 +13,46 @@ from safetensors.numpy import save_file
 from testbed.core.errors import ScenarioError
 from testbed.run import prepare
 from testbed.scenarios.load import build_scenario
-from testbed.scenarios.workload import TraceArrivals
-from testbed.sim.files import read_id_prompts, read_text_prompts, read_trace
+from testbed.sim.files import read_id_prompts, read_text_prompts
+from testbed.workloads.arrivals.trace import Trace
+from testbed.workloads.trace_file import TraceRows, read_trace
 from tests.unit.test_bad_input import refused
 from tests.unit.tiny_scenario import call, tiny, write
 
 
-def trace(file: Path, **changes: Any) -> TraceArrivals:
+def trace(file: Path, **changes: Any) -> Trace.Config:
     columns = {"time_column": "t", "prompt_column": "in", "output_column": "out", "time_unit": "ms"}
-    return TraceArrivals(kind="trace", file=str(file), **{**columns, **changes})
+    return Trace.Config(kind="trace", file=str(file), **{**columns, **changes})
+
+
+def rows(
+    file: Path, *, unit: str = "ms", columns: tuple[str | None, ...] = ("in", "out"), limit: int | None = None
+) -> TraceRows:
+    return read_trace(str(file), time_column="t", time_unit=unit, columns=columns, limit=limit)
 
 
 def test_a_trace_is_read_in_its_order_and_units(tmp_path: Path) -> None:
-    file = write(tmp_path / "t.csv", "x,out,t,in\n,2,1.5,10\n\n,3,0.25,7\n,4,9,1\n")
-    rows = [
-        (row.index, row.arrival_ns, row.num_prompt_tokens, row.num_output_tokens) for row in read_trace(trace(file))
+    file = write(tmp_path / "t.csv", "x,out,t,in\n,2,0.25,10\n\n,3,1.5,7\n,4,9,1\n")
+    assert rows(file) == TraceRows(arrival_ns=[250_000, 1_500_000, 9_000_000], counts=[[10, 7, 1], [2, 3, 4]])
+    assert rows(file, limit=2) == TraceRows(arrival_ns=[250_000, 1_500_000], counts=[[10, 7], [2, 3]])
+    assert rows(file, columns=(None, "out")).counts == [None, [2, 3, 4]]
+
+
+def test_dates_count_from_the_first_row_to_the_nanosecond(tmp_path: Path) -> None:
+    dates = [
+        "2023-12-31 23:59:59.9799600",
+        "2024-01-01T00:00:00",
+        "2024-01-01 00:00:00.0000000019",
+        "2024-01-01 02:00:00.5+01:30",
     ]
-    assert rows == [(0, 1_500_000, 10, 2), (1, 250_000, 7, 3), (2, 9_000_000, 1, 4)]
-    assert [row.index for row in read_trace(trace(file, limit=2))] == [0, 1]
-    times_only = next(iter(read_trace(trace(file, prompt_column=None, output_column=None))))
-    assert (times_only.num_prompt_tokens, times_only.num_output_tokens) == (None, None)
+    file = write(tmp_path / "t.csv", "\n".join(["t", *dates]))
+    assert rows(file, unit="date", columns=()).arrival_ns == [0, 20_040_000, 20_040_001, 1_800_520_040_000]
 
 
 def test_a_spreadsheets_byte_order_mark_and_line_ends_are_no_part_of_the_data(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_bytes(b"\xef\xbb\xbft,in,out\r\n1,2,3\r\n")
-    assert [row.arrival_ns for row in read_trace(trace(file))] == [1_000_000]
+    assert rows(file).arrival_ns == [1_000_000]
     file.write_bytes(b"\xef\xbb\xbfHello\r\n\r\nYou\r\n")
     assert read_text_prompts(str(file)) == ["Hello", "You"]
 
@@ -61,6 +75,10 @@ def test_only_line_ends_end_a_prompt(tmp_path: Path) -> None:
         ("t,in,out\n1,2,3\n\nnan,2,3\n", "line 4: not a time (got 'nan'); allowed: a number, the unit is time_unit's"),
         ("t,in,out\ninf,2,3\n", "line 2: not a time (got 'inf'); allowed: a number, the unit is time_unit's"),
         ("t,in,out\n-1,2,3\n", "line 2: a time can't be negative (got '-1')"),
+        (
+            "t,in,out\n1,2,3\n0.5,2,3\n",
+            "line 3: the time is before that of the row above (got '0.5'); allowed: rows in the order of their times",
+        ),
         (
             "t,in,out\n1,0,3\n",
             "line 2: not a number of tokens (got '0'); allowed: a whole number from 1 to 999999999",
@@ -160,7 +178,8 @@ def test_an_arrival_after_the_end_of_virtual_time(tmp_path: Path, monkeypatch: p
     arrivals = {"kind": "trace", "file": "t.csv", "time_column": "t"}
     write(tmp_path / "case.yaml", tiny(("workload.arrivals", arrivals)))
     assert refused("validate", "case.yaml") == (
-        "case.yaml: workload.arrivals: request 1 comes too late (got '1e+12 s'); allowed: a time in the first 36500 d"
+        f"case.yaml: workload.arrivals: {tmp_path}/t.csv: line 3: the time is too late (got '1e12'); "
+        "allowed: a time in the first 36500 d"
     )
 
 

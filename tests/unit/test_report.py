@@ -154,7 +154,7 @@ def test_outcomes_other_than_completed_are_shown_with_their_reason(page: Page) -
     shown = _shown(text)
     assert "device memory: 9.1 GB needed, 8.0 GB there" in shown
     assert "message lost for good" in shown
-    assert f"{summary['oom']} OOM, {summary['failed']} failed" in shown
+    assert f"{summary['oom']} out of memory, {summary['failed']} failed" in shown
 
 
 def test_figures_of_the_summary_are_the_figures_shown(page: Page) -> None:

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from testbed.core.errors import ScenarioError
-from testbed.scenarios.workload import EmpiricalLength, FixedLength, LognormalLength, UniformLength
-from testbed.sim.requests import Workloads, draw_length
+from testbed.scenarios.laws import EmpiricalLength, FixedLength, LognormalLength, UniformLength
+from testbed.sim.requests import Workloads
+from testbed.workloads.lengths import length_law
 from tests.sim_runs import MS, TINY_SOURCE, S, group, requests_of, scenario, workload
 
 ALPHA = 1e-4  # how often a right generator would fail a statistical test, were its seed not fixed
@@ -221,7 +222,10 @@ class TestLengths:
     GRID = (np.arange(20_000) + 0.5) / 20_000
 
     def counts(self, length):
-        return Counter(draw_length(length, float(u)) for u in self.GRID)
+        return Counter(length_law(length).at(self.GRID).tolist())
+
+    def at(self, length, u):
+        return int(length_law(length).at(np.array([u]))[0])
 
     def test_fixed(self):
         assert self.counts(FixedLength(law="fixed", value=9)) == {9: 20_000}
@@ -230,20 +234,20 @@ class TestLengths:
         counts = self.counts(UniformLength(law="uniform", low=3, high=7))
         assert counts == dict.fromkeys(range(3, 8), 4000)
         largest = 1 - 2.0**-53
-        assert draw_length(UniformLength(law="uniform", low=1, high=10**6 + 1), largest) == 10**6 + 1
+        assert self.at(UniformLength(law="uniform", low=1, high=10**6 + 1), largest) == 10**6 + 1
 
     def test_empirical_gives_each_value_its_share(self):
         assert self.counts(EmpiricalLength(law="empirical", values=[5, 1, 5, 8])) == {5: 10_000, 1: 5000, 8: 5000}
 
     def test_lognormal_is_rounded_and_cut(self):
         length = LognormalLength(law="lognormal", mean=50, std=30, max=400)
-        values = np.array([draw_length(length, float(u)) for u in self.GRID])
+        values = length_law(length).at(self.GRID)
         sigma = np.sqrt(np.log1p(0.36))
         law = stats.lognorm(sigma, scale=50 / np.sqrt(1.36))
         assert values.mean() == pytest.approx(50, rel=1e-2)
         assert np.quantile(values, [0.1, 0.5, 0.9]) == pytest.approx(law.ppf([0.1, 0.5, 0.9]), abs=1)
-        assert draw_length(length, 1 - 2.0**-53) == 400
-        assert draw_length(LognormalLength(law="lognormal", mean=1, std=5, max=400), 0.0) == 1
+        assert self.at(length, 1 - 2.0**-53) == 400
+        assert self.at(LognormalLength(law="lognormal", mean=1, std=5, max=400), 0.0) == 1
 
 
 def test_ignoring_the_end_of_text_is_passed_on():

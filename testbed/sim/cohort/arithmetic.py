@@ -12,27 +12,33 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 _ONE = np.uint64(1)
-_NS_PER_S = float(NS_PER_S)
+_NS_PER_S = np.int64(NS_PER_S)
 _CELL_BITS, _CELL_MASK, _TAIL, _TAIL_FROM = 20, (1 << 20) - 1, 4096, 4095 << 20  # testbed.core.quantiles
 _ALL = 1 << 32
 
 
 @compiled
-def ceil_ns(amount: int, rate: int) -> int:
-    """ceil(amount 10^9 / rate), exactly; amount and rate are below 2^61, the result is below 2^50.
+def ceil_ratio(one: int, other: int, divisor: int) -> int:
+    """ceil(one * other / divisor), exactly, whatever the product; the result is below 2^50, the divisor below 2^61.
 
     The float quotient is off by little, and what it leaves of the integer product says by how much: that is small
     again, so it is right though both products wrapped around.
     """
-    quotient = np.int64(amount * (_NS_PER_S / rate))
-    rest = amount * NS_PER_S - quotient * rate
+    quotient = np.int64(float(one) * other / divisor)
+    rest = one * other - quotient * divisor
     while rest < 0:
         quotient -= 1
-        rest += rate
-    while rest >= rate:
+        rest += divisor
+    while rest >= divisor:
         quotient += 1
-        rest -= rate
+        rest -= divisor
     return quotient + 1 if rest > 0 else quotient
+
+
+@compiled
+def ceil_ns(amount: int, rate: int) -> int:
+    """What so many of something take at so many a second."""
+    return ceil_ratio(amount, _NS_PER_S, rate)
 
 
 @compiled

@@ -25,11 +25,12 @@ from testbed.scenarios.schema import Group, Scenario, Servers
 from testbed.sim.cohort import state
 from testbed.sim.cohort.eligible import fixed_decision
 from testbed.sim.cohort.state import NEVER, NOBODY, I64Array
-from testbed.sim.requests import Request
-from testbed.sim.world import BITS
+from testbed.sim.measured import BITS
+from testbed.sim.request_table import RequestTable
 
 _FIRST_SLOTS = 1024
 _MOST_ROWS, _MOST_ITERATIONS = 16_384, 65_536
+_PRIORITIES = ("arrival", "decode", "prefill")  # in the order of their numbers
 _STREAMS = ("link.up.loss", "link.down.loss", "link.up.jitter", "link.down.jitter")
 
 
@@ -85,7 +86,7 @@ class Laws:
         return CostModel(profile=profile, shape=self.shape, weight_bits=self.back_weights, kv_bits=self.back_kv)
 
 
-def build_memory(scenario: Scenario, source: ModelSource, requests: Sequence[Request]) -> Memory:
+def build_memory(scenario: Scenario, source: ModelSource, requests: RequestTable) -> Memory:
     """Everything at the start of a run."""
     builder = _Builder(scenario, Laws.of(scenario, source.shape), requests)
     return Memory(
@@ -101,13 +102,13 @@ def codec_names(scenario: Scenario, num_layers: int) -> list[str]:
 class _Builder:
     """Lays out `fixed`: its head, then rows of requests, devices, groups, splits, servers, laws and scratch."""
 
-    def __init__(self, scenario: Scenario, laws: Laws, requests: Sequence[Request]) -> None:
+    def __init__(self, scenario: Scenario, laws: Laws, requests: RequestTable) -> None:
         self._scenario = scenario
         self._laws = laws
         self._num_layers = laws.shape.num_layers
         self._decisions = [_decision(scenario, group, self._num_layers) for group in scenario.fleet]
         self._served = sorted({decision.split for decision in self._decisions} - {self._num_layers})
-        self._requests = _requests(requests)
+        self._requests = _requests(requests, state.FIXED_HEAD)
         prompts, outputs = self._requests[:, state.ITS_PROMPT], self._requests[:, state.ITS_OUTPUT]
         self._tables = _tables(self._decisions, laws, prompts=prompts, totals=prompts + outputs)
         self._jitters = list(dict.fromkeys(group.link.jitter for group in scenario.fleet if group.link.jitter))
@@ -149,7 +150,10 @@ class _Builder:
     def _head(self) -> I64Array:
         head = np.zeros(state.FIXED_HEAD, np.int64)
         servers = self._sections[state.AT_SERVERS]
-        head[state.NUM_REQUESTS], head[state.NUM_LAYERS] = len(self._requests), self._num_layers
+        (roots,) = np.nonzero(self._requests[:, state.ITS_ARRIVAL_NS] != NEVER)
+        first = state.FIXED_HEAD + roots[0] * state.REQUEST_WIDTH if len(roots) else NOBODY
+        head[state.NEXT_ROOT], head[state.NUM_LAYERS] = first, self._num_layers
+        head[state.NUM_REQUESTS] = len(self._requests)
         head[state.RECORDS_ITERATIONS] = 1
         head[state.NUM_SPLITS] = len(self._sections[state.AT_SPLITS])
         head[state.NUM_SERVERS], head[state.SERVER_STRIDE] = servers.shape
@@ -165,7 +169,7 @@ class _Builder:
         group, decision = self._scenario.fleet[number], self._decisions[number]
         cost, effort = self._laws.front(group.device), size_law(decision.codec).effort
         row = np.zeros(state.GROUP_WIDTH, np.int64)
-        row[: state.COST_WIDTH] = cost.constants
+        row[: state.COST_WIDTH] = cost.roofline.constants
         row[state.UP_LINK : state.DOWN_LINK] = self._link_row(group.link, group.link.rate_up)
         row[state.DOWN_LINK : state.SPLIT_LAYER] = self._link_row(group.link, group.link.rate_down)
         row[state.SPLIT_LAYER], row[state.FREE_BYTES] = decision.split, free_bytes(group.device)
@@ -174,7 +178,7 @@ class _Builder:
         row[state.CODEC_NUMBER] = codec_names(self._scenario, self._num_layers).index(decision.codec)
         row[state.HIDDEN_BYTES] = self._laws.shape.hidden_bytes(1, 32)
         row[state.ENCODE_PERCENT], row[state.DECODE_PERCENT] = effort.encode_percent, effort.decode_percent
-        row[state.HEAD_NS] = cost.head_ns(1)
+        row[state.HEAD_NS] = cost.roofline.head_ns(1)
         row[state.AT_LAWS] = self._places[_AT_TABLES] + number * self._tables[0].size
         return row
 
@@ -207,11 +211,12 @@ class _Builder:
     def _fill_server(self, row: I64Array, number: int, group: Servers) -> None:
         laws = self._laws
         weights = server_weights_bytes(laws.shape, self._served, laws.back_weights)
-        row[: state.COST_WIDTH] = laws.back(group.server).constants
+        row[: state.COST_WIDTH] = laws.back(group.server).roofline.constants
         row[state.SERVER_NUMBER], row[state.KV_CAPACITY] = number, free_bytes(group.server) - weights
         row[state.MAX_BATCH], row[state.MAX_PREFILL] = group.max_batch, group.max_prefill_tokens
-        row[state.PLANNED_NS] = NEVER
-        row[state.COMING] = row[state.STEPS] = row[state.PREFILLS] = NOBODY
+        row[state.CHUNK], row[state.PRIORITY] = group.chunk_tokens or 0, _PRIORITIES.index(group.priority)
+        row[state.MAX_RESIDENT], row[state.PLANNED_NS] = group.max_resident or NEVER, NEVER
+        row[[state.COMING, state.STEPS, state.PREFILLS, state.PARTIAL]] = NOBODY
 
 
 _AT_TABLES, _AT_JITTERS = -1, -2  # sections that only groups' rows refer to
@@ -243,11 +248,15 @@ def _free(live: I64Array, first: int, count: int) -> None:
     live[state.NUM_FREE] += count
 
 
-def _requests(requests: Sequence[Request]) -> I64Array:
-    cells = [
-        (each.arrival_ns, each.device, each.num_prompt_tokens, each.max_output_tokens, NOBODY) for each in requests
-    ]
-    return np.array(cells, np.int64).reshape(-1, state.REQUEST_WIDTH)
+def _requests(table: RequestTable, first: int) -> I64Array:
+    """Rows that begin at `first`; those that follow another know no arrival yet."""
+    rows = np.full((len(table), state.REQUEST_WIDTH), NOBODY, np.int64)
+    rows[:, state.ITS_ARRIVAL_NS] = np.where(table.after < 0, table.arrival_ns, NEVER)
+    rows[:, state.ITS_DEVICE], rows[:, state.ITS_PROMPT] = table.device, table.prompt_tokens
+    rows[:, state.ITS_OUTPUT], rows[:, state.GAP_NS] = table.max_output_tokens, table.gap_ns
+    (followers,) = np.nonzero(table.after >= 0)
+    rows[table.after[followers], state.FOLLOWER] = first + followers * state.REQUEST_WIDTH
+    return rows
 
 
 def _devices(scenario: Scenario) -> I64Array:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from testbed.sim.cohort.arithmetic import ceil_ns
+from testbed.actors.roofline import ALL_REDUCES
+from testbed.sim.cohort.arithmetic import ceil_ns, ceil_ratio
 from testbed.sim.cohort.compiling import compiled
 from testbed.sim.cohort.state import (
+    ALL_REDUCE_NS,
     AT_SPLITS,
     BANDWIDTH,
     COMPUTE,
@@ -13,15 +15,18 @@ from testbed.sim.cohort.state import (
     HEAD_NS,
     HEAD_ROW_BYTES,
     HEAD_ROW_FLOPS,
-    KV_BYTES,
     LAYER,
     LAYER_BYTES,
     NUM_LAYERS,
     NUM_SPLITS,
     OVERHEAD_NS,
+    OVERLAPS_FULLY,
     PAIR_FLOPS,
     PAIRS,
+    POSITION_BYTES,
     POSITIONS,
+    RING_BANDWIDTH,
+    RING_BYTES,
     SPLIT_LAYER,
     SPLIT_WIDTH,
     TOKEN_BYTES,
@@ -33,12 +38,26 @@ from testbed.sim.cohort.state import (
 
 
 @compiled
+def _kernel_ns(fixed: I64Array, costs: int, moved_bytes: int, flops: int) -> int:
+    moving, computing = ceil_ns(moved_bytes, fixed[costs + BANDWIDTH]), ceil_ns(flops, fixed[costs + COMPUTE])
+    longer, shorter = max(moving, computing), min(moving, computing)
+    if fixed[costs + OVERLAPS_FULLY] or not shorter:
+        return longer
+    return longer + ceil_ratio(shorter, shorter, 3 * longer)
+
+
+@compiled
 def layer_ns(fixed: I64Array, costs: int, tokens: int, positions: int, pairs: int) -> int:
     """One decoder layer over a batch's new tokens, KV positions moved and pairs attended."""
-    moved = fixed[costs + LAYER_BYTES] + positions * fixed[costs + KV_BYTES] + tokens * fixed[costs + TOKEN_BYTES]
-    flops = tokens * fixed[costs + TOKEN_FLOPS] + pairs * fixed[costs + PAIR_FLOPS]
-    moving_ns, computing_ns = ceil_ns(moved, fixed[costs + BANDWIDTH]), ceil_ns(flops, fixed[costs + COMPUTE])
-    return fixed[costs + OVERHEAD_NS] + max(moving_ns, computing_ns)
+    moved_bytes = fixed[costs + LAYER_BYTES] + tokens * fixed[costs + TOKEN_BYTES]
+    matrices_ns = _kernel_ns(fixed, costs, moved_bytes, tokens * fixed[costs + TOKEN_FLOPS])
+    positions_bytes = positions * fixed[costs + POSITION_BYTES]
+    attention_ns = _kernel_ns(fixed, costs, positions_bytes, pairs * fixed[costs + PAIR_FLOPS])
+    total = fixed[costs + OVERHEAD_NS] + matrices_ns + attention_ns
+    if fixed[costs + RING_BYTES]:
+        ring_ns = ceil_ns(tokens * fixed[costs + RING_BYTES], fixed[costs + RING_BANDWIDTH])
+        total += ALL_REDUCES * (fixed[costs + ALL_REDUCE_NS] + ring_ns)
+    return total
 
 
 @compiled
@@ -48,8 +67,10 @@ def embedding_ns(fixed: I64Array, costs: int, tokens: int) -> int:
 
 @compiled
 def head_ns(fixed: I64Array, costs: int, num_rows: int) -> int:
-    moving_ns = ceil_ns(fixed[costs + HEAD_BYTES] + num_rows * fixed[costs + HEAD_ROW_BYTES], fixed[costs + BANDWIDTH])
-    return max(moving_ns, ceil_ns(num_rows * fixed[costs + HEAD_ROW_FLOPS], fixed[costs + COMPUTE]))
+    if not num_rows:
+        return ZERO
+    moved_bytes = fixed[costs + HEAD_BYTES] + num_rows * fixed[costs + HEAD_ROW_BYTES]
+    return _kernel_ns(fixed, costs, moved_bytes, num_rows * fixed[costs + HEAD_ROW_FLOPS])
 
 
 @compiled

@@ -32,8 +32,8 @@ def _reasons(scenario: Scenario, num_layers: int) -> Iterator[str]:
     if scenario.record.spans:
         yield "every span is recorded"
     for servers in scenario.servers:
-        if servers.scheduler != "fifo":
-            yield f"scheduler {servers.scheduler}"
+        if servers.scheduler.kind != "fifo":
+            yield f"scheduler {servers.scheduler.kind}"
     for group in scenario.fleet:
         yield from _group_reasons(scenario, group, num_layers)
 

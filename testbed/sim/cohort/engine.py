@@ -6,7 +6,7 @@ none against it. SimPy says up to when nothing else happens; a kernel handles al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ from testbed.sim.cohort.state import (
 )
 from testbed.sim.cohort.window import advance
 from testbed.sim.kernel import Clock, Wait
-from testbed.sim.requests import Request
+from testbed.sim.request_table import RequestTable
 
 _EVENTS_A_CALL = 1_000_000  # then Python may report, or be interrupted
 
@@ -47,7 +47,7 @@ class Results(NamedTuple):
 class CohortRun:
     """One run. `memory` holds its state, and at the end every counter."""
 
-    def __init__(self, scenario: Scenario, source: ModelSource, requests: Sequence[Request], results: Results) -> None:
+    def __init__(self, scenario: Scenario, source: ModelSource, requests: RequestTable, results: Results) -> None:
         self.clock = Clock()
         self.memory = build_memory(scenario, source, requests)
         self._results = results

@@ -18,6 +18,7 @@ from testbed.sim.cohort.costs import back_ns, coding_ns, front_ns
 from testbed.sim.cohort.heaps import RANK_SHIFT, meld, push_event, without_root
 from testbed.sim.cohort.links import DOWN, UP, carry
 from testbed.sim.cohort.state import (
+    ARRIVAL_FIRST,
     AT_ITERATIONS,
     AT_LAWS,
     AT_SPLITS,
@@ -25,9 +26,11 @@ from testbed.sim.cohort.state import (
     BATCH,
     BUSY_NS,
     CHILD,
+    CHUNK,
     CLAIMED_BYTES,
     COMING,
     COMPUTING_NS,
+    DECODE_FIRST,
     DECODE_NS,
     DECODE_PERCENT,
     DEVICE_ROW,
@@ -44,9 +47,11 @@ from testbed.sim.cohort.state import (
     KV_TOKENS,
     KV_TOTAL,
     LAST,
+    LEFT_TOKENS,
     LENGTH,
     MAX_BATCH,
     MAX_PREFILL,
+    MAX_RESIDENT,
     MESSAGE_BYTES,
     NEVER,
     NEW_TOKENS,
@@ -55,14 +60,18 @@ from testbed.sim.cohort.state import (
     NUM_BATCH,
     NUM_ITERATIONS,
     NUM_PASSES,
+    NUM_RESIDENT,
     NUM_SPLITS,
     NUM_WAITING,
     ONE,
     PAIRS,
+    PARTIAL,
     PEAK_KV,
     PLANNED_NS,
     POSITIONS,
+    PREFILL_FIRST,
     PREFILLS,
+    PRIORITY,
     READY_NS,
     REASON_DOWN,
     REASON_LENGTH,
@@ -71,6 +80,7 @@ from testbed.sim.cohort.state import (
     RESERVE_BYTES,
     SERVER_NUMBER,
     SERVER_ROW,
+    SHARE_TOKENS,
     SIBLING,
     SPLIT_LAYER,
     SPLIT_WIDTH,
@@ -83,8 +93,10 @@ from testbed.sim.cohort.state import (
 
 TOKEN_BYTES = np.int64(4)  # testbed.actors.calls
 # Ranks within an instant: a request's end is one of SimPy's normal events, the others are testbed.sim.kernel's.
-LEAVE, ADMISSION, ITERATION_END, FORMATION = range(1, 5)
-LEAVE_KEY, ADMISSION_KEY, ITERATION_END_KEY, FORMATION_KEY = (np.int64(rank << RANK_SHIFT) for rank in range(1, 5))
+LEAVE, ARRIVAL, ADMISSION, ITERATION_END, FORMATION = range(1, 6)
+LEAVE_KEY, ARRIVAL_KEY, ADMISSION_KEY, ITERATION_END_KEY, FORMATION_KEY = (
+    np.int64(rank << RANK_SHIFT) for rank in range(1, 6)
+)
 _STEPS, _PREFILLS = np.int64(STEPS), np.int64(PREFILLS)
 _FRONT, _ENCODE = HOPS.index(Hop.FRONT), HOPS.index(Hop.ENCODE)
 _SERVER_WAIT, _DECODE, _BACK = HOPS.index(Hop.SERVER_WAIT), HOPS.index(Hop.DECODE), HOPS.index(Hop.BACK)
@@ -120,7 +132,7 @@ def send_up(  # noqa: PLR0917 - plain numbers are what compiled code is called w
 ) -> None:
     """The device's share of a pass, and its message to the server."""
     group, device = live[slot + GROUP_ROW], live[slot + DEVICE_ROW]
-    live[slot + NEW_TOKENS] = new
+    live[slot + NEW_TOKENS] = live[slot + LEFT_TOKENS] = new
     if fixed[group + SPLIT_LAYER] == 0:
         if past:  # the server goes on by itself
             submit(fixed, live, agenda, slot, now_ns)
@@ -147,6 +159,8 @@ def send_up(  # noqa: PLR0917 - plain numbers are what compiled code is called w
 def release(fixed: I64Array, live: I64Array, slot: int) -> None:
     """No pass of this sequence comes any more: its KV is free."""
     server = live[slot + SERVER_ROW]
+    if live[slot + KV_TOKENS]:
+        fixed[server + NUM_RESIDENT] -= 1
     fixed[server + KV_TOTAL] -= live[slot + KV_TOKENS]
     fixed[server + KV_RESERVED] -= live[slot + CLAIMED_BYTES]
     live[slot + KV_TOKENS] = live[slot + CLAIMED_BYTES] = 0
@@ -176,45 +190,115 @@ def _gather(fixed: I64Array, live: I64Array, server: int, now_ns: int) -> None:
 
 
 @compiled
-def _next(fixed: I64Array, live: I64Array, server: int, prefill_tokens: int) -> int:
-    """Who enters the batch next; NOBODY where none can."""
-    step, prefill = fixed[server + STEPS], fixed[server + PREFILLS]
-    if prefill != NOBODY:
-        tokens = prefill_tokens + live[prefill + NEW_TOKENS]
-        kv_bytes = fixed[server + KV_RESERVED] + live[prefill + RESERVE_BYTES]
-        if (prefill_tokens and tokens > fixed[server + MAX_PREFILL]) or kv_bytes > fixed[server + KV_CAPACITY]:
-            prefill = NOBODY
-    if step == NOBODY or prefill == NOBODY:
-        return max(step, prefill)
+def _may_go(fixed: I64Array, live: I64Array, server: int, prefill: int) -> bool:
+    """Whether there is room for its sequence and its KV."""
+    if live[prefill + KV_TOKENS]:
+        return True
+    kv_bytes = fixed[server + KV_RESERVED] + live[prefill + RESERVE_BYTES]
+    return fixed[server + NUM_RESIDENT] < fixed[server + MAX_RESIDENT] and kv_bytes <= fixed[server + KV_CAPACITY]
+
+
+@compiled
+def _is_first(fixed: I64Array, live: I64Array, server: int, step: int, prefill: int) -> bool:
+    """Of a step and a prefill that both could go."""
+    if fixed[server + PRIORITY] != ARRIVAL_FIRST:
+        return fixed[server + PRIORITY] == DECODE_FIRST
     first, then = live[step + READY_NS], live[prefill + READY_NS]
-    return step if first < then or (first == then and live[step + REQUEST] < live[prefill + REQUEST]) else prefill
+    return first < then or (first == then and live[step + REQUEST] < live[prefill + REQUEST])
 
 
 @compiled
-def _take(fixed: I64Array, live: I64Array, server: int, slot: int) -> int:
-    """Into the batch, from the head of its queue: the tokens of its prompt, where it is one."""
-    queue = server + (_STEPS if live[slot + KV_TOKENS] else _PREFILLS)
-    fixed[queue + FIRST] = live[slot + NEXT]
-    fixed[queue + LENGTH] -= 1
-    if live[slot + KV_TOKENS]:
-        return ZERO
-    live[slot + CLAIMED_BYTES] = live[slot + RESERVE_BYTES]
-    fixed[server + KV_RESERVED] += live[slot + RESERVE_BYTES]
-    return live[slot + NEW_TOKENS]
+def _take_step(fixed: I64Array, live: I64Array, server: int) -> int:
+    """The head of the steps, into the batch: it runs whole."""
+    slot = fixed[server + STEPS]
+    fixed[server + STEPS] = live[slot + NEXT]
+    fixed[server + STEPS + LENGTH] -= 1
+    live[slot + SHARE_TOKENS] = live[slot + LEFT_TOKENS]
+    return slot
 
 
 @compiled
-def _add(fixed: I64Array, live: I64Array, slot: int) -> int:
-    """A sequence of the batch being formed, to the sums of its split: the work of decoding its message."""
-    group, new, past = live[slot + GROUP_ROW], live[slot + NEW_TOKENS], live[slot + KV_TOKENS]
+def _take_prefill(fixed: I64Array, live: I64Array, server: int, tokens: int) -> int:
+    """The first prefill, into the batch, with so many of its tokens."""
+    slot = fixed[server + PARTIAL]
+    if slot == NOBODY:
+        slot = fixed[server + PREFILLS]
+        fixed[server + PREFILLS] = live[slot + NEXT]
+        fixed[server + PREFILLS + LENGTH] -= 1
+    if not live[slot + KV_TOKENS]:
+        fixed[server + NUM_RESIDENT] += 1
+        live[slot + CLAIMED_BYTES] = live[slot + RESERVE_BYTES]
+        fixed[server + KV_RESERVED] += live[slot + RESERVE_BYTES]
+    live[slot + SHARE_TOKENS] = tokens
+    fixed[server + PARTIAL] = NOBODY if tokens == live[slot + LEFT_TOKENS] else slot
+    return slot
+
+
+@compiled
+def _add(fixed: I64Array, live: I64Array, server: int, slot: int) -> int:
+    """A share of the batch being formed, to the sums of its split: the work of decoding the message it begins with."""
+    group, new, past = live[slot + GROUP_ROW], live[slot + SHARE_TOKENS], live[slot + KV_TOKENS]
     split = fixed[group + ITS_SPLIT]
     fixed[split + TOKENS] += new
     fixed[split + POSITIONS] += past + 2 * new
     fixed[split + PAIRS] += new * past + new * (new + 1) // 2
-    if not fixed[group + SPLIT_LAYER]:
-        return ZERO
-    moved_bytes = new * fixed[group + HIDDEN_BYTES] + live[slot + MESSAGE_BYTES]
+    is_begun = live[slot + LEFT_TOKENS] < live[slot + NEW_TOKENS]
+    live[slot + LEFT_TOKENS] -= new
+    live[slot + KV_TOKENS] += new
+    fixed[server + KV_TOTAL] += new
+    if is_begun or not fixed[group + SPLIT_LAYER]:
+        return NOBODY
+    moved_bytes = live[slot + NEW_TOKENS] * fixed[group + HIDDEN_BYTES] + live[slot + MESSAGE_BYTES]
     return moved_bytes * fixed[group + DECODE_PERCENT]
+
+
+@compiled
+def _fill(fixed: I64Array, live: I64Array, server: int) -> tuple[int, int, int]:
+    """The law of testbed.schedulers.batching, for fifo: shares taken, those that end a pass, work of decoding.
+
+    That work is NOBODY where no message comes with the batch.
+    """
+    chunk, max_batch = fixed[server + CHUNK], fixed[server + MAX_BATCH]
+    prefill_left, step_left, is_shared = (
+        fixed[server + MAX_PREFILL],
+        max_batch,
+        fixed[server + PRIORITY] == PREFILL_FIRST,
+    )
+    if chunk:
+        set_aside = ZERO if is_shared else min(fixed[server + STEPS + LENGTH], max_batch)
+        prefill_left, step_left = min(prefill_left, chunk - set_aside), chunk
+    count, num_last, num_prefills, work, is_held = ZERO, ZERO, ZERO, NOBODY, False
+    while count < max_batch:
+        step = fixed[server + STEPS] if step_left > 0 else NOBODY
+        prefill = fixed[server + PARTIAL] if fixed[server + PARTIAL] != NOBODY else fixed[server + PREFILLS]
+        tokens = ZERO
+        if prefill != NOBODY and not is_held:
+            tokens = live[prefill + LEFT_TOKENS]
+            if chunk:
+                tokens = max(ZERO, min(tokens, prefill_left))
+            elif num_prefills and tokens > prefill_left:
+                tokens = ZERO
+        is_step = step != NOBODY and (tokens == 0 or _is_first(fixed, live, server, step, prefill))
+        if not is_step and (tokens == 0 or not _may_go(fixed, live, server, prefill)):
+            is_held, is_step = True, step != NOBODY
+            if not is_step:
+                break
+        if is_step:
+            slot = _take_step(fixed, live, server)
+            step_left -= 1
+        else:
+            slot = _take_prefill(fixed, live, server, tokens)
+            prefill_left -= tokens
+            num_prefills += 1
+            step_left -= tokens if chunk and is_shared else ZERO
+            is_held = fixed[server + PARTIAL] != NOBODY
+        fixed[server + BATCH + count] = slot
+        count += 1
+        decoding = _add(fixed, live, server, slot)
+        num_last += live[slot + LEFT_TOKENS] == 0
+        if decoding != NOBODY:
+            work = max(work, ZERO) + decoding
+    return count, num_last, work
 
 
 @compiled
@@ -225,25 +309,19 @@ def form(fixed: I64Array, live: I64Array, agenda: I64Array, server: int, now_ns:
     first_split = fixed[AT_SPLITS]
     for split in range(first_split, first_split + fixed[NUM_SPLITS] * SPLIT_WIDTH, SPLIT_WIDTH):
         fixed[split + TOKENS] = fixed[split + POSITIONS] = fixed[split + PAIRS] = 0
-    count = prefill_tokens = work = ZERO
-    while count < fixed[server + MAX_BATCH]:
-        slot = _next(fixed, live, server, prefill_tokens)
-        if slot == NOBODY:
-            break
-        prefill_tokens += _take(fixed, live, server, slot)
-        fixed[server + BATCH + count] = slot
-        count += 1
-        work += _add(fixed, live, slot)
+    had_partial = fixed[server + PARTIAL] != NOBODY
+    count, num_last, work = _fill(fixed, live, server)
     if count == 0:
         if fixed[server + COMING] != NOBODY:
             plan(fixed, agenda, server, live[fixed[server + COMING] + READY_NS])
         return
-    decode_ns = coding_ns(fixed, server, work) if work else ZERO
-    layers_ns = back_ns(fixed, server, count)
+    decode_ns = coding_ns(fixed, server, work) if work != NOBODY else ZERO
+    layers_ns = back_ns(fixed, server, num_last)
     fixed[server + IS_BUSY] = 1
     fixed[server + START_NS], fixed[server + NUM_BATCH] = now_ns, count
     fixed[server + DECODE_NS], fixed[server + BACK_NS] = decode_ns, layers_ns
-    fixed[server + NUM_WAITING] = fixed[server + STEPS + LENGTH] + fixed[server + PREFILLS + LENGTH]
+    left_out = had_partial and fixed[server + PARTIAL] != NOBODY and num_last == count  # its own share never ends it
+    fixed[server + NUM_WAITING] = fixed[server + STEPS + LENGTH] + fixed[server + PREFILLS + LENGTH] + left_out
     fixed[server + PEAK_KV] = max(fixed[server + PEAK_KV], fixed[server + KV_RESERVED])
     fixed[server + BUSY_NS] += decode_ns + layers_ns
     key = ITERATION_END_KEY | fixed[server + SERVER_NUMBER]
@@ -252,27 +330,27 @@ def form(fixed: I64Array, live: I64Array, agenda: I64Array, server: int, now_ns:
 
 @compiled
 def end(fixed: I64Array, live: I64Array, agenda: I64Array, server: int, now_ns: int) -> None:
-    """The iteration under way ends: its sequences go on, each on its own."""
+    """The iteration under way ends: sequences whose pass is through go on, each on its own."""
     _account(fixed, live, server, now_ns)
     first = server + BATCH
     for place in range(first, first + fixed[server + NUM_BATCH]):
-        _go_on(fixed, live, agenda, fixed[place], now_ns)
+        if live[fixed[place] + LEFT_TOKENS] == 0:
+            _go_on(fixed, live, agenda, fixed[place], now_ns)
     fixed[server + IS_BUSY] = 0
     plan(fixed, agenda, server, now_ns)
 
 
 @compiled
 def _account(fixed: I64Array, live: I64Array, server: int, now_ns: int) -> None:
-    count, prefill_tokens, all_tokens = fixed[server + NUM_BATCH], ZERO, ZERO
-    for place in range(server + BATCH, server + BATCH + count):
-        slot = fixed[place]
-        if live[slot + KV_TOKENS] == 0:
-            prefill_tokens += live[slot + NEW_TOKENS]
-        all_tokens += live[slot + NEW_TOKENS]
-        live[slot + KV_TOKENS] += live[slot + NEW_TOKENS]
-    fixed[server + KV_TOTAL] += all_tokens
+    count = fixed[server + NUM_BATCH]
     fixed[NUM_PASSES] += count
     if fixed[RECORDS_ITERATIONS]:
+        prefill_tokens = all_tokens = ZERO
+        for place in range(server + BATCH, server + BATCH + count):
+            slot = fixed[place]
+            all_tokens += live[slot + SHARE_TOKENS]
+            if live[slot + OUTPUT_TOKENS] == 0:
+                prefill_tokens += live[slot + SHARE_TOKENS]
         row = live[AT_ITERATIONS] + live[NUM_ITERATIONS] * ITERATION_WIDTH
         live[NUM_ITERATIONS] += 1
         live[row], live[row + 1] = fixed[server + SERVER_NUMBER], fixed[server + ITERATIONS]

@@ -23,7 +23,7 @@ NEVER, NOBODY, ZERO, ONE = np.int64(1 << 62), np.int64(-1), np.int64(0), np.int6
 # The head of `fixed`.
 (
     NOW_NS,
-    NEXT_ARRIVAL,
+    NEXT_ROOT,  # the next request that waits for none
     NUM_REQUESTS,
     NUM_ENDED,
     NUM_PASSES,  # of sequences through servers
@@ -54,8 +54,9 @@ AGENDA_HEAD = 1
 EVENT_WIDTH = 3
 
 # A request. `BEHIND` it waits, for the same device, that request, or asks for admission at the same instant.
-ITS_ARRIVAL_NS, ITS_DEVICE, ITS_PROMPT, ITS_OUTPUT, BEHIND = range(5)
-REQUEST_WIDTH = 5
+# Its arrival is NEVER until it is known: that of a follower lies a gap after the end of the one before it.
+ITS_ARRIVAL_NS, ITS_DEVICE, ITS_PROMPT, ITS_OUTPUT, BEHIND, FOLLOWER, GAP_NS = range(7)
+REQUEST_WIDTH = 7
 
 # A device: its group's row, who waits for it, then counters of its link, first up and then down.
 ITS_GROUP, IS_TAKEN, WAITING_HEAD, WAITING_TAIL, ENTITY, COMPUTING_NS, PEAK_MEMORY, UP_COUNTERS = range(8)
@@ -65,22 +66,26 @@ PAYLOAD_BYTES, WIRE_BYTES, SENDING_NS, LOST_BYTES, PEAK_BYTES = range(COUNTER_WI
 LINK_COUNTERS = COUNTER_WIDTH + 5
 DEVICE_WIDTH = UP_COUNTERS + 2 * LINK_COUNTERS
 
-# What a processor's cost model adds up (testbed.actors.costs); servers' and groups' rows begin with it.
+# What a processor's roofline adds up, as `RooflineConstants` has it; servers' and groups' rows begin with it.
 (
     OVERHEAD_NS,
-    BANDWIDTH,  # bytes a second
-    COMPUTE,  # operations a second
+    BANDWIDTH,
+    COMPUTE,
+    OVERLAPS_FULLY,
     LAYER_BYTES,
-    KV_BYTES,  # of a token in a layer
-    TOKEN_BYTES,  # of a token's activations in a layer
+    TOKEN_BYTES,
     TOKEN_FLOPS,
+    POSITION_BYTES,
     PAIR_FLOPS,
+    ALL_REDUCE_NS,
+    RING_BYTES,
+    RING_BANDWIDTH,
     EMBEDDING_BYTES,
     HEAD_BYTES,
     HEAD_ROW_BYTES,
     HEAD_ROW_FLOPS,
-) = range(12)
-COST_WIDTH = 12
+) = range(16)
+COST_WIDTH = 16
 
 # A link's direction, in a group's row.
 (
@@ -128,6 +133,11 @@ SPLIT_WIDTH = 4
     KV_TOTAL,  # tokens of all resident sequences
     MAX_BATCH,
     MAX_PREFILL,
+    CHUNK,  # tokens of an iteration; 0: prompts run whole
+    PRIORITY,  # between steps and prefills
+    MAX_RESIDENT,
+    NUM_RESIDENT,  # sequences that hold KV
+    PARTIAL,  # the prefill that is partly done
     IS_BUSY,
     PLANNED_NS,  # when an idle one will form its next batch
     START_NS,
@@ -141,8 +151,9 @@ SPLIT_WIDTH = 4
     STEPS,  # ready for a decode step, in order: first, last, number
     PREFILLS,  # the same
     BATCH,
-) = (*range(COST_WIDTH, COST_WIDTH + 19), COST_WIDTH + 21, COST_WIDTH + 24)
+) = (*range(COST_WIDTH, COST_WIDTH + 24), COST_WIDTH + 26, COST_WIDTH + 29)
 FIRST, LAST, LENGTH = range(3)
+ARRIVAL_FIRST, DECODE_FIRST, PREFILL_FIRST = range(3)  # priorities
 
 # A slot, behind the cells of its row of results.
 (
@@ -151,15 +162,17 @@ FIRST, LAST, LENGTH = range(3)
     SERVER_ROW,
     READY_NS,  # when it has come to its server for its next pass
     NEW_TOKENS,  # of that pass
-    MESSAGE_BYTES,  # that came for it
+    LEFT_TOKENS,  # of them, still to run
+    SHARE_TOKENS,  # of the iteration under way
+    MESSAGE_BYTES,  # that came for the pass
     RESERVE_BYTES,  # of the server's KV cache, at full length
     CLAIMED_BYTES,  # of that, so far
     KV_TOKENS,  # that the server keeps of it
     CHILD,  # in the heap of those on their way to the server
     SIBLING,
     NEXT,  # behind it in the server's queue, or among free slots
-) = range(WIDTH, WIDTH + 12)
-SLOT_WIDTH = WIDTH + 12
+) = range(WIDTH, WIDTH + 14)
+SLOT_WIDTH = WIDTH + 14
 
 # Why the engine hands back.
 DONE, REACHED, FULL, TIGHT = range(4)

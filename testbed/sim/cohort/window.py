@@ -1,7 +1,7 @@
 """The engine's loop: what happens next, in the order that testbed.sim.kernel writes down.
 
-At one instant: requests arrive and end, then those whose turn it is are admitted in the order of their numbers, then
-iterations end and batches form, both in the order of the servers. Who asks for admission because another has passed at
+At one instant: requests end, then others arrive, then those whose turn it is are admitted, both in the order of their
+numbers, then iterations end and batches form, both in the order of the servers. Who asks for admission because another has passed at
 this instant comes after all who had asked before.
 """
 
@@ -37,6 +37,8 @@ from testbed.sim.cohort.heaps import RANK_SHIFT, pop_event, push_event
 from testbed.sim.cohort.servers import (
     ADMISSION,
     ADMISSION_KEY,
+    ARRIVAL,
+    ARRIVAL_KEY,
     FORMATION,
     ITERATION_END,
     LEAVE,
@@ -63,8 +65,10 @@ from testbed.sim.cohort.state import (
     DONE,
     EVENT_WIDTH,
     FIRST_FREE,
+    FOLLOWER,
     FREE_BYTES,
     FULL,
+    GAP_NS,
     GROUP_ROW,
     IS_BUSY,
     IS_TAKEN,
@@ -78,7 +82,7 @@ from testbed.sim.cohort.state import (
     MOST_ROWS,
     NEVER,
     NEXT,
-    NEXT_ARRIVAL,
+    NEXT_ROOT,
     NOBODY,
     NOW_NS,
     NUM_ENDED,
@@ -86,7 +90,6 @@ from testbed.sim.cohort.state import (
     NUM_FREE,
     NUM_ITERATIONS,
     NUM_LAYERS,
-    NUM_REQUESTS,
     NUM_ROWS,
     NUM_SERVERS,
     ONE,
@@ -126,23 +129,38 @@ def advance(fixed: I64Array, live: I64Array, agenda: I64Array, limit_ns: int, nu
             return TIGHT
         if live[NUM_ROWS] == live[MOST_ROWS] or live[NUM_ITERATIONS] == live[MOST_ITERATIONS]:
             return FULL
-        arrival_ns = NEVER
-        if fixed[NEXT_ARRIVAL] < fixed[NUM_REQUESTS]:
-            arrival_ns = fixed[fixed[AT_REQUESTS] + fixed[NEXT_ARRIVAL] * REQUEST_WIDTH + ITS_ARRIVAL_NS]
-        event_ns = agenda[AGENDA_HEAD] if agenda[NUM_EVENTS] else NEVER
+        root, arrival_ns = fixed[NEXT_ROOT], NEVER
+        if root != NOBODY:
+            arrival_ns = fixed[root + ITS_ARRIVAL_NS]
+        event_ns, key = NEVER, ZERO
+        if agenda[NUM_EVENTS]:
+            event_ns, key = agenda[AGENDA_HEAD], agenda[AGENDA_HEAD + 1]
         now_ns = min(arrival_ns, event_ns)
         if now_ns >= limit_ns:
             return DONE if now_ns == NEVER else REACHED
-        if arrival_ns <= event_ns:
+        if arrival_ns < event_ns or (arrival_ns == event_ns and (ARRIVAL_KEY | _number(fixed, root)) < key):
             fixed[NOW_NS] = arrival_ns
-            fixed[NEXT_ARRIVAL] += 1
-            _arrive(fixed, agenda, fixed[NEXT_ARRIVAL] - 1, arrival_ns)
-        elif agenda[AGENDA_HEAD + 1] >> RANK_SHIFT == ADMISSION:
+            fixed[NEXT_ROOT] = _root_from(fixed, root + REQUEST_WIDTH)
+            _arrive(fixed, agenda, root, arrival_ns)
+        elif key >> RANK_SHIFT == ADMISSION:
             if not _ask(fixed, live, agenda, event_ns):
                 return TIGHT
         else:
             _happen(fixed, live, agenda, event_ns)
     return REACHED
+
+
+@compiled
+def _number(fixed: I64Array, request: int) -> int:
+    return (request - fixed[AT_REQUESTS]) // REQUEST_WIDTH
+
+
+@compiled
+def _root_from(fixed: I64Array, request: int) -> int:
+    """The first request from here on that waits for none, or NOBODY."""
+    while request < fixed[AT_DEVICES] and fixed[request + ITS_ARRIVAL_NS] == NEVER:
+        request += REQUEST_WIDTH
+    return request if request < fixed[AT_DEVICES] else NOBODY
 
 
 @compiled
@@ -161,6 +179,8 @@ def _happen(fixed: I64Array, live: I64Array, agenda: I64Array, now_ns: int) -> N
     fixed[NOW_NS] = now_ns
     if rank == LEAVE:
         _end(fixed, live, agenda, datum // 8, now_ns, datum % 8)
+    elif rank == ARRIVAL:
+        _arrive(fixed, agenda, datum, now_ns)
     elif rank == ITERATION_END:
         end(fixed, live, agenda, datum, now_ns)
     else:
@@ -168,13 +188,12 @@ def _happen(fixed: I64Array, live: I64Array, agenda: I64Array, now_ns: int) -> N
 
 
 @compiled
-def _arrive(fixed: I64Array, agenda: I64Array, number: int, now_ns: int) -> None:
+def _arrive(fixed: I64Array, agenda: I64Array, request: int, now_ns: int) -> None:
     """Its device answers one request at a time."""
-    request = fixed[AT_REQUESTS] + number * REQUEST_WIDTH
     device = fixed[AT_DEVICES] + fixed[request + ITS_DEVICE] * DEVICE_WIDTH
     if not fixed[device + IS_TAKEN]:
         fixed[device + IS_TAKEN] = 1
-        push_event(agenda, now_ns, ADMISSION_KEY | number, request)
+        push_event(agenda, now_ns, ADMISSION_KEY | _number(fixed, request), request)
         return
     fixed[request + BEHIND] = NOBODY
     if fixed[device + WAITING_HEAD] == NOBODY:
@@ -206,8 +225,7 @@ def _ask(fixed: I64Array, live: I64Array, agenda: I64Array, now_ns: int) -> bool
         if is_room:
             _admit(fixed, live, agenda, request, now_ns)
         else:
-            number = (request - fixed[AT_REQUESTS]) // REQUEST_WIDTH
-            push_event(agenda, now_ns, ADMISSION_KEY | number, request)
+            push_event(agenda, now_ns, ADMISSION_KEY | _number(fixed, request), request)
     return is_room
 
 
@@ -246,7 +264,7 @@ def _new_slot(fixed: I64Array, live: I64Array, request: int, device: int, now_ns
     live[NUM_FREE] -= 1
     for cell in range(slot, slot + SLOT_WIDTH):
         live[cell] = 0
-    live[slot + REQUEST] = (request - fixed[AT_REQUESTS]) // REQUEST_WIDTH
+    live[slot + REQUEST] = _number(fixed, request)
     live[slot + DEVICE], live[slot + DEVICE_ROW] = fixed[request + ITS_DEVICE], device
     live[slot + GROUP_ROW], live[slot + SERVER_ROW] = fixed[device + ITS_GROUP], NOBODY
     live[slot + PROMPT_TOKENS] = fixed[request + ITS_PROMPT]
@@ -309,9 +327,14 @@ def _end(fixed: I64Array, live: I64Array, agenda: I64Array, slot: int, now_ns: i
     fixed[NUM_ENDED] += 1
     live[slot + NEXT], live[FIRST_FREE] = live[FIRST_FREE], slot
     live[NUM_FREE] += 1
+    request = fixed[AT_REQUESTS] + live[slot + REQUEST] * REQUEST_WIDTH
+    follower = fixed[request + FOLLOWER]
+    if follower != NOBODY:
+        fixed[follower + ITS_ARRIVAL_NS] = now_ns + fixed[follower + GAP_NS]
+        push_event(agenda, now_ns + fixed[follower + GAP_NS], ARRIVAL_KEY | _number(fixed, follower), follower)
     fixed[device + IS_TAKEN] = 0
     waiting = fixed[device + WAITING_HEAD]
     if waiting != NOBODY:
         fixed[device + WAITING_HEAD] = fixed[waiting + BEHIND]
         fixed[device + IS_TAKEN] = 1
-        push_event(agenda, now_ns, ADMISSION_KEY | (waiting - fixed[AT_REQUESTS]) // REQUEST_WIDTH, waiting)
+        push_event(agenda, now_ns, ADMISSION_KEY | _number(fixed, waiting), waiting)
