@@ -150,7 +150,7 @@ class _Builder:
     def _head(self) -> I64Array:
         head = np.zeros(state.FIXED_HEAD, np.int64)
         servers = self._sections[state.AT_SERVERS]
-        (roots,) = np.nonzero(self._requests[:, state.ITS_ARRIVAL_NS] != NEVER)
+        (roots,) = np.nonzero(self._requests[:, state.GAP_NS] == NOBODY)
         first = state.FIXED_HEAD + roots[0] * state.REQUEST_WIDTH if len(roots) else NOBODY
         head[state.NEXT_ROOT], head[state.NUM_LAYERS] = first, self._num_layers
         head[state.NUM_REQUESTS] = len(self._requests)
@@ -249,11 +249,11 @@ def _free(live: I64Array, first: int, count: int) -> None:
 
 
 def _requests(table: RequestTable, first: int) -> I64Array:
-    """Rows that begin at `first`; those that follow another know no arrival yet."""
+    """Rows that begin at `first`."""
     rows = np.full((len(table), state.REQUEST_WIDTH), NOBODY, np.int64)
-    rows[:, state.ITS_ARRIVAL_NS] = np.where(table.after < 0, table.arrival_ns, NEVER)
+    rows[:, state.ITS_ARRIVAL_NS] = table.arrival_ns
     rows[:, state.ITS_DEVICE], rows[:, state.ITS_PROMPT] = table.device, table.prompt_tokens
-    rows[:, state.ITS_OUTPUT], rows[:, state.GAP_NS] = table.max_output_tokens, table.gap_ns
+    rows[:, state.ITS_OUTPUT], rows[:, state.GAP_NS] = table.max_output_tokens, np.where(table.after < 0, NOBODY, table.gap_ns)
     (followers,) = np.nonzero(table.after >= 0)
     rows[table.after[followers], state.FOLLOWER] = first + followers * state.REQUEST_WIDTH
     return rows

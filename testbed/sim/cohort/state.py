@@ -53,8 +53,8 @@ NUM_EVENTS = 0
 AGENDA_HEAD = 1
 EVENT_WIDTH = 3
 
-# A request. `BEHIND` it waits, for the same device, that request, or asks for admission at the same instant.
-# Its arrival is NEVER until it is known: that of a follower lies a gap after the end of the one before it.
+# A request. `BEHIND` it waits, for the same device, that request, or asks for admission at the same instant. One that
+# waits for none has no gap (NOBODY); any other arrives its gap after the end of the one whose `FOLLOWER` it is.
 ITS_ARRIVAL_NS, ITS_DEVICE, ITS_PROMPT, ITS_OUTPUT, BEHIND, FOLLOWER, GAP_NS = range(7)
 REQUEST_WIDTH = 7
 

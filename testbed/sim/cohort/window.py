@@ -158,7 +158,7 @@ def _number(fixed: I64Array, request: int) -> int:
 @compiled
 def _root_from(fixed: I64Array, request: int) -> int:
     """The first request from here on that waits for none, or NOBODY."""
-    while request < fixed[AT_DEVICES] and fixed[request + ITS_ARRIVAL_NS] == NEVER:
+    while request < fixed[AT_DEVICES] and fixed[request + GAP_NS] != NOBODY:
         request += REQUEST_WIDTH
     return request if request < fixed[AT_DEVICES] else NOBODY
 
