@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import simpy
+
 from testbed.core.collector import rare_collections
 from testbed.sim.kernel import Wait
 from testbed.sim.lifecycle import live
@@ -12,18 +14,24 @@ from testbed.sim.world import World
 def simulate(world: World, requests: RequestTable, *, stop_at_ns: int | None = None) -> None:
     """Advance virtual time until every request has ended; with `stop_at_ns`, to that instant whatever happens.
 
-    What would happen at `stop_at_ns` itself does not happen any more. `requests` are in arrival order.
+    What would happen at `stop_at_ns` itself does not happen any more. `requests` are in arrival order. Where devices
+    go off by themselves the clock stands still once the last request has ended, else when nothing is left to happen.
     """
     arrivals = world.clock.process(_arrive(world, requests))
+    end = arrivals if stop_at_ns is None and world.is_watched else stop_at_ns
     with rare_collections():
-        world.clock.run(until=stop_at_ns)
+        world.clock.run(until=end)
     if stop_at_ns is None:
-        assert arrivals.processed, "every request has entered"
+        assert arrivals.triggered, "every request has entered"
 
 
 def _arrive(world: World, requests: RequestTable) -> Wait[None]:
     """Requests of one instant enter in the order of their numbers."""
+    lives: list[simpy.Event] = []
     for request in requests:
         if request.arrival_ns > world.clock.now_ns:
             yield world.clock.timeout(request.arrival_ns - world.clock.now_ns)
-        world.clock.process(live(world, request))
+        life = world.clock.process(live(world, request))
+        if world.is_watched:
+            lives.append(life)
+    yield world.clock.all_of(lives)
