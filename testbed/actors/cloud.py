@@ -38,10 +38,38 @@ class BackStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one iteration runs of a pass: `num_tokens` of its positions behind `past_tokens` that it finds in the cache.
+
+    A pass's message is opened and decoded whole with its first part; its token, which the head gives, comes out of
+    its last one.
+    """
+
+    item: BackStep
+    num_tokens: int
+    past_tokens: int
+    is_first: bool = True
+    is_last: bool = True
+
+    @classmethod
+    def whole(cls, item: BackStep) -> Part:
+        """The pass in one piece."""
+        return cls(item=item, num_tokens=item.step.num_tokens, past_tokens=item.step.past_tokens)
+
+    @property
+    def is_altered(self) -> bool:
+        return self.item.payload.is_altered
+
+    @property
+    def is_real(self) -> bool:
+        return self.item.real
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Iteration:
     """A batch under way: opening and decoding all messages, the layers, sealing the tokens.
 
-    The value is each sequence's next token, or REFUSED.
+    The value is each sequence's next token, REFUSED, or NO_TOKEN where its pass goes on.
     """
 
     decode_ns: int
@@ -55,6 +83,7 @@ class Iteration:
 
 
 REFUSED = -2  # stands for a token id where the message was none that the session can have sent
+NO_TOKEN = -3  # and where the pass is not through
 
 
 class CloudWorker:
@@ -65,14 +94,16 @@ class CloudWorker:
         self._costs = costs
         self._port = port
 
-    def start(self, batch: Sequence[BackStep]) -> Iteration:
+    def start(self, batch: Sequence[Part]) -> Iteration:
         """Begin one iteration over a non-empty batch."""
-        good = [item for item in batch if not item.payload.is_altered]
-        open_ns, decode_ns = self._open_ns(batch), self._decode_ns(batch)
-        back_ns = self._costs.forward_ns([self._work(item) for item in good])
-        seal_ns = self.sealer.spend(sum(self.sealer.time_ns(item.answer_bytes) for item in good))
-        chosen = [REFUSED if item.payload.is_altered else MODELLED_TOKEN for item in batch]
-        real = [place for place, item in enumerate(batch) if item.real]
+        good = [part for part in batch if not part.is_altered]
+        arrived = [part.item for part in batch if part.is_first]
+        open_ns, decode_ns = self._open_ns(arrived), self._decode_ns(arrived)
+        back_ns = self._costs.forward_ns([self._work(part) for part in good])
+        answers = [part.item.answer_bytes for part in good if part.is_last]
+        seal_ns = self.sealer.spend(sum(self.sealer.time_ns(size_bytes) for size_bytes in answers))
+        chosen = [_modelled_token(part) for part in batch]
+        real = [place for place, part in enumerate(batch) if part.is_real]
         if not real:
             modelled = Ticket(back_ns, lambda: chosen)
             self.sealer.spend(open_ns)
@@ -83,9 +114,9 @@ class CloudWorker:
         def tokens() -> list[int]:
             done = promise()
             for place, token, kv in zip(real, done.value, done.kv, strict=True):
-                chosen[place] = _accepted(batch[place], token)
+                chosen[place] = _accepted(batch[place].item, token)
                 if kv:
-                    batch[place].session.shipped.append(kv)
+                    batch[place].item.session.shipped.append(kv)
             return chosen
 
         if self._port.measured:
@@ -94,22 +125,23 @@ class CloudWorker:
         back = Ticket(self._port.duration_ns(promise, back_ns), tokens)
         return Iteration(open_ns=open_ns, decode_ns=decode_ns, back=back, seal_ns=seal_ns)
 
-    def _work(self, item: BackStep) -> Work:
+    def _work(self, part: Part) -> Work:
         return Work(
-            start=item.session.split,
+            start=part.item.session.split,
             stop=self._costs.shape.num_layers,
-            new_tokens=item.step.num_tokens,
-            past_tokens=item.step.past_tokens,
+            new_tokens=part.num_tokens,
+            past_tokens=part.past_tokens,
+            has_head=part.is_last,
         )
 
-    def _open_ns(self, batch: Sequence[BackStep]) -> int:
+    def _open_ns(self, arrived: Sequence[BackStep]) -> int:
         """One message after the other; what the server goes on with by itself needs no opening."""
-        sealed = [item.payload for item in batch if item.payload.seal_bytes]
+        sealed = [item.payload for item in arrived if item.payload.seal_bytes]
         return sum(self.sealer.time_ns(payload.size_bytes - payload.seal_bytes) for payload in sealed)
 
-    def _decode_ns(self, batch: Sequence[BackStep]) -> int:
+    def _decode_ns(self, arrived: Sequence[BackStep]) -> int:
         """One launch for all messages that hold hidden states, each with its own codec's passes."""
-        coded = [item for item in batch if item.session.split > 0]
+        coded = [item for item in arrived if item.session.split > 0]
         if not coded:
             return 0
         codecs = [(self._moved_bytes(item), item.session.codec.effort.decode_percent) for item in coded]
@@ -122,6 +154,12 @@ class CloudWorker:
         return self._costs.shape.hidden_bytes(item.step.num_tokens, 32) + encoded_bytes
 
 
+def _modelled_token(part: Part) -> int:
+    if part.is_altered:
+        return REFUSED
+    return MODELLED_TOKEN if part.is_last else NO_TOKEN
+
+
 def _accepted(item: BackStep, answer: int | Refused) -> int:
     """The token, or REFUSED for a message altered on its way; that any other is refused must not be."""
     if not isinstance(answer, Refused):
@@ -131,7 +169,8 @@ def _accepted(item: BackStep, answer: int | Refused) -> int:
     return REFUSED
 
 
-def _item(item: BackStep) -> BackItem:
+def _item(part: Part) -> BackItem:
+    item = part.item
     assert item.payload.message is not None, "a real sequence has a message"
     session = item.session
     return BackItem(

@@ -3,8 +3,8 @@
     E = P_idle T + (P_active - P_idle) T_busy + P_tx T_tx + P_rx T_rx
 
 T is the whole run, T_busy the time the processor computes. A device's radio adds to that while a message is clocked
-out or in, whether or not the processor computes meanwhile. Of a device with battery, heat, churn or other programs
-sim/vitals.py keeps the account, change by change.
+out or in, whether or not the processor computes meanwhile. Processors that share every layer are busy together. Of a
+device with battery, heat, churn or other programs sim/vitals.py keeps the account, change by change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def processor_energy_j(profile: ProcessorProfile, *, duration_ns: int, busy_ns: 
     """Joules of computing and idling; `busy_ns` is part of `duration_ns`."""
     assert 0 <= busy_ns <= duration_ns, "a processor can't be busy for longer than the run"
     extra_w = profile.active_power - profile.idle_power
-    return profile.idle_power * ns_to_seconds(duration_ns) + extra_w * ns_to_seconds(busy_ns)
+    one_j = profile.idle_power * ns_to_seconds(duration_ns) + extra_w * ns_to_seconds(busy_ns)
+    return profile.num_processors * one_j
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from testbed.actors.costs import ACTIVATION_BYTES
 from testbed.actors.kv import KVLaw, kv_bytes
+from testbed.actors.roofline import ACTIVATION_BYTES
 from testbed.actors.weights import WeightLaw, as_law
 from testbed.models.shape import ModelShape
 from testbed.scenarios.profiles import DeviceProfile, ServerProfile
@@ -79,8 +79,8 @@ def server_kv_bytes(shape: ModelShape, split: int, tokens: int, kv_bits: KVLaw) 
 
 
 def free_bytes(profile: DeviceProfile | ServerProfile) -> int:
-    """Memory that weights, KV and activations may fill."""
-    return max(0, profile.memory - profile.reserved_memory)
+    """Memory that weights, KV and activations may fill, of all its processors together."""
+    return profile.num_processors * max(0, profile.memory - profile.reserved_memory)
 
 
 def largest_split(

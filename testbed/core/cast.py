@@ -180,6 +180,17 @@ class FittedSizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TableUse:
+    """A table of measured times that a profile's durations came from."""
+
+    profile: str
+    table: str
+    source: str
+    by_roofline: Sequence[str]  # parts of a pass that the table doesn't have
+    extrapolated: Mapping[str, int]  # axes that were left, and how far a run went
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
     """What the world knows when the clock stops."""
 
@@ -197,6 +208,7 @@ class RunEnd:
     quality: Mapping[int, Quality]  # by request
     texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer
     fitted_sizes: Sequence[FittedSizes] = ()  # laws of messages whose sizes modelled groups drew
+    profile_tables: Sequence[TableUse] = ()
     calibration: Calibration | None = None  # None where nothing had to be read
     sealing: Sealing | None = None  # None where messages travel in the clear
     footprints: Mapping[str, Sequence[Footprint]] = field(default_factory=dict)  # by group

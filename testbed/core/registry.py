@@ -120,7 +120,15 @@ DISCIPLINES = Registry(
         "proportional-fair": "testbed.network_models.sharing.disciplines.proportional_fair:ProportionalFair",
     },
 )
-SCHEDULERS = Registry("scheduler", {"fifo": "testbed.schedulers.fifo:FifoScheduler"})
+SCHEDULERS = Registry(
+    "scheduler",
+    {
+        "fifo": "testbed.schedulers.fifo:FifoScheduler",
+        "shortest-first": "testbed.schedulers.shortest_first:ShortestFirstScheduler",
+        "earliest-deadline": "testbed.schedulers.earliest_deadline:EarliestDeadlineScheduler",
+        "fair": "testbed.schedulers.fair:FairScheduler",
+    },
+)
 ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
 ARRIVALS = Registry(
     "arrivals",

@@ -20,6 +20,16 @@ class Work:
     stop: int
     new_tokens: int
     past_tokens: int
+    has_head: bool = True  # after the last layer its last row goes through the head: not so an early chunk's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvDemand:
+    """What one sequence may come to hold in a server's KV cache."""
+
+    max_tokens: int  # prompt and most output
+    num_layers: int  # behind its cut
+    full_bytes: int  # at `max_tokens`
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,8 @@ def _provenance_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     yield "modelled", words.groups_of(summary, real=False) or "no group"
     if told := words.fitted_laws(summary):
         yield "fitted", f"sizes of modelled messages, drawn from laws of real ones: {told}"
+    if told := words.profile_tables(summary):
+        yield "measured", f"compute times from tables: {told}"
     if summary["calibration"] is not None:
         yield "calibrated", f"on {words.calibration(summary['calibration'])}"
     if summary["assumed_sizes"]:

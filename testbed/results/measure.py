@@ -69,6 +69,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
         "calibration": None if end.calibration is None else asdict(end.calibration),
         "assumed_sizes": list(end.assumed_sizes),
         "fitted_sizes": [asdict(fitted) for fitted in end.fitted_sizes],
+        "profile_tables": [asdict(use) for use in end.profile_tables],
         "quality": quality(requests),
         "by_group": _by_group(tables, end),
         "duration_s": duration_s,

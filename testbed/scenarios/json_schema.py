@@ -13,6 +13,7 @@ from testbed.core.registry import (
     POLICIES,
     QUEUES,
     RATES,
+    SCHEDULERS,
     TRANSPORTS,
     Registry,
 )
@@ -30,6 +31,7 @@ _PIECES: dict[str, tuple[Registry, tuple[str, str] | None]] = {
     "TransportConfig": (TRANSPORTS, None),
     "DisciplineConfig": (DISCIPLINES, None),
     "ArrivalConfig": (ARRIVALS, None),
+    "SchedulerConfig": (SCHEDULERS, None),
 }
 _SOURCED = {"type": "object", "required": ["value"], "additionalProperties": False}
 

@@ -19,6 +19,7 @@ from testbed.scenarios.base import (
     Block,
     ComputeRate,
     Energy,
+    FileName,
     HeatCapacity,
     LossProbability,
     PositiveShare,
@@ -67,22 +68,31 @@ class Profile(Block):
         return {**plain, "sources": sources}
 
 
+class TableFile(Block):
+    """Times that were measured (testbed/actors/profile_table.py), in place of the roofline's."""
+
+    file: FileName
+    extrapolate: bool = False  # beyond what was measured; the summary says how far
+
+
 class ProcessorProfile(Profile):
     """What the cost model knows of a processor.
 
-    A stage takes ``num_kernels * kernel_overhead + max(bytes / memory_bandwidth, flops / compute)``: bandwidth and
-    compute are *effective* figures, as reached by inference software, not the data sheet's peaks.
+    A layer takes ``kernel_overhead`` and what its kernels move over ``memory_bandwidth`` and calculate at ``compute``
+    (testbed/actors/roofline.py): *effective* figures, as reached by inference software, not the data sheet's peaks.
     """
 
     memory: PositiveSizeBytes
     memory_bandwidth: Bandwidth
     compute: ComputeRate
     kernel_overhead: TimeNs  # per decoder layer and per stage: launches, dispatch
+    overlap: Literal["full", "partial"] = "full"  # of a kernel's loads with its arithmetic
     idle_power: Power
     active_power: Power
     # Of one core with messages of some kilobytes. The defaults are assumptions: a core without AES instructions.
     aes_gcm_rate: Bandwidth = Field(default=25e6, validate_default=False)
     chacha20_rate: Bandwidth = Field(default=100e6, validate_default=False)
+    profile_table: TableFile | None = None
 
     @model_validator(mode="after")
     def _active_above_idle(self) -> Self:
@@ -90,6 +100,11 @@ class ProcessorProfile(Profile):
             allowed = f"at least the idle_power of {self.idle_power:g} W"
             raise _at("active_power", "less than when idle", value=f"{self.active_power:g} W", allowed=allowed)
         return self
+
+    @property
+    def num_processors(self) -> int:
+        """How many equal ones share every layer; all other numbers are those of one."""
+        return 1
 
 
 class ThrottleStep(Block):
@@ -135,9 +150,29 @@ class DeviceProfile(ProcessorProfile):
 
 
 class ServerProfile(ProcessorProfile):
-    """A cloud worker: one accelerator, or one CPU socket."""
+    """A cloud worker: one accelerator or CPU socket, or `tensor_parallel` of them on one interconnect."""
 
     reserved_memory: PositiveSizeBytes
+    price_per_hour: float | None = Field(default=None, ge=0)  # US dollars, of one processor
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    interconnect_bandwidth: Bandwidth | None = None  # of a ring through all processors, in one direction
+    interconnect_latency: TimeNs = Field(default=0, validate_default=False)  # of an all-reduce of few bytes
+
+    @model_validator(mode="after")
+    def _connected(self) -> Self:
+        if self.tensor_parallel > 1 and self.interconnect_bandwidth is None:
+            problem = "processors that share layers need an interconnect"
+            raise as_pydantic(ScenarioError(problem, path="interconnect_bandwidth", allowed="such as 200 GB/s"))
+        return self
+
+    @property
+    def num_processors(self) -> int:
+        return self.tensor_parallel
+
+    @property
+    def worker_price_per_hour(self) -> float | None:
+        """US dollars for all processors of a worker; None where no price is known."""
+        return None if self.price_per_hour is None else self.tensor_parallel * self.price_per_hour
 
 
 Rate = Annotated[SerializeAsAny[RateConfig], piece(RATES, short_kind="constant", short_key="rate")]

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import POLICIES, ROUTERS, SCHEDULERS
+from testbed.core.registry import POLICIES, ROUTERS
 from testbed.scenarios.base import Block, LossProbability, PositiveTimeNs, as_pydantic, registered
 from testbed.scenarios.cells import Cells, check_cells, check_membership
 from testbed.scenarios.device_state import GroupState, check_figures
 from testbed.scenarios.kv import KV
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
+from testbed.scenarios.serving import Serving
 from testbed.scenarios.topology import Topology, unknown_node
 from testbed.scenarios.weights import Weights
 from testbed.scenarios.workload import Workload
@@ -88,16 +89,13 @@ class Group(GroupState):
         return self
 
 
-class Servers(Block):
+class Servers(Serving):
     """Equal cloud workers with iteration-level continuous batching."""
 
     name: Name = "cloud"
     server: ServerProfile
     count: int = Field(default=1, ge=1)
     at: At | None = None  # where it stands, in a topology
-    max_batch: int = Field(default=32, ge=1)  # sequences in one iteration
-    max_prefill_tokens: int = Field(default=2048, ge=1)  # in one iteration; a longer prompt goes alone
-    scheduler: Annotated[str, registered(SCHEDULERS)] = "fifo"
 
 
 class Slo(Block):

@@ -9,6 +9,7 @@ import numpy as np
 
 from testbed.actors.kv import kv_laws
 from testbed.actors.memory import edge_demand, free_bytes, largest_split, server_weights_bytes
+from testbed.actors.roofline import check_parallel
 from testbed.actors.weight_plan import check_saved, check_weights, weight_laws
 from testbed.core.errors import ScenarioError
 from testbed.core.units import NS_PER_S, format_si
@@ -16,10 +17,11 @@ from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.network_models.build import check_link
 from testbed.scenarios.schema import Group, Scenario
+from testbed.sim.check_serving import check_serving
 from testbed.sim.check_topology import check_topology
 from testbed.sim.choosing import Policy, build_policies
+from testbed.sim.measured import BITS, check_reach, check_tables
 from testbed.sim.requests import RequestTable
-from testbed.sim.world import BITS
 from testbed.workloads.instants import LAST_NS
 
 
@@ -43,12 +45,16 @@ def check_scenario(scenario: Scenario, source: ModelSource) -> None:
         for split in policy.splits(source.shape.num_layers):
             _check_split(scenario, source.shape, index, split)
     check_topology(scenario)
+    check_serving(scenario)
     _check_servers(scenario, source.shape, policies)
+    check_tables(scenario, source.shape)
     _check_saved(scenario, source, policies)
 
 
 def check_requests(scenario: Scenario, source: ModelSource, requests: RequestTable) -> None:
-    """Raise ScenarioError for a request that never comes, and a real one that is longer than the model's positions."""
+    """Raise ScenarioError for a request that never comes, and a real one that is longer than the model's positions,
+    and passes beyond a measured table.
+    """
     limit = source.shape.max_positions
     is_real = np.array([group.compute == "real" for group in scenario.fleet])[requests.group]
     too_long = is_real & (requests.prompt_tokens + requests.max_output_tokens > limit)
@@ -66,6 +72,7 @@ def check_requests(scenario: Scenario, source: ModelSource, requests: RequestTab
             value=f"{requests.arrival_ns[row] / NS_PER_S:.3g} s",
             allowed="a time in the first 36500 d",
         )
+    check_reach(scenario, source.shape, requests)
 
 
 def _check_link(group: Group, path: str) -> None:
@@ -138,6 +145,10 @@ def _check_servers(scenario: Scenario, shape: ModelShape, policies: Iterable[Pol
     _, back_law = weight_laws(scenario.weights, BITS[scenario.dtype])
     weights = server_weights_bytes(shape, splits, back_law) if splits else 0
     for index, servers in enumerate(scenario.servers):
+        try:
+            check_parallel(servers.server, shape)
+        except ScenarioError as error:
+            raise error.below(f"servers[{index}].server") from None
         free = free_bytes(servers.server)
         if weights > free:
             raise ScenarioError(

@@ -13,12 +13,13 @@ from testbed.codecs.framing import Codec
 from testbed.core.errors import TestbedError
 from testbed.core.events import Hop, Outcome
 from testbed.core.plan import MessageObservation
+from testbed.core.work import KvDemand
 from testbed.network_models.transfer import Direction, Fate, Link
 from testbed.sim.choosing import Adapt
 from testbed.sim.device import Device
 from testbed.sim.kernel import Clock, Wait
 from testbed.sim.request_table import Request
-from testbed.sim.server import Served, Server
+from testbed.sim.server import Asked, Served, Server
 from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace
 
@@ -74,7 +75,7 @@ class Journey:
     adapt: Adapt | None  # asked before each message of hidden states
     codec_of: Callable[[str], tuple[Codec, SizeOf]]
     tampering: Tampering
-    kv_reserve_bytes: int  # of the server's KV cache, at full length
+    kv_demand: KvDemand  # on the server's KV cache
     stop_tokens: frozenset[int]
     step: Step  # the pass to run next: the prompt, then the token chosen last
     answer_bytes: int = TOKEN_BYTES  # of the last pass, in the clear
@@ -82,6 +83,7 @@ class Journey:
     bytes_sent: int = 0
     last_message_bytes: int = 0
     last_send_ns: int = 0
+    served_ns: int | None = None  # when the server had its last token
 
     @property
     def is_real(self) -> bool:
@@ -197,6 +199,14 @@ class Journey:
         num_tokens, past_tokens = self.step.num_tokens + rerun, self.step.past_tokens - rerun
         return Step(num_tokens=num_tokens, past_tokens=past_tokens, tokens=self.step.tokens)
 
+    def _asked(self) -> Asked:
+        return Asked(
+            device=self.request.device,
+            since_ns=self.request.arrival_ns if self.served_ns is None else self.served_ns,
+            is_first=self.served_ns is None,
+            max_output_tokens=self.request.max_output_tokens,
+        )
+
     def serve(self, server: Server, payload: Payload) -> Wait[int]:
         """The server's share of a step: wait for an iteration, which serves many; the next token comes out of it.
 
@@ -204,8 +214,8 @@ class Journey:
         """
         step = BackStep(session=self.session, step=self._server_step(), payload=payload, real=self.is_real)
         self.answer_bytes = step.answer_bytes
-        served: Served = yield server.submit(step, self.kv_reserve_bytes)
-        now_ns = self.clock.now_ns
+        served: Served = yield server.submit(step, self.kv_demand, self._asked())
+        now_ns = self.served_ns = self.clock.now_ns
         parts = (
             (Hop.OPEN, served.open_ns),
             (Hop.DECODE, served.decode_ns),

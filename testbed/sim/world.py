@@ -29,6 +29,7 @@ from testbed.core.events import EventSink
 from testbed.core.plan import Decision
 from testbed.core.registry import ROUTERS, SCHEDULERS
 from testbed.core.rng import Stream, entity_key
+from testbed.core.work import KvDemand
 from testbed.models.source import ModelSource
 from testbed.network_models.build import build_access
 from testbed.network_models.connections import Connections, OneEach, OneForAll
@@ -36,17 +37,18 @@ from testbed.network_models.sharing.cell import Cell, Seat
 from testbed.network_models.topology.network import Network
 from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
+from testbed.schedulers.entry import Limits
+from testbed.schedulers.memory import FullReserve
 from testbed.sim.choosing import Chooser
 from testbed.sim.device import Device
 from testbed.sim.fleet import Fleet
 from testbed.sim.journey import Journey
 from testbed.sim.kernel import BusyTime, Clock, Gate, Rank
+from testbed.sim.measured import BITS, Measured
 from testbed.sim.request_table import Request
 from testbed.sim.server import Server
 from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace
-
-BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,7 @@ class World:
         self.scenario = scenario
         self.clock = Clock()
         self._shape = source.shape
+        self.measured = Measured(source.shape)
         bits = BITS[scenario.dtype]
         self._front_law, self._back_law = weight_laws(scenario.weights, bits)
         self._front_kv, self._back_kv = kv_laws(scenario.kv, bits)
@@ -124,8 +127,12 @@ class World:
         """Open the session, with a server unless the device holds all; None where no server could ever hold it."""
         edge_only = decision.split == self._shape.num_layers
         tokens = request.num_prompt_tokens + request.max_output_tokens
-        reserve = server_kv_bytes(self._shape, decision.split, tokens, self._back_kv)
-        server = None if edge_only else self._route(request.device, reserve)
+        demand = KvDemand(
+            max_tokens=tokens,
+            num_layers=self._shape.num_layers - decision.split,
+            full_bytes=server_kv_bytes(self._shape, decision.split, tokens, self._back_kv),
+        )
+        server = None if edge_only else self._route(request.device, demand)
         if server is None and not edge_only:
             return None
         if server is not None:
@@ -154,7 +161,7 @@ class World:
             server=server,
             trace=trace,
             tampering=self._tampering,
-            kv_reserve_bytes=reserve,
+            kv_demand=demand,
             step=Step(num_tokens=request.num_prompt_tokens, past_tokens=0, tokens=request.prompt),
             stop_tokens=frozenset() if request.ignore_eos else self._stop_tokens,
         )
@@ -200,11 +207,11 @@ class World:
         """All of them, in the scenario's order."""
         return [cell for cells in self._cells.values() for cell in cells]
 
-    def _route(self, device: int, kv_reserve_bytes: int) -> Server | None:
+    def _route(self, device: int, demand: KvDemand) -> Server | None:
         able = [
             built.server
             for built in self._built
-            if built.server.fits_ever(kv_reserve_bytes) and self.devices[device].links.reaches(built.server.server)
+            if built.server.fits_ever(demand) and self.devices[device].links.reaches(built.server.server)
         ]
         return able[self._router.choose([server.num_outstanding for server in able])] if able else None
 
@@ -246,8 +253,8 @@ class World:
 
     def _server(self, number: int, group: Servers) -> _Built:
         capacity = free_bytes(group.server) - server_weights_bytes(self._shape, self.served_splits(), self._back_law)
-        scheduler = SCHEDULERS.load(group.scheduler)(
-            max_batch=group.max_batch, max_prefill_tokens=group.max_prefill_tokens, kv_capacity_bytes=capacity
+        scheduler = SCHEDULERS.load(group.scheduler.kind)(
+            group.scheduler, limits=_limits(group), memory=FullReserve(capacity)
         )
         costs, port = self._costs(group.server, self._back_law, self._back_kv), self._port(self._cloud_host(number))
         worker = CloudWorker(costs, port, self._sealer(group.server))
@@ -260,7 +267,7 @@ class World:
         return chosen - {self._shape.num_layers}
 
     def _costs(self, profile: ProcessorProfile, weights: WeightLaw, kv: KVLaw) -> CostModel:
-        return CostModel(profile=profile, shape=self._shape, weight_bits=weights, kv_bits=kv)
+        return self.measured.costs(profile, weights, kv)
 
     def _sealer(self, profile: ProcessorProfile) -> Sealer:
         return Sealer(self.scenario.seal, profile, seal_secret(self.scenario))
@@ -317,6 +324,16 @@ def cast_of(scenario: Scenario) -> Cast:
             ServerEntry(server=number, group=group.name, kind=group.server.name)
             for number, (group, _) in enumerate(_each(scenario.servers))
         ],
+    )
+
+
+def _limits(group: Servers) -> Limits:
+    return Limits(
+        max_batch=group.max_batch,
+        max_prefill_tokens=group.max_prefill_tokens,
+        chunk_tokens=group.chunk_tokens,
+        priority=group.priority,
+        max_resident=group.max_resident,
     )
 
 

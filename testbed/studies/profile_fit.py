@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.actors.costs import CostModel
+from testbed.actors.roofline import Roofline
+from testbed.actors.weights import as_law
 from testbed.core.units import ns_to_seconds
 from testbed.scenarios.profiles import ProcessorProfile
 from testbed.studies.profile_data.rows import Measurement, Row
@@ -88,6 +90,7 @@ FITS: Mapping[str, Fit] = {
         rows=(
             ("llmservingsim", "decode batch 1 context 1024"),
             ("llmservingsim", "decode batch 32 context 1024"),
+            ("llmservingsim", "prefill 64 after 0"),
             ("llmservingsim", "prefill 1024 after 0"),
         ),
     ),
@@ -97,16 +100,14 @@ FITS: Mapping[str, Fit] = {
 
 
 def predict_seconds(profile: ProcessorProfile, measurement: Measurement) -> float:
-    """Duration of the measured pass by the cost model; tensor parallelism adds up bandwidth and compute, no more."""
+    """Duration of the measured pass by the cost model; of one layer without its attention where that was measured."""
     if measurement.devices > 1:
-        profile = profile.model_copy(
-            update={
-                _BANDWIDTH: profile.memory_bandwidth * measurement.devices,
-                _COMPUTE: profile.compute * measurement.devices,
-            }
-        )
+        profile = profile.model_copy(update={"tensor_parallel": measurement.devices})
+    if measurement.kind == "layer":
+        kernels = Roofline(profile, measurement.shape, as_law(measurement.bits), KV_BITS)
+        return ns_to_seconds(kernels.overhead_ns + kernels.matrices_ns(measurement.tokens))
     model = CostModel(profile=profile, shape=measurement.shape, weight_bits=measurement.bits, kv_bits=KV_BITS)
-    return ns_to_seconds(model.forward_ns(measurement.works)) / max(measurement.num_layers, 1)
+    return ns_to_seconds(model.forward_ns(measurement.works))
 
 
 def is_fitted(row: Measurement) -> bool:

@@ -155,8 +155,8 @@ def test_servers_are_left_empty(built):
     world.clock.run()  # what servers have yet to learn of
     for held in world._built:
         assert held.server.num_outstanding == 0
-        assert held.server._scheduler.kv_reserved_bytes == 0
-        assert held.server._kv_total == 0
+        assert held.server._scheduler.kv_claimed_bytes == 0
+        assert held.server._scheduler.kv_tokens == 0
 
 
 @settings(max_examples=8)

@@ -170,7 +170,12 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
         ("policy.kind", "statik", "policy.kind: unknown policy (got 'statik'); {policy}; 'static'"),
         ("policy.codec", "int9", "policy.codec: unknown codec (got 'int9'); {codec}; 'int8'"),
         ("router", "least-load", "router: unknown router (got 'least-load'); allowed: least-loaded; 'least-loaded'"),
-        ("servers.0.scheduler", "fifi", "servers[0].scheduler: unknown scheduler (got 'fifi'); allowed: fifo; 'fifo'"),
+        (
+            "servers.0.scheduler",
+            "fifi",
+            "servers[0].scheduler.kind: unknown scheduler (got 'fifi'); "
+            "allowed: earliest-deadline, fair, fifo, shortest-first; 'fifo'",
+        ),
         (
             LINK,
             wifi(transport="selective-repeats"),

@@ -7,7 +7,7 @@ from math import ceil
 
 import pytest
 
-from testbed.actors.cloud import BackStep, CloudWorker
+from testbed.actors.cloud import BackStep, CloudWorker, Part
 from testbed.actors.costs import CostModel
 from testbed.actors.edge import Payload, Session, Step
 from testbed.codecs.named import size_law
@@ -68,4 +68,4 @@ def test_a_batch_of_several_codecs_pays_each_its_own_passes_and_one_launch():
     worker = CloudWorker(CostModel(profile=profile, shape=TINY, weight_bits=32, kv_bits=32), None)
     batch = [back_step("int8", 5, 124), back_step("ts-tabq(entropy=rans)", 7, 99), back_step("int4", 1, 36)]
     moved = 5 * RAW + 124 + Fraction("3.2") * (7 * RAW + 99) + RAW + 36
-    assert worker.start(batch).decode_ns == law_ns("server", 1, moved)
+    assert worker.start([Part.whole(item) for item in batch]).decode_ns == law_ns("server", 1, moved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 import pytest
@@ -9,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.actors.costs import CostModel
+from testbed.actors.memory import free_bytes
+from testbed.actors.roofline import check_parallel
+from testbed.core.errors import ScenarioError
 from testbed.core.work import Work
 from testbed.models.shape import ModelShape
-from testbed.scenarios.profiles import ProcessorProfile
+from testbed.scenarios.profiles import ServerProfile
 
 # 3 layers, d 4, 2 heads of 2, 1 KV head, MLP 8, vocabulary 10; 100 matrix and 4 other weights a layer.
 SHAPE = ModelShape(
@@ -37,16 +41,20 @@ SHAPE = ModelShape(
 OVERHEAD_NS = 5
 
 
-def make(*, bandwidth: str = "1 GB/s", compute: str = "1 PFLOP/s", shape: ModelShape = SHAPE) -> CostModel:
-    profile = ProcessorProfile.model_validate(
+def make(
+    *, bandwidth: str = "1 GB/s", compute: str = "1 PFLOP/s", shape: ModelShape = SHAPE, **more: object
+) -> CostModel:
+    profile = ServerProfile.model_validate(
         {
             "name": "test",
             "memory": "1 GB",
+            "reserved_memory": "1 MB",
             "memory_bandwidth": bandwidth,
             "compute": compute,
             "kernel_overhead": f"{OVERHEAD_NS} ns",
             "idle_power": "1 W",
             "active_power": "2 W",
+            **more,
         }
     )
     return CostModel(profile=profile, shape=shape, weight_bits=16, kv_bits=16)
@@ -66,6 +74,37 @@ def test_prefill_is_bound_by_arithmetic_when_compute_is_slow() -> None:
     flops = 3 * 2 * 100 + pairs * 4 * 2 * 2
     cost = make(bandwidth="1 PB/s", compute="1 GFLOP/s").forward_ns([work(1, 2, new=3, past=10)])
     assert cost == 2 * OVERHEAD_NS + flops
+
+
+def test_attention_has_no_use_of_what_the_matrices_leave_idle() -> None:
+    moved, flops = 208 + 10 * 208, 10 * 200  # 10 tokens' matrices: bound by memory at 1.25 operations a byte
+    positions, pairs = 2 * 9 + (50 + 2), 45 + 51  # their attention: bound by arithmetic
+    assert moved > flops / 1.25
+    assert positions * 8 < pairs * 16 / 1.25
+    cost = make(compute="1.25 GFLOP/s").forward_ns([work(1, 2, new=9), work(1, 2, past=50)])
+    assert cost == 2 * OVERHEAD_NS + moved + math.ceil(pairs * 16 / 1.25)
+
+
+@pytest.mark.parametrize(("gflops", "moving", "computing"), [(1, 416, 200), (0.5, 416, 400), (0.25, 416, 800)])
+def test_partial_overlap_adds_a_third_of_the_square_of_the_shorter(gflops: float, moving: int, computing: int) -> None:
+    sharp = make(compute=f"{gflops} GFLOP/s").forward_ns([work(1, 2)])
+    soft = make(compute=f"{gflops} GFLOP/s", overlap="partial").forward_ns([work(1, 2)])
+    attention = (16, 16 / gflops)  # one token: 2 positions of 8 B, 1 pair of 16 operations
+    added = [min(pair) ** 2 / (3 * max(pair)) for pair in ((moving, computing), attention)]
+    assert soft - sharp == sum(math.ceil(item) for item in added)
+
+
+def test_processors_that_share_layers_hold_a_part_and_add_up_hidden_states() -> None:
+    # Two of them: 1 of 2 heads, the one KV head held by both, half of the MLP and of the vocabulary.
+    ring = {"tensor_parallel": 2, "interconnect_bandwidth": "1 GB/s", "interconnect_latency": "7 ns"}
+    model = make(**ring)
+    layer_bytes = (100 + 2 * 4 * 2 * 1) // 2 * 2 + 4 * 2  # K and V of d x D once more; norms whole
+    token_bytes = 2 * 2 * (4 * 4 + (2 * 1 + 2 * 1) * 2 + 3 * 4)
+    all_reduce = 7 + 4 * 2  # 2 (n - 1) / n of d values
+    layer = OVERHEAD_NS + layer_bytes + token_bytes + 12 * 8 + 2 * all_reduce
+    assert model.forward_ns([work(1, 2, past=10)]) == OVERHEAD_NS + layer
+    head = (44 - 40 + 20) * 2 + (4 + 5) * 2
+    assert model.forward_ns([work(2, 3, past=10)]) == OVERHEAD_NS + layer + head
 
 
 def test_flops_are_those_of_the_model_shape() -> None:
@@ -119,9 +158,17 @@ works = st.builds(
     st.integers(0, 300),
 )
 models = st.builds(
-    lambda bandwidth, compute: make(bandwidth=f"{bandwidth} MB/s", compute=f"{compute} MFLOP/s"),
+    lambda bandwidth, compute, overlap, processors: make(
+        bandwidth=f"{bandwidth} MB/s",
+        compute=f"{compute} MFLOP/s",
+        overlap=overlap,
+        tensor_parallel=processors,
+        interconnect_bandwidth="50 MB/s",
+    ),
     st.integers(1, 100_000),
     st.integers(1, 100_000),
+    st.sampled_from(["full", "partial"]),
+    st.sampled_from([1, 2]),
 )
 
 
@@ -151,3 +198,20 @@ def test_more_work_never_takes_less(model: CostModel, item: Work, added: tuple[i
         item.past_tokens + more_past,
     )
     assert model.forward_ns([item]) <= model.forward_ns([larger])
+
+
+def test_heads_that_do_not_divide_are_refused_with_what_does() -> None:
+    profile = make(tensor_parallel=3, interconnect_bandwidth="1 GB/s").profile
+    assert isinstance(profile, ServerProfile)
+    with pytest.raises(ScenarioError) as caught:
+        check_parallel(profile, SHAPE)
+    assert (caught.value.path, caught.value.value, caught.value.allowed) == ("tensor_parallel", 3, "1, 2")
+
+
+def test_sharing_layers_needs_an_interconnect_and_multiplies_the_price() -> None:
+    with pytest.raises(ValueError, match="need an interconnect"):
+        make(tensor_parallel=2)
+    profile = make(tensor_parallel=4, interconnect_bandwidth="1 GB/s", price_per_hour=1.5).profile
+    assert isinstance(profile, ServerProfile)
+    assert profile.worker_price_per_hour == 6.0
+    assert free_bytes(profile) == 4 * (10**9 - 10**6)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from testbed.actors.calls import BackCall, BackItem, CloseCall, FrontCall, HostSpec, Refused
-from testbed.actors.cloud import REFUSED, BackStep, CloudWorker
+from testbed.actors.cloud import REFUSED, BackStep, CloudWorker, Part
 from testbed.actors.costs import CostModel
 from testbed.actors.edge import Payload, Session, Step
 from testbed.actors.host_queue import CallLog
@@ -120,8 +120,9 @@ def test_an_altered_message_is_opened_and_takes_no_part_in_the_layers():
     )
     payload = Payload(size_bytes=124, message=None, encode_ns=0)
     step = Step(num_tokens=5, past_tokens=0, tokens=None)
-    good = BackStep(session=session, step=step, payload=payload, real=False)
-    altered = replace(good, payload=replace(payload, is_altered=True))
+    item = BackStep(session=session, step=step, payload=payload, real=False)
+    good = Part.whole(item)
+    altered = Part.whole(replace(item, payload=replace(payload, is_altered=True)))
     alone, together = worker.start([good]), worker.start([good, altered])
     assert together.back.duration_ns == alone.back.duration_ns < worker.start([good, good]).back.duration_ns
     assert together.decode_ns > alone.decode_ns

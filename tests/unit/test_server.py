@@ -10,11 +10,13 @@ from testbed.actors.cloud import BackStep, Iteration
 from testbed.actors.edge import Payload, Session, Step
 from testbed.codecs.named import RawFloat32
 from testbed.core.events import IterationEnded
-from testbed.core.work import Ticket
+from testbed.core.work import KvDemand, Ticket
+from testbed.schedulers.entry import Limits
 from testbed.schedulers.fifo import FifoScheduler
+from testbed.schedulers.memory import FullReserve
 from testbed.schedulers.routing import LeastLoaded
 from testbed.sim.kernel import BusyTime, Clock
-from testbed.sim.server import Server
+from testbed.sim.server import Asked, Server
 
 DECODE_NS, BACK_NS = 3, 100  # of a batch; and one more for each sequence
 
@@ -26,7 +28,7 @@ class Worker:
     batches: list[list[int]] = field(default_factory=list)
 
     def start(self, batch):
-        requests = [item.session.request for item in batch]
+        requests = [part.item.session.request for part in batch]
         self.batches.append(requests)
         ticket = Ticket(BACK_NS + len(requests), lambda: [1000 + request for request in requests])
         return Iteration(decode_ns=DECODE_NS, back=ticket)
@@ -35,10 +37,10 @@ class Worker:
 class Rig:
     def __init__(self, **limits):
         self.clock, self.worker, self.events, self.results = Clock(), Worker(), [], []
-        limits = {"max_batch": 4, "max_prefill_tokens": 100, "kv_capacity_bytes": 1000, **limits}
-        self.server = Server(
-            self.clock, 7, worker=self.worker, scheduler=FifoScheduler(**limits), emit=self.events.append
-        )
+        memory = FullReserve(limits.pop("kv_capacity_bytes", 1000))
+        chosen = Limits(**{"max_batch": 4, "max_prefill_tokens": 100, **limits})
+        scheduler = FifoScheduler(FifoScheduler.Config(), limits=chosen, memory=memory)
+        self.server = Server(self.clock, 7, worker=self.worker, scheduler=scheduler, emit=self.events.append)
 
     def sequence(self, request, *, at_ns=0, passes=1, prompt=10, kv=10):
         """A sequence whose next pass is ready as soon as the last one is over."""
@@ -50,13 +52,20 @@ class Rig:
         for number in range(passes):
             new, past = (prompt, 0) if number == 0 else (1, prompt + number - 1)
             asked_ns = self.clock.now_ns
-            served = yield self.server.submit(step(request, new, past), kv)
+            served = yield self.server.submit(step(request, new, past), demand(kv), ASKED)
             self.results.append((request, asked_ns, self.clock.now_ns, served))
         self.server.leave(request)
 
     def run(self):
         self.clock.run()
         return self
+
+
+ASKED = Asked(device=0, since_ns=0, is_first=True, max_output_tokens=100)
+
+
+def demand(kv):
+    return KvDemand(max_tokens=1000, num_layers=1, full_bytes=kv)
 
 
 def step(request, new, past):
@@ -148,8 +157,8 @@ def test_reserved_memory_is_kept_within_its_limit_and_given_back():
     rig.run()
     assert rig.worker.batches == [[0], [0], [1], [1], [2], [2], [3], [3]]
     assert rig.server.peak_kv_bytes == 60
-    assert not rig.server.fits_ever(101)
-    assert rig.server.fits_ever(100)
+    assert not rig.server.fits_ever(demand(101))
+    assert rig.server.fits_ever(demand(100))
 
 
 def test_a_sequence_that_leaves_while_it_waits_is_never_run():
@@ -158,7 +167,7 @@ def test_a_sequence_that_leaves_while_it_waits_is_never_run():
 
     def impatient():
         rig.server.enter()
-        rig.server.submit(step(1, 10, 0), 10)
+        rig.server.submit(step(1, 10, 0), demand(10), ASKED)
         yield rig.clock.timeout(50)
         rig.server.leave(1)
 

@@ -47,7 +47,7 @@ _EXTRA_CONFIGS: Mapping[str, dict[str, object]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One measured pass. `devices` share it as one bigger processor (tensor parallelism, without its messages)."""
+    """One measured pass, by tensor parallelism on `devices`; of kind layer one layer's, without its attention."""
 
     profile: str
     dataset: str
@@ -58,7 +58,6 @@ class Measurement:
     works: tuple[Work, ...]
     seconds: float
     devices: int = 1
-    num_layers: int = 0  # above 0: `seconds` is one layer's, and `works` runs this many
 
     @property
     def tokens(self) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from testbed.actors.roofline import sliced
 from testbed.core.work import Work
 from testbed.models.shape import ModelShape
 from testbed.studies.profile_data.rows import (
@@ -33,7 +33,6 @@ _LAYER_OPS = (
     "mlp_down_proj",
     "add",
 )
-_LAYERS_AT_ONCE = 30
 
 
 def read_vidur(folder: Path) -> Iterator[Row]:
@@ -46,29 +45,16 @@ def read_vidur(folder: Path) -> Iterator[Row]:
         for (parallel, tokens), seconds in sorted(best.items()):
             if tokens & (tokens - 1):  # powers of two are enough
                 continue
-            works = (Work(start=1, stop=1 + _LAYERS_AT_ONCE, new_tokens=1, past_tokens=0),) * tokens
             yield Measurement(
                 profile=profile,
                 dataset="vidur",
                 label=f"one layer of Llama 2 7B, 1/{parallel} slice, {tokens} tokens",
                 kind="layer",
-                shape=_slice(whole, parallel),
+                shape=sliced(whole, parallel),
                 bits=16,
-                works=works,
+                works=(Work(start=1, stop=2, new_tokens=tokens, past_tokens=0),),
                 seconds=median(seconds),
-                num_layers=_LAYERS_AT_ONCE,
             )
-
-
-def _slice(shape: ModelShape, parallel: int) -> ModelShape:
-    """What one of `parallel` workers holds of every layer."""
-    return replace(
-        shape,
-        num_heads=shape.num_heads // parallel,
-        num_kv_heads=shape.num_kv_heads // parallel,
-        intermediate_size=shape.intermediate_size // parallel,
-        params_per_layer=shape.params_per_layer // parallel,
-    )
 
 
 # --- casys-kaist/LLMServingSim: every operator of Llama 3.1 8B in bf16 on an RTX 4090, added up to whole passes
