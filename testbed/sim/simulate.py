@@ -17,6 +17,7 @@ def simulate(world: World, requests: RequestTable, *, stop_at_ns: int | None = N
     arrivals = world.clock.process(_arrive(world, requests))
     with rare_collections():
         world.clock.run(until=stop_at_ns)
+    world.check()
     if stop_at_ns is None:
         assert arrivals.processed, "every request has entered"
 
