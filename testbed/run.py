@@ -182,10 +182,12 @@ class _Running:
             cells=[end for cell in world.cells for end in cell.ends(world.clock.now_ns)],
             assumed_sizes=sorted(world.assumed_sizes),
             fitted_sizes=fitted_sizes(world),
+            profile_tables=world.measured.uses(),
             calibration=_calibrated(self.prepared),
             quality=quality,
             texts=_texts(self.prepared, world.answers),
             sealing=_sealing(scenario.seal),
+            request_facts=self.prepared.requests.facts,
             footprints=footprints(scenario, self.prepared.source.shape, self.prepared.requests),
         )
         self.recorder.close(end)

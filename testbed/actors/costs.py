@@ -9,13 +9,16 @@ of its layers, which are alike, and counts embedding and head only where they ru
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from testbed.actors.kv import KVLaw
+from testbed.actors.profile_table import ProfileTable, check_table
 from testbed.actors.roofline import Roofline
+from testbed.actors.table_costs import TableKernels
 from testbed.actors.weights import WeightLaw, as_law
 from testbed.core.work import Work
+from testbed.models.kv_format import KVFormat
 from testbed.models.shape import ModelShape
 from testbed.scenarios.profiles import ProcessorProfile
 
@@ -40,20 +43,34 @@ class CostModel:
     """Virtual durations of one model on one processor.
 
     `weight_bits` is the law of the weights, or one number of bits for all of them (4.85 for a mixed format is fine),
-    `kv_bits` that of keys and values; arithmetic runs at the profile's one effective rate whatever the bits.
+    `kv_bits` that of keys and values; arithmetic runs at the profile's one effective rate whatever the bits. Raises
+    ScenarioError for a table that was measured on something else.
     """
 
-    __slots__ = ("_kernels", "_roofline", "kv_bits", "profile", "shape", "weight_bits")
+    __slots__ = ("_kernels", "_roofline", "kv_bits", "profile", "reached", "shape", "weight_bits")
 
     def __init__(
-        self, *, profile: ProcessorProfile, shape: ModelShape, weight_bits: WeightLaw | float, kv_bits: KVLaw
+        self,
+        *,
+        profile: ProcessorProfile,
+        shape: ModelShape,
+        weight_bits: WeightLaw | float,
+        kv_bits: KVLaw,
+        table: ProfileTable | None = None,
     ) -> None:
+        law = as_law(weight_bits)
         self.profile = profile
         self.shape = shape
         self.weight_bits = weight_bits
         self.kv_bits = kv_bits
-        self._roofline = Roofline(profile, shape, as_law(weight_bits), kv_bits)
+        self._roofline = Roofline(profile, shape, law, kv_bits)
         self._kernels: Kernels = self._roofline
+        self.reached: Mapping[str, int] = {}  # axes of a table that were left, and how far
+        if table is not None:
+            check_table(table, profile, shape, law.plain_bits if law.layers is None else None, _plain_bits(kv_bits))
+            extrapolate = profile.profile_table is not None and profile.profile_table.extrapolate
+            measured = TableKernels(table, self._roofline, extrapolate=extrapolate)
+            self._kernels, self.reached = measured, measured.reached
 
     def forward_ns(self, works: Sequence[Work]) -> int:
         """One pass of a batch, in whole nanoseconds; 0 when no sequence has a token and a layer to run.
@@ -85,6 +102,10 @@ class CostModel:
     def coding_ns(self, moved: Iterable[tuple[int, int]]) -> int:
         """One launch for messages of (raw and encoded bytes, passes in percent), bound by memory [our design]."""
         return self._roofline.coding_ns(sum(moved_bytes * percent for moved_bytes, percent in moved))
+
+
+def _plain_bits(kv: KVLaw) -> float | None:
+    return None if isinstance(kv, KVFormat) else kv
 
 
 def _segments(loads: dict[tuple[int, int], _Load]) -> Iterable[tuple[int, int, _Load]]:

@@ -32,7 +32,7 @@ from testbed.models.shape import ModelShape
 from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
 
 ACTIVATION_BYTES = 2  # a half-precision value, on every processor [our design]
-_ALL_REDUCES = 2  # in a layer
+ALL_REDUCES = 2  # in a layer
 
 
 class Roofline:
@@ -86,7 +86,7 @@ class Roofline:
         """One layer with all that sequences bring to it, as `load` counts it."""
         tokens, positions, pairs = load
         kernels_ns = self.matrices_ns(tokens) + self.attention_ns(positions, pairs)
-        return self.overhead_ns + kernels_ns + _ALL_REDUCES * self.all_reduce_ns(tokens)
+        return self.overhead_ns + kernels_ns + ALL_REDUCES * self.all_reduce_ns(tokens)
 
     def matrices_ns(self, tokens: int) -> int:
         """The matrices of one layer and what lies between them, without attention."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceEntry:
@@ -160,6 +163,28 @@ class FittedSizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFacts:
+    """What is known of requests beside their events: columns by the request's number."""
+
+    kind_names: Sequence[str]
+    kind: npt.NDArray[np.integer]  # index into `kind_names`; -1 where the workload names no kinds
+    session: npt.NDArray[np.integer]  # the request that opened its session; -1 where it is no part of one
+    turn: npt.NDArray[np.integer]  # in the session
+    history_tokens: npt.NDArray[np.integer]  # of its prompt: the session's earlier turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableUse:
+    """A table of measured times that a profile's durations came from."""
+
+    profile: str
+    table: str
+    source: str
+    by_roofline: Sequence[str]  # parts of a pass that the table doesn't have
+    extrapolated: Mapping[str, int]  # axes that were left, and how far a run went
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
     """What the world knows when the clock stops."""
 
@@ -177,6 +202,8 @@ class RunEnd:
     quality: Mapping[int, Quality]  # by request
     texts: Mapping[int, str]  # by request: prompt and answer, where there is a tokenizer
     fitted_sizes: Sequence[FittedSizes] = ()  # laws of messages whose sizes modelled groups drew
+    profile_tables: Sequence[TableUse] = ()
     calibration: Calibration | None = None  # None where nothing had to be read
     sealing: Sealing | None = None  # None where messages travel in the clear
     footprints: Mapping[str, Sequence[Footprint]] = field(default_factory=dict)  # by group
+    request_facts: RequestFacts | None = None

@@ -16,6 +16,7 @@ from testbed.models.family import Family
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".gguf"})
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit: a larger claim is a corrupt file
 
@@ -100,7 +101,7 @@ def _single_file(folder: Path) -> Path:
     path = folder / SINGLE_NAME
     if path.is_file():
         return path
-    found = sorted(item.name for item in folder.iterdir() if item.suffix in {".safetensors", ".bin", ".gguf"})
+    found = sorted(item.name for item in folder.iterdir() if item.suffix in WEIGHT_SUFFIXES)
     raise ModelError(
         "no safetensors weights in the model folder",
         file=folder,

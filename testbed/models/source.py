@@ -1,7 +1,8 @@
 """From what a user writes as a model's name to a folder, a config and a shape; nothing of the weights is loaded.
 
 A name is, in this order: ``pebble`` (the shipped reference model), a well-known shape (``llama-2-7b`` ...: sizes only),
-a local folder, a Hugging Face id ``org/name`` (local cache first, then a download).
+a local folder (sizes only where it has a config.json and no weights), a Hugging Face id ``org/name`` (local cache
+first, then a download).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.core.errors import ModelError, nearest_name
-from testbed.models.checkpoint import check_complete, read_json, tensor_files
+from testbed.models.checkpoint import INDEX_NAME, WEIGHT_SUFFIXES, check_complete, read_json, tensor_files
 from testbed.models.families import FAMILIES, shape_of
 from testbed.models.known_shapes import KNOWN_CONFIGS
 from testbed.models.shape import ModelShape
@@ -80,20 +81,25 @@ def known_names() -> list[str]:
 
 
 def from_folder(folder: Path, *, name: str | None = None) -> ModelSource:
-    """A model in a folder as transformers saves it: config.json, safetensors, perhaps a tokenizer."""
+    """A model in a folder as transformers saves it: config.json, safetensors, perhaps a tokenizer.
+
+    With no file of weights in it the folder says the model's sizes only.
+    """
     if not folder.is_dir():
         raise ModelError("no such model folder", value=str(folder))
     config_path = folder / "config.json"
     config = read_json(config_path)
     shape = shape_of(name or folder.name, config, file=str(config_path))
-    names = tensor_files(folder)
-    check_complete(folder, names, FAMILIES[shape.family], shape.num_layers, shape.tied_embeddings)
+    has_weights = any(item.name == INDEX_NAME or item.suffix in WEIGHT_SUFFIXES for item in folder.iterdir())
+    if has_weights:
+        names = tensor_files(folder)
+        check_complete(folder, names, FAMILIES[shape.family], shape.num_layers, shape.tied_embeddings)
     return ModelSource(
         name=name or folder.name,
         folder=folder.resolve(),
         config=config,
         shape=shape,
-        has_weights=True,
+        has_weights=has_weights,
         tokenizer_file=next((folder / item for item in TOKENIZER_FILES if (folder / item).is_file()), None),
         stop_token_ids=_stop_token_ids(folder, config),
     )

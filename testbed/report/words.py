@@ -135,6 +135,21 @@ def fitted_laws(summary: Mapping[str, Any]) -> str:
     )
 
 
+def profile_tables(summary: Mapping[str, Any]) -> str:
+    """The tables that durations came from, what they lack and how far a run went beyond them."""
+    return "; ".join(_profile_table(use) for use in summary.get("profile_tables", []))
+
+
+def _profile_table(use: Mapping[str, Any]) -> str:
+    told = f"{use['profile']} by {use['table']}"
+    if use["by_roofline"]:
+        told += f", with {', '.join(name.replace('_', ' ') for name in use['by_roofline'])} by the roofline"
+    if use["extrapolated"]:
+        beyond = ", ".join(f"{axis} to {place}" for axis, place in use["extrapolated"].items())
+        told += f"; EXTRAPOLATED: {beyond}"
+    return told
+
+
 def assumed_codecs(summary: Mapping[str, Any]) -> str:
     """The codecs whose sizes modelled groups assumed, in a row."""
     return ", ".join(summary["assumed_sizes"])

@@ -18,6 +18,7 @@ from testbed.scenarios.base import (
     Bandwidth,
     Block,
     ComputeRate,
+    FileName,
     LossProbability,
     PositiveSizeBytes,
     PositiveTimeNs,
@@ -61,6 +62,13 @@ class Profile(Block):
         return {**plain, "sources": sources}
 
 
+class TableFile(Block):
+    """Times that were measured (testbed/actors/profile_table.py), in place of the roofline's."""
+
+    file: FileName
+    extrapolate: bool = False  # beyond what was measured; the summary says how far
+
+
 class ProcessorProfile(Profile):
     """What the cost model knows of a processor.
 
@@ -78,6 +86,7 @@ class ProcessorProfile(Profile):
     # Of one core with messages of some kilobytes. The defaults are assumptions: a core without AES instructions.
     aes_gcm_rate: Bandwidth = Field(default=25e6, validate_default=False)
     chacha20_rate: Bandwidth = Field(default=100e6, validate_default=False)
+    profile_table: TableFile | None = None
 
     @model_validator(mode="after")
     def _active_above_idle(self) -> Self:

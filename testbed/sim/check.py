@@ -20,8 +20,8 @@ from testbed.scenarios.schema import Group, Scenario
 from testbed.sim.check_serving import check_serving
 from testbed.sim.check_topology import check_topology
 from testbed.sim.choosing import Policy, build_policies
+from testbed.sim.measured import BITS, check_reach, check_tables
 from testbed.sim.requests import RequestTable
-from testbed.sim.world import BITS
 from testbed.workloads.instants import LAST_NS
 
 
@@ -47,11 +47,14 @@ def check_scenario(scenario: Scenario, source: ModelSource) -> None:
     check_topology(scenario)
     check_serving(scenario)
     _check_servers(scenario, source.shape, policies)
+    check_tables(scenario, source.shape)
     _check_saved(scenario, source, policies)
 
 
 def check_requests(scenario: Scenario, source: ModelSource, requests: RequestTable) -> None:
-    """Raise ScenarioError for a request that never comes, and a real one that is longer than the model's positions."""
+    """Raise ScenarioError for a request that never comes, and a real one that is longer than the model's positions,
+    and passes beyond a measured table.
+    """
     limit = source.shape.max_positions
     is_real = np.array([group.compute == "real" for group in scenario.fleet])[requests.group]
     too_long = is_real & (requests.prompt_tokens + requests.max_output_tokens > limit)
@@ -69,6 +72,7 @@ def check_requests(scenario: Scenario, source: ModelSource, requests: RequestTab
             value=f"{requests.arrival_ns[row] / NS_PER_S:.3g} s",
             allowed="a time in the first 36500 d",
         )
+    check_reach(scenario, source.shape, requests)
 
 
 def _check_link(group: Group, path: str) -> None:

@@ -11,8 +11,8 @@ from testbed.core.cast import Footprint
 from testbed.models.shape import ModelShape
 from testbed.scenarios.schema import Scenario
 from testbed.sim.choosing import build_policies
+from testbed.sim.measured import BITS
 from testbed.sim.requests import RequestTable
-from testbed.sim.world import BITS
 
 
 def footprints(scenario: Scenario, shape: ModelShape, requests: RequestTable) -> dict[str, Sequence[Footprint]]:

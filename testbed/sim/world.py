@@ -43,12 +43,11 @@ from testbed.sim.choosing import Chooser
 from testbed.sim.device import Device
 from testbed.sim.journey import Journey, TurnedAwayError
 from testbed.sim.kernel import Clock, Gate, Rank
+from testbed.sim.measured import BITS, Measured
 from testbed.sim.request_table import Request
 from testbed.sim.server import Server
 from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace
-
-BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +82,7 @@ class World:
         self.scenario = scenario
         self.clock = Clock()
         self._shape = source.shape
+        self.measured = Measured(source.shape)
         bits = BITS[scenario.dtype]
         self._front_law, self._back_law = weight_laws(scenario.weights, bits)
         self._front_kv, self._back_kv = kv_laws(scenario.kv, bits)
@@ -277,7 +277,7 @@ class World:
         return chosen - {self._shape.num_layers}
 
     def _costs(self, profile: ProcessorProfile, weights: WeightLaw, kv: KVLaw) -> CostModel:
-        return CostModel(profile=profile, shape=self._shape, weight_bits=weights, kv_bits=kv)
+        return self.measured.costs(profile, weights, kv)
 
     def _sealer(self, profile: ProcessorProfile) -> Sealer:
         return Sealer(self.scenario.seal, profile, seal_secret(self.scenario))

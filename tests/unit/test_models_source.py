@@ -65,6 +65,14 @@ def test_a_folder_is_found_absolute_or_relative_to_the_base(folder: Path, monkey
     assert resolve("./my-model", base=Path("/nowhere")).folder == folder
 
 
+def test_a_folder_with_a_config_alone_is_a_shape(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    source = resolve(str(folder))
+    assert (source.shape.num_layers, source.has_weights) == (2, False)
+    with pytest.raises(ModelError, match="no weights"):
+        source.weights_folder()
+
+
 def test_generation_config_decides_the_stop_tokens(folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))
     assert resolve(str(folder)).stop_token_ids == (5, 6)
