@@ -35,8 +35,9 @@ class KvCache(Block):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.reserve == "full":
-            given = self.model_fields_set - {"reserve"}
-            if given:
+            fields = type(self).model_fields
+            given = [key for key in self.model_fields_set if getattr(self, key) != fields[key].default]
+            if given:  # a default may be written out, as in a saved scenario
                 key = min(given)
                 problem = "a server that reserves full lengths has no blocks and preempts nobody"
                 allowed = "reserve: blocks beside it"
