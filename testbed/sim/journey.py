@@ -62,6 +62,10 @@ class MessageLostError(EndedEarlyError):
         return cls.unnoticed(Direction.DOWN)
 
 
+class TurnedAwayError(EndedEarlyError):
+    """No server takes the request: nothing of it has run."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Journey:
     """One admitted request. `server` is None where the device holds the whole model."""

@@ -24,6 +24,7 @@ def simulate(world: World, requests: RequestTable, *, stop_at_ns: int | None = N
     end = arrivals.over if stop_at_ns is None and world.is_watched and len(requests) else stop_at_ns
     with rare_collections():
         world.clock.run(until=end)
+    world.check()
     if stop_at_ns is None:
         assert arrivals.is_over, "every request has entered"
 
