@@ -187,6 +187,7 @@ class _Running:
             quality=quality,
             texts=_texts(self.prepared, world.answers),
             sealing=_sealing(scenario.seal),
+            request_facts=self.prepared.requests.facts,
             footprints=footprints(scenario, self.prepared.source.shape, self.prepared.requests),
         )
         self.recorder.close(end)

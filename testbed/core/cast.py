@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceEntry:
@@ -156,6 +159,17 @@ class FittedSizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFacts:
+    """What is known of requests beside their events: columns by the request's number."""
+
+    kind_names: Sequence[str]
+    kind: npt.NDArray[np.integer]  # index into `kind_names`; -1 where the workload names no kinds
+    session: npt.NDArray[np.integer]  # the request that opened its session; -1 where it is no part of one
+    turn: npt.NDArray[np.integer]  # in the session
+    history_tokens: npt.NDArray[np.integer]  # of its prompt: the session's earlier turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableUse:
     """A table of measured times that a profile's durations came from."""
 
@@ -188,3 +202,4 @@ class RunEnd:
     calibration: Calibration | None = None  # None where nothing had to be read
     sealing: Sealing | None = None  # None where messages travel in the clear
     footprints: Mapping[str, Sequence[Footprint]] = field(default_factory=dict)  # by group
+    request_facts: RequestFacts | None = None

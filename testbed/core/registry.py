@@ -135,7 +135,13 @@ ARRIVALS = Registry(
     {
         "poisson": "testbed.workloads.arrivals.poisson:Poisson",
         "times": "testbed.workloads.arrivals.times:Times",
+        "uniform": "testbed.workloads.arrivals.uniform:Uniform",
+        "mmpp": "testbed.workloads.arrivals.mmpp:Mmpp",
+        "diurnal": "testbed.workloads.arrivals.diurnal:Diurnal",
+        "flash-crowd": "testbed.workloads.arrivals.flash_crowd:FlashCrowd",
+        "closed": "testbed.workloads.arrivals.closed:Closed",
         "trace": "testbed.workloads.arrivals.trace:Trace",
+        "mooncake": "testbed.workloads.arrivals.mooncake:Mooncake",
     },
 )
 QUANTISERS = Registry(

@@ -24,6 +24,8 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     """What `testbed run` prints at its end: outcomes, latencies, then everything else, a line each."""
     parts: list[RenderableType] = [_facts([*_outcome_lines(summary)]), _latencies(summary)]
     parts.append(_facts([*_traffic_lines(summary), *_edge_lines(summary), *_compute_lines(summary)]))
+    if summary["by_kind"] is not None:
+        parts.append(_kinds(summary["by_kind"]))
     if summary["breakdown_s"] is not None:
         parts.append(_breakdown(summary["breakdown_s"]))
     parts.append(_facts([*_provenance_lines(summary)]))
@@ -57,6 +59,21 @@ def _latencies(summary: Mapping[str, Any]) -> Table:
         table.add_column(statistic, justify="right", min_width=9)
     for name, key in _LATENCIES:
         table.add_row(name, *words.spread(summary[key], *_STATISTICS))
+    return table
+
+
+def _kinds(by_kind: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A line a kind of request: how many completed, and the 95th percentiles of their latencies."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("kind", style="bold", width=12)
+    table.add_column("completed", justify="right", min_width=9)
+    for name, _ in _LATENCIES:
+        table.add_column(f"{name} p95", justify="right", min_width=9)
+    for kind, entry in by_kind.items():
+        latencies = [words.spread(entry[key], "p95")[0] for _, key in _LATENCIES]
+        table.add_row(
+            Text(kind), f"{words.number(entry['completed'])} of {words.number(entry['requests'])}", *latencies
+        )
     return table
 
 

@@ -72,6 +72,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
         "profile_tables": [asdict(use) for use in end.profile_tables],
         "quality": quality(requests),
         "by_group": _by_group(tables, end),
+        "by_kind": by_kind(requests),
         "duration_s": duration_s,
         "wall_s": end.wall_s,
     }
@@ -178,6 +179,25 @@ def encryption(end: RunEnd) -> dict[str, Any] | None:
         **{f"bytes_{way}": count * end.sealing.overhead_bytes for way, count in counted.items()},
         "time_s": {name: sum(entry.seal_ns for entry in entries) / NS_PER_S for name, entries in ends.items()},
         "energy_j": {name: math.fsum(entry.seal_j for entry in entries) for name, entries in ends.items()},
+    }
+
+
+def by_kind(requests: pa.Table) -> dict[str, Any] | None:
+    """Outcomes, latencies and tokens of each kind of request; None where there are not at least two."""
+    names = sorted(requests["kind"].drop_null().unique().to_pylist())
+    if len(names) < 2:  # noqa: PLR2004 - one kind is all of them
+        return None
+    return {name: _kind(_equal(requests, "kind", name)) for name in names}
+
+
+def _kind(requests: pa.Table) -> dict[str, Any]:
+    completed = _with_outcome(requests, Outcome.COMPLETED)
+    return {
+        "requests": requests.num_rows,
+        **_outcomes(requests),
+        **{name: _spread(_floats(completed, name)) for name in LATENCIES},
+        "prompt_tokens": _total(requests, "prompt_tokens"),
+        "output_tokens": _total(requests, "output_tokens"),
     }
 
 

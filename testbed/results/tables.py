@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from testbed.core import request_row as rows
-from testbed.core.cast import Cast, DeviceEnd, RunEnd, ServerEnd
+from testbed.core.cast import Cast, DeviceEnd, RequestFacts, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
 from testbed.core.request_row import OUTCOMES, UNKNOWN
 from testbed.core.units import NS_PER_S
@@ -27,6 +27,7 @@ def request_table(requests: RequestRows, cast: Cast, end: RunEnd) -> pa.Table:
     cells_RC = requests.table()
     columns: dict[str, Any] = {
         **_identity_columns(cells_RC, cast),
+        **_fact_columns(cells_RC[:, rows.REQUEST], end.request_facts),
         **_decision_columns(cells_RC, requests),
         **_time_columns(cells_RC),
         **_traffic_columns(cells_RC),
@@ -64,6 +65,21 @@ def _identity_columns(cells_RC: IntArray, cast: Cast) -> dict[str, pa.Array]:
         "group": _names(group_of[devices], groups),
         "device_kind": _names(kind_of[devices], kinds),
         "real": pa.array(real_of[devices]),
+    }
+
+
+def _fact_columns(ids: IntArray, facts: RequestFacts | None) -> dict[str, pa.Array]:
+    """Null where nothing is known, where kinds have no names, and outside of sessions."""
+    if facts is None:
+        nothing = {"kind": pa.string(), "session": pa.int64(), "turn": pa.int32(), "history_tokens": pa.int64()}
+        return {name: pa.nulls(len(ids), kind) for name, kind in nothing.items()}
+    session = facts.session[ids].astype(np.int64)
+    outside = session == UNKNOWN
+    return {
+        "kind": _names(facts.kind[ids].astype(np.int64), facts.kind_names),
+        "session": _known(session),
+        "turn": pa.array(facts.turn[ids].astype(np.int32), mask=outside),
+        "history_tokens": pa.array(facts.history_tokens[ids].astype(np.int64), mask=outside),
     }
 
 

@@ -35,11 +35,13 @@ def _node(block: type[BaseModel], location: Location) -> dict[str, Any]:
 
 def _child(node: Mapping[str, Any], part: int | str) -> Any:
     if isinstance(part, int):
-        return node.get("items", {})
+        return next((option["items"] for option in (node, *node.get("oneOf", ())) if "items" in option), {})
     if part in node.get("properties", {}):
         return node["properties"][part]
     mapping = node.get("discriminator", {}).get("mapping", {})
-    return {"$ref": mapping[part]} if part in mapping else {}
+    if part in mapping:
+        return {"$ref": mapping[part]}
+    return node if "oneOf" in node and not mapping else {}  # the tag of a choice that is told by what is written
 
 
 def _resolved(node: Any, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Laws that a workload draws from: of numbers of tokens and turns."""
+"""Laws that a workload draws from: of numbers of tokens and turns, and of times between them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from testbed.core.errors import ScenarioError
-from testbed.scenarios.base import Block, as_pydantic
+from testbed.core.units import format_seconds, ns_to_seconds
+from testbed.scenarios.base import Block, PositiveTimeNs, TimeNs, as_pydantic
 
 NumTokens = Annotated[int, Field(ge=1, lt=10**9)]
 
@@ -49,4 +50,53 @@ class EmpiricalLength(Block):
     values: list[NumTokens] = Field(min_length=1)
 
 
-Length = Annotated[FixedLength | UniformLength | LognormalLength | EmpiricalLength, Field(discriminator="law")]
+class GeometricLength(Block):
+    """As many as it takes until an event of probability 1 / mean happens, cut at max."""
+
+    law: Literal["geometric"]
+    mean: float = Field(ge=1)
+    max: NumTokens
+
+
+Length = Annotated[
+    FixedLength | UniformLength | LognormalLength | EmpiricalLength | GeometricLength, Field(discriminator="law")
+]
+
+
+class FixedTime(Block):
+    law: Literal["fixed"]
+    value: TimeNs
+
+
+class UniformTime(Block):
+    """Anything between low and high."""
+
+    law: Literal["uniform"]
+    low: TimeNs
+    high: TimeNs
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.high < self.low:
+            allowed = f"at least {format_seconds(ns_to_seconds(self.low))}"
+            value = format_seconds(ns_to_seconds(self.high))
+            raise as_pydantic(ScenarioError("high is below low", path="high", value=value, allowed=allowed))
+        return self
+
+
+class ExponentialTime(Block):
+    """Without memory."""
+
+    law: Literal["exponential"]
+    mean: PositiveTimeNs
+
+
+class LognormalTime(Block):
+    """By the mean and standard deviation of the time itself."""
+
+    law: Literal["lognormal"]
+    mean: PositiveTimeNs
+    std: PositiveTimeNs
+
+
+Duration = Annotated[FixedTime | UniformTime | ExponentialTime | LognormalTime, Field(discriminator="law")]

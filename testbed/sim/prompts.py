@@ -8,7 +8,7 @@ from typing import Protocol
 
 from testbed.core.errors import ScenarioError
 from testbed.core.rng import Stream
-from testbed.scenarios.workload import CorpusPrompts, IdPrompts, Prompts, RandomPrompts, TextPrompts
+from testbed.scenarios.prompts import CorpusPrompts, IdPrompts, Prompts, RandomPrompts, TextPrompts
 from testbed.sim.files import read_id_prompts, read_text_prompts
 
 Ids = tuple[int, ...]

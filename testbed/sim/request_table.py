@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from testbed.core.cast import RequestFacts
 from testbed.core.rng import I64Array, Stream, U64Array
 from testbed.scenarios.schema import Scenario
 from testbed.sim.prompts import Ids, RandomIds
@@ -47,9 +48,19 @@ class Request:
 class GroupPrompts:
     """How a group's prompts are had."""
 
-    listed: Sequence[Ids]
+    kinds: Sequence[str]  # names; one that is empty where the workload lists none
+    listed: Sequence[Sequence[Ids]]  # by kind
     is_real: bool
     ignore_eos: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPart:
+    """One group's requests, before they have numbers."""
+
+    members: Members
+    rows: GroupRows
+    prompts: GroupPrompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,10 +79,11 @@ class RequestTable:
     after: I32Array  # the row that must have ended first; -1 for none. A row is before at most one other
     session: I32Array  # the row that opened the session; -1 for none
     turn: I32Array  # in the session
-    listed: I32Array  # number of its prompt among the group's listed ones; -1 for random ids
+    listed: I32Array  # number of its prompt among its kind's listed ones; -1 for random ids
     kind: I16Array  # among the group's request kinds
     prompts: Sequence[GroupPrompts]  # by group
     random_ids: RandomIds
+    answer_ids: RandomIds  # stand for earlier answers in a session's prompts
     choices: Stream  # of sampling seeds
 
     def __len__(self) -> int:
@@ -89,6 +101,19 @@ class RequestTable:
         """Of all columns."""
         columns = (getattr(self, name) for name in self.__slots__)
         return sum(column.nbytes for column in columns if isinstance(column, np.ndarray))
+
+    @property
+    def facts(self) -> RequestFacts:
+        """What results tell of requests beside their events."""
+        names = sorted({name for prompts in self.prompts for name in prompts.kinds if name})
+        codes = [[names.index(name) if name else NONE for name in prompts.kinds] for prompts in self.prompts]
+        kind = np.full(len(self), NONE, dtype=np.int16)
+        for group, code in enumerate(codes):
+            own = self.group == group
+            kind[own] = np.array(code, dtype=np.int16)[self.kind[own]]
+        return RequestFacts(
+            kind_names=names, kind=kind, session=self.session, turn=self.turn, history_tokens=self.history_tokens
+        )
 
     def arriving(self, row: int, arrival_ns: int) -> Request:
         """A row whose time has come; its prompt, where its group is real, is put together now."""
@@ -112,45 +137,66 @@ class RequestTable:
         )
 
     def _prompt(self, row: int) -> Ids:
+        """What the session's earlier turns asked and were answered, as far as there are any, and what is new.
+
+        Answers are not known beforehand: random ids of the configured number stand for them.
+        """
+        if self.turn[row] == 0:
+            return self._new_prompt(row)
+        before = int(self.after[row])
+        answer = self.answer_ids.of(*self._key(before), int(self.max_output_tokens[before]))
+        return (*self._prompt(before), *answer, *self._new_prompt(row))
+
+    def _new_prompt(self, row: int) -> Ids:
         listed = int(self.listed[row])
         if listed != NONE:
-            return self.prompts[int(self.group[row])].listed[listed]
-        return self.random_ids.of(int(self.entity[row]), int(self.counter[row]), int(self.prompt_tokens[row]))
+            return self.prompts[int(self.group[row])].listed[int(self.kind[row])][listed]
+        return self.random_ids.of(*self._key(row), int(self.prompt_tokens[row] - self.history_tokens[row]))
+
+    def _key(self, row: int) -> tuple[int, int]:
+        return int(self.entity[row]), int(self.counter[row])
 
 
-def table_of(
-    scenario: Scenario, vocab_size: int, parts: Sequence[tuple[Members, GroupRows, GroupPrompts]]
-) -> RequestTable:
+def table_of(scenario: Scenario, vocab_size: int, parts: Sequence[GroupPart]) -> RequestTable:
     """The rows of all groups in one table, numbered."""
-    first_devices = np.cumsum([0, *(members.count for members, _, _ in parts)])
-    rows = [part for _, part, _ in parts]
-    arrival_ns = np.concatenate([part.arrival_ns for part in rows])
-    device = np.concatenate([part.place + first for part, first in zip(rows, first_devices, strict=False)])
-    counter = np.concatenate([part.counter for part in rows])
-    order = np.lexsort((counter, device, arrival_ns))
+    first_device = np.cumsum([0, *(part.members.count for part in parts)])
+    first_row = np.cumsum([0, *(len(part.rows) for part in parts)])
+    device = np.concatenate([part.rows.place + first for part, first in zip(parts, first_device, strict=False)])
+    order = np.lexsort((_all(parts, "turn"), _all(parts, "opening"), device, _all(parts, "arrival_ns")))
+    number = np.empty(len(order), dtype=np.int64)
+    number[order] = np.arange(len(order))
 
-    def column(name: str) -> I32Array:
-        return np.concatenate([getattr(part, name) for part in rows])[order].astype(np.int32)
+    def small(name: str) -> I32Array:
+        return _all(parts, name)[order].astype(np.int32)
 
-    entity = np.concatenate([members.entities[part.place] for members, part, _ in parts])
-    group = np.repeat(np.arange(len(rows), dtype=np.int32), [len(part.place) for part in rows])
-    blank = np.zeros(len(order), dtype=np.int32)
+    def reference(name: str) -> I32Array:
+        """A column of rows of the own group, as their numbers."""
+        columns = [getattr(part.rows, name) for part in parts]
+        rows = np.concatenate([np.where(c < 0, NONE, c + first) for c, first in zip(columns, first_row, strict=False)])
+        return np.where(rows < 0, NONE, number[rows])[order].astype(np.int32)
+
     return RequestTable(
-        arrival_ns=arrival_ns[order],
-        gap_ns=np.zeros(len(order), dtype=np.int64),
-        counter=counter[order],
-        entity=entity[order],
+        arrival_ns=_all(parts, "arrival_ns")[order],
+        gap_ns=_all(parts, "gap_ns")[order],
+        counter=_all(parts, "counter")[order],
+        entity=np.concatenate([part.members.entities[part.rows.place] for part in parts])[order],
         device=device[order].astype(np.int32),
-        group=group[order],
-        prompt_tokens=column("prompt_tokens"),
-        history_tokens=blank,
-        max_output_tokens=column("output_tokens"),
-        after=blank - 1,
-        session=blank - 1,
-        turn=blank,
-        listed=column("listed"),
-        kind=blank.astype(np.int16),
-        prompts=[prompts for _, _, prompts in parts],
+        group=np.repeat(np.arange(len(parts), dtype=np.int32), np.diff(first_row))[order],
+        prompt_tokens=small("prompt_tokens"),
+        history_tokens=small("history_tokens"),
+        max_output_tokens=small("output_tokens"),
+        after=reference("after"),
+        session=reference("session"),
+        turn=small("turn"),
+        listed=small("listed"),
+        kind=small("kind").astype(np.int16),
+        prompts=[part.prompts for part in parts],
         random_ids=RandomIds(stream=Stream.named(scenario.seed, "prompt.ids"), vocab_size=vocab_size),
+        answer_ids=RandomIds(stream=Stream.named(scenario.seed, "answer.ids"), vocab_size=vocab_size),
         choices=Stream.named(scenario.seed, "sampling"),
     )
+
+
+def _all(parts: Sequence[GroupPart], name: str) -> I64Array:
+    """One column of all groups."""
+    return np.concatenate([getattr(part.rows, name) for part in parts])

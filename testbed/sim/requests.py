@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from testbed.core.errors import ScenarioError
 from testbed.scenarios.schema import Group, Scenario
-from testbed.sim.prompts import Encoder, PromptReader
-from testbed.sim.request_table import GroupPrompts, Request, RequestTable, table_of
+from testbed.scenarios.workload import RequestKind
+from testbed.sim.prompts import Encoder, Ids, PromptReader
+from testbed.sim.request_table import GroupPart, GroupPrompts, Request, RequestTable, table_of
 from testbed.workloads.members import Members
-from testbed.workloads.rows import GroupRows, openings_of, rows_of
+from testbed.workloads.rows import openings_of, rows_of
 
 __all__ = ["Request", "RequestTable", "Workloads"]
 
@@ -31,16 +32,29 @@ class Workloads:
         parts = [self._group(index, group) for index, group in enumerate(self._scenario.fleet)]
         return table_of(self._scenario, self._reader.vocab_size, parts)
 
-    def _group(self, index: int, group: Group) -> tuple[Members, GroupRows, GroupPrompts]:
+    def _group(self, index: int, group: Group) -> GroupPart:
         workload = self._scenario.workload_of(group)
         members = Members.of(group.name, group.count, self._scenario.seed)
         with self._located(index, "arrivals"):
             openings = openings_of(workload, members)
-        with self._located(index, "prompts"):
-            listed = self._reader.listed(workload.prompts)
-        rows = rows_of(workload, members, openings, [len(prompt) for prompt in listed])
-        prompts = GroupPrompts(listed=listed, is_real=group.compute == "real", ignore_eos=workload.ignore_eos)
-        return members, rows, prompts
+            if group.compute == "real" and openings.session is not None:
+                raise ScenarioError("sessions of a trace are for modelled groups", value=workload.arrivals.kind)
+        listed = [self._listed(index, number, kind) for number, kind in enumerate(workload.request_kinds)]
+        lengths = [[len(prompt) for prompt in prompts] for prompts in listed]
+        prompts = GroupPrompts(
+            kinds=[kind.name for kind in workload.request_kinds],
+            listed=listed,
+            is_real=group.compute == "real",
+            ignore_eos=workload.ignore_eos,
+        )
+        return GroupPart(members=members, rows=rows_of(workload, members, openings, lengths), prompts=prompts)
+
+    def _listed(self, index: int, number: int, kind: RequestKind) -> Sequence[Ids]:
+        workload = self._scenario.workload_of(self._scenario.fleet[index])
+        is_own = workload.kinds is not None and workload.kinds[number].prompts is not None
+        assert kind.prompts is not None, "checked when the workload was read"
+        with self._located(index, f"kinds[{number}].prompts" if is_own else "prompts"):
+            return self._reader.listed(kind.prompts)
 
     @contextmanager
     def _located(self, group: int, key: str) -> Iterator[None]:

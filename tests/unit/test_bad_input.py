@@ -130,9 +130,10 @@ def test_scenarios_that_are_not_there() -> None:
         ),
         ("policy", {"kind": "cloud-only", "split": 3}, "policy.split: unknown key; allowed: kind"),
         (
-            f"{ARRIVALS}.rate",
+            f"{ARRIVALS}.rates",
             1,
-            "workload.arrivals.rate: unknown key; allowed: kind, rate_per_device, requests_per_device",
+            "workload.arrivals.rates: unknown key; allowed: kind, rate, rate_per_device, requests, "
+            "requests_per_device, until; did you mean 'rate'?",
         ),
         (
             f"{PROMPTS}.length",
@@ -196,7 +197,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
             "workload.output_tokens.law",
             "fix",
             "workload.output_tokens.law: not one of the choices (got 'fix'); "
-            "allowed: fixed, uniform, lognormal, empirical; 'fixed'",
+            "allowed: fixed, uniform, lognormal, empirical, geometric; 'fixed'",
         ),
         (
             LINK,
@@ -406,7 +407,11 @@ def test_numbers_that_make_no_sense(path: str, value: Any, expected: str) -> Non
         ("policy.split", GONE, "policy.split: required key is missing"),
         ("policy.kind", GONE, f"policy.kind: required key is missing; {listed(sorted(POLICIES))}"),
         ("workload", GONE, "workload: required key is missing; allowed: one here, or one in every group"),
-        (f"{ARRIVALS}.kind", GONE, "workload.arrivals.kind: required key is missing; allowed: poisson, times, trace"),
+        (
+            f"{ARRIVALS}.kind",
+            GONE,
+            f"workload.arrivals.kind: required key is missing; {listed(sorted(ARRIVAL_LAWS))}",
+        ),
         ("fleet.0.name", GONE, "fleet[0].name: required key is missing"),
         (
             LINK,

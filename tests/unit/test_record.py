@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.core.cast import Cast, DeviceEntry, Quality, RunEnd, ServerEntry
+from testbed.core.cast import Cast, DeviceEntry, Quality, RequestFacts, RunEnd, ServerEntry
 from testbed.core.errors import ScenarioError
 from testbed.core.events import (
     HOPS,
@@ -110,7 +110,15 @@ def _rows(folder: Path, name: str) -> list[dict[str, object]]:
 
 def test_a_request_becomes_the_row_that_its_events_say(tmp_path: Path) -> None:
     quality = {7: Quality(num_tokens=3, num_agree=2, max_logit_difference=0.25)}
-    _record(tmp_path, ONE_REQUEST, _end(quality=quality, texts={7: "a boat"}))
+    column = np.arange(8)
+    facts = RequestFacts(
+        kind_names=["code", "text"],
+        kind=column % 2,
+        session=column - 4,
+        turn=column - 5,
+        history_tokens=column - 3,
+    )
+    _record(tmp_path, ONE_REQUEST, _end(quality=quality, texts={7: "a boat"}, request_facts=facts))
     (row,) = _rows(tmp_path, files.REQUESTS)
     hops = {name: row.pop(files.hop_column(name)) for name in HOPS}
     assert {hop: time for hop, time in hops.items() if time} == {
@@ -123,6 +131,10 @@ def test_a_request_becomes_the_row_that_its_events_say(tmp_path: Path) -> None:
     assert row == {
         "request": 7,
         "group": "edge",
+        "kind": "text",
+        "session": 3,
+        "turn": 2,
+        "history_tokens": 4,
         "device": 0,
         "device_kind": "pi",
         "real": True,
@@ -166,6 +178,7 @@ def test_what_is_not_defined_is_null(tmp_path: Path) -> None:
     (row,) = _rows(tmp_path, files.REQUESTS)
     undefined = {name for name, value in row.items() if value is None}
     assert undefined == {
+        *("kind", "session", "turn", "history_tokens"),
         *("server", "split", "codec", "admitted_ns", "first_token_ns", "last_token_ns"),
         *("ttft_s", "tpot_s", "e2e_s", "tokens", "text"),
         *("compared_tokens", "agreeing_tokens", "token_agreement", "max_logit_difference"),

@@ -18,7 +18,8 @@ from testbed.workloads.trace_file import read_trace
 class Trace:
     """A CSV file with a header row gives the arrivals of the whole group; each goes to a device drawn by key.
 
-    `prompt_column` and `output_column`, where given, also set the lengths (with random prompt ids).
+    `prompt_column` and `output_column`, where given, also set the lengths (with random prompt ids). Dates count from
+    the first row's, numbers from the start of the run.
     """
 
     class Config(ArrivalConfig):
@@ -29,6 +30,10 @@ class Trace:
         prompt_column: str | None = None
         output_column: str | None = None
         limit: int | None = Field(default=None, ge=1)
+
+        @property
+        def sets_lengths(self) -> bool:
+            return self.prompt_column is not None or self.output_column is not None
 
     def __init__(self, config: Config) -> None:
         self._config = config
