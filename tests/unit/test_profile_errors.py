@@ -89,7 +89,7 @@ def test_the_catalogue_holds_what_the_fit_finds(rows: list[Row], known: dict[str
 
 @needs_data
 def test_thinned_tables_predict_what_they_left_out(compared: list[Comparison]) -> None:
-    """Within a seventh in every regime (worst where one entry lies between 128 and 512 tokens), far nearer than rooflines."""
+    """Within a seventh in every regime (worst with one entry between 128 and 512 tokens), far nearer than rooflines."""
     errors: dict[str, tuple[list[float], list[float]]] = {}
     for item in compared:
         if item.source in {"vidur", "llmservingsim"}:
