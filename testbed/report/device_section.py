@@ -35,9 +35,8 @@ def devices(run: Run) -> Markup:
         *_heats({name: state["heat"] for name, state in states.items() if state["heat"]}),
         table(
             "Energy of all devices by what they did",
-            list(_STATES.values()),
-            [[words.energy(summary["device_energy_j"][state]) for state in _STATES]],
-            num_text=0,
+            ["state", "energy"],
+            [[name, words.energy(summary["device_energy_j"][state])] for state, name in _STATES.items()],
         ),
     ]
     note = (

@@ -79,12 +79,3 @@ def test_console_and_page_show_it(done: tuple[Path, Called]) -> None:
     page = (folder / "report.html").read_text()
     assert "Battery, heat and presence" in page
     assert "device away" in page or "battery empty" in page
-
-
-def test_a_run_of_plain_devices_says_nothing_of_it(tmp_path: Path) -> None:
-    write(tmp_path / "case.yaml", tiny())
-    called = call("run", str(tmp_path / "case.yaml"), "--out", str(tmp_path / "run"))
-    assert called.code == 0
-    assert summary_of(tmp_path / "run")["device_state"] is None
-    assert "battery" not in called.out
-    assert "Battery, heat" not in (tmp_path / "run" / "report.html").read_text()

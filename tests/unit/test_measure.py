@@ -44,6 +44,7 @@ KEYS = {
         "edges",
         "assumed_sizes",
         "fitted_sizes",
+        "profile_tables",
         "calibration",
         "completed",
         "oom",
