@@ -54,6 +54,10 @@ class ServerEnd:
     busy_ns: int
     energy_j: float
     peak_kv_bytes: int
+    preemptions: int = 0
+    swapped_bytes: int = 0  # both ways
+    recomputed_tokens: int = 0
+    rejected: int = 0  # requests turned away at the door
     seal_ns: int = 0
     seal_j: float = 0.0
 

@@ -19,6 +19,10 @@ from testbed.results import files
 from testbed.results.rows import RequestRows
 
 IntArray = npt.NDArray[np.int64]
+_SERVER_ACCOUNT = (
+    *("busy_ns", "energy_j", "peak_kv_bytes"),
+    *("preemptions", "swapped_bytes", "recomputed_tokens", "rejected"),
+)
 _COMPLETED = OUTCOMES.index(Outcome.COMPLETED)
 
 
@@ -31,6 +35,7 @@ def request_table(requests: RequestRows, cast: Cast, end: RunEnd) -> pa.Table:
         **_decision_columns(cells_RC, requests),
         **_time_columns(cells_RC),
         **_traffic_columns(cells_RC),
+        **_move_columns(cells_RC[:, rows.REQUEST], requests),
         **{files.hop_column(hop): _ints(cells_RC[:, index]) for index, hop in enumerate(HOPS)},
         **_answer_columns(cells_RC[:, rows.REQUEST], requests, end),
     }
@@ -115,6 +120,13 @@ def _time_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
     }
 
 
+def _move_columns(ids: IntArray, requests: RequestRows) -> dict[str, pa.Array]:
+    """What preemption on a server cost each request."""
+    moves_R3 = np.array([requests.moves.get(request, (0, 0, 0)) for request in ids.tolist()], dtype=np.int64)
+    names = ("preemptions", "swapped_bytes", "recomputed_tokens")
+    return {name: _ints(column) for name, column in zip(names, moves_R3.reshape(-1, 3).T, strict=True)}
+
+
 def _traffic_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
     return {
         "payload_bytes_up": _ints(cells_RC[:, rows.PAYLOAD_UP]),
@@ -192,6 +204,6 @@ def server_total_table(num_iterations: Sequence[int], cast: Cast, end: RunEnd) -
         "group": [entry.group for entry in cast.servers],
         "kind": [entry.kind for entry in cast.servers],
         "iterations": list(num_iterations),
-        **_accounts(found, ("busy_ns", "energy_j", "peak_kv_bytes")),
+        **_accounts(found, _SERVER_ACCOUNT),
     }
     return pa.table(columns, schema=files.SERVER_TOTAL_SCHEMA)

@@ -58,6 +58,14 @@ class MessageLostError(TestbedError):
         return cls.unnoticed(Direction.DOWN)
 
 
+class TurnedAwayError(TestbedError):
+    """No server takes the request; it ends with this outcome before anything of it has run."""
+
+    def __init__(self, problem: str, outcome: Outcome) -> None:
+        self.outcome = outcome
+        super().__init__(problem)
+
+
 @dataclass(slots=True, kw_only=True)
 class Journey:
     """One admitted request. `server` is None where the device holds the whole model."""

@@ -10,7 +10,7 @@ import simpy
 from testbed.actors.edge import Payload, token_payload
 from testbed.core.events import Hop, Outcome
 from testbed.sim.cut import Cut
-from testbed.sim.journey import Journey, MessageLostError
+from testbed.sim.journey import Journey, MessageLostError, TurnedAwayError
 from testbed.sim.kernel import Wait
 from testbed.sim.request_table import Request
 from testbed.sim.server import Server
@@ -39,9 +39,10 @@ def _answer(world: World, request: Request, trace: Trace) -> Wait[None]:
         if not device.admits(request, decision):
             trace.ended(clock.now_ns, Outcome.OOM, "device memory")
             return
-        journey = world.embark(request, decision, trace)
-        if journey is None:
-            trace.ended(clock.now_ns, Outcome.OOM, "server memory")
+        try:
+            journey = world.embark(request, decision, trace)
+        except TurnedAwayError as turned:
+            trace.ended(clock.now_ns, turned.outcome, str(turned))
             return
         try:
             finish = yield from _generate(journey, journey.server) if journey.server else _generate_alone(journey)

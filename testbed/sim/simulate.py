@@ -22,6 +22,7 @@ def simulate(world: World, requests: RequestTable, *, stop_at_ns: int | None = N
     arrivals = Arrivals(world, requests)
     with rare_collections():
         world.clock.run(until=stop_at_ns)
+    world.check()
     if stop_at_ns is None:
         assert arrivals.is_over, "every request has entered"
 

@@ -53,6 +53,7 @@ KEYS = {
         "battery",
         "thermal",
         "churn",
+        "rejected",
         "incomplete",
     ),
     *("ttft_s", "tpot_s", "e2e_s", "goodput", "tokens_per_s", "bytes_up", "bytes_down", "wire_bytes_up"),
