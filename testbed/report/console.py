@@ -149,7 +149,7 @@ def _provenance_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     if told := words.fitted_laws(summary):
         yield "fitted", f"sizes of modelled messages, drawn from laws of real ones: {told}"
     if told := words.profile_tables(summary):
-        yield "measured", f"compute times from tables: {told}"
+        yield "tables", f"compute times of {told}"
     if summary["calibration"] is not None:
         yield "calibrated", f"on {words.calibration(summary['calibration'])}"
     if summary["assumed_sizes"]:
