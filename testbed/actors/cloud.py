@@ -11,6 +11,7 @@ from testbed.actors.edge import MODELLED_TOKEN, Payload, Session, Step
 from testbed.actors.executor import HostPort
 from testbed.actors.sealing import Sealer
 from testbed.codecs.framing import CodecError
+from testbed.core.units import NS_PER_S
 from testbed.core.work import Ticket, Work
 
 
@@ -42,7 +43,7 @@ class Part:
     """What one iteration runs of a pass: `num_tokens` of its positions behind `past_tokens` that it finds in the cache.
 
     A pass's message is opened and decoded whole with its first part; its token, which the head gives, comes out of
-    its last one.
+    its last one. A pass that is run again needs no opening, and decodes earlier messages of its sequence too.
     """
 
     item: BackStep
@@ -50,6 +51,8 @@ class Part:
     past_tokens: int
     is_first: bool = True
     is_last: bool = True
+    is_opened: bool = False  # before: it is run again
+    kept_work: int = 0  # of decoding the earlier messages again, as `CloudWorker.decode_work` counts it
 
     @classmethod
     def whole(cls, item: BackStep) -> Part:
@@ -89,17 +92,21 @@ NO_TOKEN = -3  # and where the pass is not through
 class CloudWorker:
     """Layers [split, L), norm and head for every split asked of it. Real sequences run through `port` as one batch."""
 
-    def __init__(self, costs: CostModel, port: HostPort | None, sealer: Sealer | None = None) -> None:
+    def __init__(
+        self, costs: CostModel, port: HostPort | None, sealer: Sealer | None = None, *, swap_bandwidth: int = 1
+    ) -> None:
+        self._swap_bandwidth = swap_bandwidth
         self.sealer = Sealer("none", costs.profile) if sealer is None else sealer
         self._costs = costs
         self._port = port
 
-    def start(self, batch: Sequence[Part]) -> Iteration:
-        """Begin one iteration over a non-empty batch."""
+    def start(self, batch: Sequence[Part], swapped_bytes: int = 0) -> Iteration:
+        """Begin one iteration over a non-empty batch, and the KV that is swapped before its layers run."""
         good = [part for part in batch if not part.is_altered]
-        arrived = [part.item for part in batch if part.is_first]
-        open_ns, decode_ns = self._open_ns(arrived), self._decode_ns(arrived)
-        back_ns = self._costs.forward_ns([self._work(part) for part in good])
+        begun = [part for part in batch if part.is_first]
+        open_ns, decode_ns = self._open_ns(begun), self._decode_ns(begun)
+        swap_ns = -(-swapped_bytes * NS_PER_S // self._swap_bandwidth)
+        back_ns = swap_ns + self._costs.forward_ns([self._work(part) for part in good])
         answers = [part.item.answer_bytes for part in good if part.is_last]
         seal_ns = self.sealer.spend(sum(self.sealer.time_ns(size_bytes) for size_bytes in answers))
         chosen = [_modelled_token(part) for part in batch]
@@ -134,19 +141,24 @@ class CloudWorker:
             has_head=part.is_last,
         )
 
-    def _open_ns(self, arrived: Sequence[BackStep]) -> int:
+    def _open_ns(self, begun: Sequence[Part]) -> int:
         """One message after the other; what the server goes on with by itself needs no opening."""
-        sealed = [item.payload for item in arrived if item.payload.seal_bytes]
+        arrived = [part.item.payload for part in begun if not part.is_opened]
+        sealed = [payload for payload in arrived if payload.seal_bytes]
         return sum(self.sealer.time_ns(payload.size_bytes - payload.seal_bytes) for payload in sealed)
 
-    def _decode_ns(self, arrived: Sequence[BackStep]) -> int:
+    def _decode_ns(self, begun: Sequence[Part]) -> int:
         """One launch for all messages that hold hidden states, each with its own codec's passes."""
-        coded = [item for item in arrived if item.session.split > 0]
+        coded = [part for part in begun if part.item.session.split > 0]
         if not coded:
             return 0
-        codecs = [(self._moved_bytes(item), item.session.codec.effort.decode_percent) for item in coded]
-        shipped = [(2 * item.kv_bytes, 100) for item in coded]  # read once, written once
-        return self._costs.coding_ns([*codecs, *shipped])
+        return self._costs.coding_ns([(self.decode_work(part.item) + part.kept_work, 1) for part in coded])
+
+    def decode_work(self, item: BackStep) -> int:
+        """Bytes that decoding a message moves, times its codec's passes in percent; shipped KV is read and written."""
+        if item.session.split == 0:
+            return 0
+        return self._moved_bytes(item) * item.session.codec.effort.decode_percent + 200 * item.kv_bytes
 
     def _moved_bytes(self, item: BackStep) -> int:
         """Hidden states and the message that they came in."""

@@ -25,6 +25,7 @@ class Outcome(StrEnum):
     BATTERY = "battery"  # its device's battery was, or came to be, at its cut-off
     THERMAL = "thermal"  # its device had shut itself off by heat, or did
     CHURN = "churn"  # its device was away or asleep, left, fell asleep or crashed
+    REJECTED = "rejected"  # the server's admission control turned it away at the door
     INCOMPLETE = "incomplete"  # the run stopped first
 
 
@@ -173,6 +174,28 @@ class CodecChanged(Event):
     request: int
     step: int
     codec: str
+
+
+@_record
+class SequencePreempted(Event):
+    """A sequence gave up all its KV on a server, in the forming of the batch that begins now."""
+
+    rank: ClassVar[int] = 9
+    request: int
+    server: int
+    kv_tokens: int  # positions given up
+    swapped_bytes: int  # to host memory; 0 where they are dropped
+
+
+@_record
+class SequenceResumed(Event):
+    """A preempted sequence is resident again."""
+
+    rank: ClassVar[int] = 10
+    request: int
+    server: int
+    recomputed_tokens: int  # positions that are run again
+    swapped_bytes: int  # from host memory
 
 
 EventSink = Callable[[Event], None]

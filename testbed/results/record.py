@@ -16,6 +16,8 @@ from testbed.core.events import (
     RequestAdmitted,
     RequestArrived,
     RequestEnded,
+    SequencePreempted,
+    SequenceResumed,
     SpanEnded,
     TokenDelivered,
     TransferEnded,
@@ -56,6 +58,8 @@ class RunRecorder:
             RequestAdmitted: self._admitted,
             CodecChanged: self._rows.codec_changed,
             RequestEnded: self._rows.ended,
+            SequencePreempted: self._rows.preempted,
+            SequenceResumed: self._rows.resumed,
         }
 
     def __call__(self, event: Event) -> None:

@@ -7,7 +7,16 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
-from testbed.core.events import CodecChanged, Outcome, RequestArrived, RequestEnded, TokenDelivered, TransferEnded
+from testbed.core.events import (
+    CodecChanged,
+    Outcome,
+    RequestArrived,
+    RequestEnded,
+    SequencePreempted,
+    SequenceResumed,
+    TokenDelivered,
+    TransferEnded,
+)
 from testbed.core.request_row import (
     CODEC_CHANGES,
     CURRENT_CODEC,
@@ -41,6 +50,7 @@ class RequestRows:
         self.codecs: dict[str, int] = {}
         self.reasons: dict[str, int] = {"": 0}
         self.tokens: dict[int, array[int]] = {}  # request -> token ids, for real ones
+        self.moves: dict[int, list[int]] = {}  # request -> preemptions, bytes swapped, positions run again
         self._outcomes = {outcome: index for index, outcome in enumerate(OUTCOMES)}
 
     def arrived(self, event: RequestArrived) -> None:
@@ -55,6 +65,16 @@ class RequestRows:
         base = len(self.cells)
         self.cells.extend(row)
         self.base[event.request] = base
+
+    def preempted(self, event: SequencePreempted) -> None:
+        moves = self.moves.setdefault(event.request, [0, 0, 0])
+        moves[0] += 1
+        moves[1] += event.swapped_bytes
+
+    def resumed(self, event: SequenceResumed) -> None:
+        moves = self.moves[event.request]
+        moves[1] += event.swapped_bytes
+        moves[2] += event.recomputed_tokens
 
     def codec_number(self, codec: str) -> int:
         return self.codecs.setdefault(codec, len(self.codecs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from testbed.core import request_row as rows
-from testbed.core.cast import Cast, DeviceEnd, RequestFacts, RunEnd, ServerEnd
+from testbed.core.cast import Cast, DeviceEnd, DeviceStateEnd, RequestFacts, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
 from testbed.core.request_row import OUTCOMES, UNKNOWN
 from testbed.core.units import NS_PER_S
@@ -19,6 +20,10 @@ from testbed.results import files
 from testbed.results.rows import RequestRows
 
 IntArray = npt.NDArray[np.int64]
+_SERVER_ACCOUNT = (
+    *("busy_ns", "energy_j", "peak_kv_bytes"),
+    *("preemptions", "swapped_bytes", "recomputed_tokens", "rejected"),
+)
 _COMPLETED = OUTCOMES.index(Outcome.COMPLETED)
 
 
@@ -31,6 +36,7 @@ def request_table(requests: RequestRows, cast: Cast, end: RunEnd) -> pa.Table:
         **_decision_columns(cells_RC, requests),
         **_time_columns(cells_RC),
         **_traffic_columns(cells_RC),
+        **_move_columns(cells_RC[:, rows.REQUEST], requests),
         **{files.hop_column(hop): _ints(cells_RC[:, index]) for index, hop in enumerate(HOPS)},
         **_answer_columns(cells_RC[:, rows.REQUEST], requests, end),
     }
@@ -115,6 +121,13 @@ def _time_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
     }
 
 
+def _move_columns(ids: IntArray, requests: RequestRows) -> dict[str, pa.Array]:
+    """What preemption on a server cost each request."""
+    moves_R3 = np.array([requests.moves.get(request, (0, 0, 0)) for request in ids.tolist()], dtype=np.int64)
+    names = ("preemptions", "swapped_bytes", "recomputed_tokens")
+    return {name: _ints(column) for name, column in zip(names, moves_R3.reshape(-1, 3).T, strict=True)}
+
+
 def _traffic_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
     return {
         "payload_bytes_up": _ints(cells_RC[:, rows.PAYLOAD_UP]),
@@ -143,6 +156,13 @@ def _answer_columns(ids: IntArray, requests: RequestRows, end: RunEnd) -> dict[s
     }
 
 
+_DEVICE_FIGURES = (
+    *("busy_ns", "transmit_ns", "receive_ns", "energy_j", "peak_memory_bytes"),
+    *("idle_j", "compute_j", "transmit_j", "receive_j"),
+)
+_STATE_FIGURES = tuple(field.name for field in fields(DeviceStateEnd))
+
+
 def device_table(requests: pa.Table, cast: Cast, end: RunEnd) -> pa.Table:
     """A row a device: its requests by outcome, and its account where the run could still give one."""
     counts = {outcome: _count_by_device(requests, outcome, len(cast.devices)) for outcome in OUTCOMES}
@@ -155,7 +175,8 @@ def device_table(requests: pa.Table, cast: Cast, end: RunEnd) -> pa.Table:
         "real": [entry.real for entry in cast.devices],
         "requests": sum(counts.values()),
         **{str(outcome): count for outcome, count in counts.items()},
-        **_accounts(found, ("busy_ns", "transmit_ns", "receive_ns", "energy_j", "peak_memory_bytes")),
+        **_accounts(found, _DEVICE_FIGURES),
+        **_accounts([None if entry is None else entry.state for entry in found], _STATE_FIGURES),
     }
     return pa.table(columns, schema=files.DEVICE_SCHEMA)
 
@@ -192,6 +213,6 @@ def server_total_table(num_iterations: Sequence[int], cast: Cast, end: RunEnd) -
         "group": [entry.group for entry in cast.servers],
         "kind": [entry.kind for entry in cast.servers],
         "iterations": list(num_iterations),
-        **_accounts(found, ("busy_ns", "energy_j", "peak_kv_bytes")),
+        **_accounts(found, _SERVER_ACCOUNT),
     }
     return pa.table(columns, schema=files.SERVER_TOTAL_SCHEMA)

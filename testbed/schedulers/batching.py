@@ -33,6 +33,23 @@ Entries are taken one at a time, until `max_batch` shares are in the batch or ne
 
 KV with `reserve: full`: a first share claims the sequence's full length (prompt and most output), `done` frees it.
 
+KV with `reserve: blocks`: a block holds `block_tokens` positions of one layer; a share up to position n of a sequence
+with k layers here needs k ceil(n / block_tokens) blocks in all. A prefill whose share does not find them free waits
+(1c), keeping what it has. A step *preempts* until they are free: each time the sequence that was admitted last, of
+those without a share in this batch, be it waiting, partly done, away on its device, or the step's own; then that step
+is not taken. No prefill enters a batch any more in whose forming somebody was preempted. Where the walk ends without
+a share but with a preemption, it is walked once more from the start.
+
+A preempted sequence holds nothing. It stands, from when its pass is ready, among the prefills: behind the partly done
+one, before all that were never preempted, of its like in the own order. When it is taken it is admitted anew, as the
+latest. By `recompute` its pass runs all positions from the first on. By `swap` its blocks went to host memory and come
+back whole: its pass goes on where it was.
+
+Time [our own design]: a message is opened once, and decoded with the first share of its pass. The server keeps opened
+messages, still encoded, in host memory without limit: a pass that runs positions again decodes all of the sequence's
+messages again, in one launch with the iteration's other ones. Bytes swapped out and in since the last iteration began
+take ``ceil(bytes / swap_bandwidth)`` of this one, before its layers.
+
 Nobody is promised anything but this: with `fifo` under `arrival` or `decode` no sequence is overtaken by later ones
 for ever, since steps come only from resident sequences, of which there are no new ones while the first prefill waits.
 Under `prefill` steps wait while new prompts keep coming and find room.
@@ -42,14 +59,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import insort
-from operator import attrgetter
 from typing import ClassVar
 
 from testbed.core.work import KvDemand
 from testbed.schedulers.entry import Entry, Limits, Place, Share
 from testbed.schedulers.memory import KvMemory
+from testbed.schedulers.residents import Move, Residents
 
-_in_order = attrgetter("order")
+
+def _in_order(entry: Entry) -> Place:
+    return entry.order
+
+
+def _among_prefills(entry: Entry) -> tuple[bool, Place]:
+    return (entry.is_new, entry.order)
 
 
 class BatchScheduler(ABC):
@@ -64,12 +87,12 @@ class BatchScheduler(ABC):
     def __init__(self, *, limits: Limits, memory: KvMemory) -> None:
         self.limits = limits
         self.memory = memory
-        self.kv_tokens = 0  # positions held by resident sequences
+        self.residents = Residents(memory, swap=limits.preempts_by_swap)
+        self.asked_tokens = self.run_tokens = self.dropped_tokens = 0
         self._partial: Entry | None = None  # the partly done prefill: the head of the prefills
         self._prefills: list[Entry] = []
         self._steps: list[Entry] = []
         self._queued: dict[int, Entry] = {}  # the partly done one too
-        self._resident: dict[int, int] = {}  # positions held, by request; the longest resident first
 
     @abstractmethod
     def order(self, entry: Entry) -> Place:
@@ -82,6 +105,11 @@ class BatchScheduler(ABC):
     def kv_claimed_bytes(self) -> int:
         return self.memory.claimed_bytes
 
+    @property
+    def kv_tokens(self) -> int:
+        """Positions that resident sequences hold."""
+        return self.residents.kv_tokens
+
     def fits_ever(self, demand: KvDemand) -> bool:
         """Whether a sequence of this size can be served at all."""
         return self.memory.fits_ever(demand)
@@ -89,55 +117,66 @@ class BatchScheduler(ABC):
     def add(self, entry: Entry) -> None:
         """Queue a sequence for its next pass; it must not be queued already."""
         assert entry.request not in self._queued, "a sequence waits for one pass at a time"
-        held = self._resident.get(entry.request)
-        entry.done_tokens = entry.base_tokens if held is None else held
+        entry.done_tokens = self.residents.found(entry)
+        entry.is_new = not self.residents.was_preempted(entry.request)
         entry.order = self.order(entry)
+        self.asked_tokens += entry.left_tokens
         self._queued[entry.request] = entry
-        insort(self._prefills if held is None else self._steps, entry, key=_in_order)
+        if entry.request in self.residents:
+            insort(self._steps, entry, key=_in_order)
+        else:
+            insort(self._prefills, entry, key=_among_prefills)
 
     def next_batch(self) -> list[Share]:
         """Take the next iteration's shares; empty when nothing can run."""
-        budget = _Budget(self.limits, len(self._steps))
-        shares: list[Share] = []
-        while len(shares) < self.limits.max_batch:
-            share = self._next_share(budget)
-            if share is None:
-                break
-            shares.append(share)
-        return shares
+        while True:
+            num_moves = len(self.residents.moves)
+            shares = self._walk()
+            if shares or len(self.residents.moves) == num_moves:
+                return shares
 
     def done(self, request: int) -> None:
         """The sequence holds nothing any more, and its queued pass, if any, is dropped."""
-        self.memory.release(request)
-        self.kv_tokens -= self._resident.pop(request, 0)
+        self.residents.forget(request)
         entry = self._queued.pop(request, None)
-        if entry is None:
-            return
-        if entry is self._partial:
-            self._partial = None
-        else:
-            self._prefills = [other for other in self._prefills if other is not entry]
-            self._steps = [other for other in self._steps if other is not entry]
+        if entry is not None:
+            self.dropped_tokens += entry.left_tokens
+            self._unqueue(entry)
+
+    def take_moves(self) -> list[Move]:
+        """Who was preempted, and who came back, since this was asked last."""
+        moves, self.residents.moves = self.residents.moves, []
+        return moves
+
+    def check(self) -> None:
+        """An internal error where memory or positions do not add up."""
+        self.memory.check()
+        left_tokens = sum(entry.left_tokens for entry in self._queued.values())
+        assert self.asked_tokens == self.run_tokens + self.dropped_tokens + left_tokens, "positions are lost or doubled"
 
     def sort_again(self) -> None:
         """Ask for everybody's order anew: for orders that change while a sequence waits."""
-        for queue in (self._prefills, self._steps):
-            for entry in queue:
-                entry.order = self.order(entry)
-            queue.sort(key=_in_order)
-        if self._partial is not None:
-            self._partial.order = self.order(self._partial)
+        for entry in self._queued.values():
+            entry.order = self.order(entry)
+        self._steps.sort(key=_in_order)
+        self._prefills.sort(key=_among_prefills)
 
-    def _next_share(self, budget: _Budget) -> Share | None:
-        """The queue heads' turn: what goes next, or None."""
-        step = self._steps[0] if self._steps and budget.step_tokens > 0 else None
-        prefill = self._ready_prefill(budget)
-        if step is not None and (prefill is None or self._before(step, prefill)):
-            return self._take_step(budget)
-        if prefill is not None and self._claims(prefill, budget):
-            return self._take_prefill(prefill, budget)
-        budget.hold_prefills()
-        return None if step is None else self._take_step(budget)
+    def _walk(self) -> list[Share]:
+        budget, shares = _Budget(self.limits, len(self._steps)), list[Share]()
+        while len(shares) < self.limits.max_batch:
+            step = self._steps[0] if self._steps and budget.step_tokens > 0 else None
+            prefill = self._ready_prefill(budget)
+            if prefill is not None and (step is None or not self._before(step, prefill)):
+                if self._admits(prefill, budget):
+                    shares.append(self._take_prefill(prefill, budget))
+                else:
+                    budget.hold_prefills()
+            elif step is not None:
+                if self._makes_room(step, budget):
+                    shares.append(self._take_step(budget))
+            else:
+                break
+        return shares
 
     def _before(self, step: Entry, prefill: Entry) -> bool:
         if self.limits.priority == "arrival":
@@ -154,56 +193,83 @@ class BatchScheduler(ABC):
             return None
         return entry if budget.prefill_share(entry.left_tokens) else None
 
-    def _claims(self, entry: Entry, budget: _Budget) -> bool:
+    def _admits(self, entry: Entry, budget: _Budget) -> bool:
         """Claim what the prefill's share needs, if it is there."""
-        limit, is_new = self.limits.max_resident, entry.request not in self._resident
-        if is_new and limit is not None and len(self._resident) >= limit:
+        limit = self.limits.max_resident
+        if limit is not None and entry.request not in self.residents and len(self.residents) >= limit:
             return False
-        end_tokens = entry.done_tokens + budget.prefill_share(entry.left_tokens)
-        return self.memory.claim(entry.request, entry.demand, end_tokens)
+        return self.residents.admit(entry, entry.done_tokens + budget.prefill_share(entry.left_tokens))
+
+    def _makes_room(self, step: Entry, budget: _Budget) -> bool:
+        """Claim what a step needs, preempting until it is there; False where the step's own turn came."""
+        while not self.residents.admit(step, step.end_tokens):
+            victim = self.residents.victim(budget.seated)
+            budget.hold_prefills()
+            self._preempt(victim)
+            if victim == step.request:
+                return False
+        return True
+
+    def _preempt(self, request: int) -> None:
+        """It holds nothing any more; if it waits for a pass, it waits among the prefills."""
+        self.residents.preempt(request)
+        entry = self._queued.get(request)
+        if entry is None:
+            return
+        self._unqueue(entry)
+        done_tokens = self.residents.found(entry)
+        self.asked_tokens += entry.done_tokens - done_tokens
+        entry.done_tokens = done_tokens
+        entry.has_begun = entry.has_begun and self.limits.preempts_by_swap
+        entry.is_new = False
+        insort(self._prefills, entry, key=_among_prefills)
+
+    def _unqueue(self, entry: Entry) -> None:
+        if entry is self._partial:
+            self._partial = None
+        else:
+            self._prefills = [other for other in self._prefills if other is not entry]
+            self._steps = [other for other in self._steps if other is not entry]
 
     def _take_step(self, budget: _Budget) -> Share:
         entry = self._steps.pop(0)
-        claimed = self.memory.claim(entry.request, entry.demand, entry.end_tokens)
-        assert claimed, "a resident sequence has claimed its full length"
-        budget.step_tokens -= 1
-        return self._share(entry, entry.left_tokens, is_prefill=False)
+        budget.step_tokens -= entry.left_tokens
+        return self._share(entry, entry.left_tokens, budget, is_prefill=False)
 
     def _take_prefill(self, entry: Entry, budget: _Budget) -> Share:
         num_tokens = budget.take_prefill(entry.left_tokens)
-        was_partial = entry is self._partial
-        if not was_partial:
+        if entry is not self._partial:
             self._prefills.pop(0)
-        share = self._share(entry, num_tokens, is_prefill=True)
+        share = self._share(entry, num_tokens, budget, is_prefill=True)
         self._partial = None if share.is_last else entry
         if not share.is_last:
             budget.hold_prefills()
         return share
 
-    def _share(self, entry: Entry, num_tokens: int, *, is_prefill: bool) -> Share:
+    def _share(self, entry: Entry, num_tokens: int, budget: _Budget, *, is_prefill: bool) -> Share:
         """Positions move from `left` to `done`; a pass that is through leaves its queue."""
-        past_tokens, is_last = entry.done_tokens, num_tokens == entry.left_tokens
-        is_first = not is_prefill or past_tokens == entry.base_tokens
-        entry.done_tokens += num_tokens
-        held = self._resident.get(entry.request, 0)
-        self._resident[entry.request] = entry.done_tokens
-        self.kv_tokens += entry.done_tokens - held
-        if is_last:
-            del self._queued[entry.request]
-        return Share(
+        share = Share(
             entry=entry,
-            past_tokens=past_tokens,
+            past_tokens=entry.done_tokens,
             num_tokens=num_tokens,
             is_prefill=is_prefill,
-            is_first=is_first,
-            is_last=is_last,
+            is_first=not entry.has_begun,
+            is_last=num_tokens == entry.left_tokens,
         )
+        budget.seated.add(entry.request)
+        entry.has_begun = True
+        entry.done_tokens += num_tokens
+        self.run_tokens += num_tokens
+        self.residents.grow(entry)
+        if share.is_last:
+            del self._queued[entry.request]
+        return share
 
 
 class _Budget:
     """The tokens that prefills and steps may still take in the iteration that is being formed."""
 
-    __slots__ = ("_chunked", "_is_held", "_num_prefills", "_shared", "prefill_tokens", "step_tokens")
+    __slots__ = ("_chunked", "_is_held", "_num_prefills", "_shared", "prefill_tokens", "seated", "step_tokens")
 
     def __init__(self, limits: Limits, num_steps: int) -> None:
         chunk = limits.chunk_tokens
@@ -211,6 +277,7 @@ class _Budget:
         self._shared = chunk is not None and limits.priority == "prefill"
         self._num_prefills = 0
         self._is_held = False
+        self.seated: set[int] = set()  # requests with a share
         self.prefill_tokens = limits.max_prefill_tokens
         self.step_tokens = limits.max_batch if chunk is None else chunk
         if chunk is not None:

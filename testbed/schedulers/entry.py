@@ -27,8 +27,11 @@ class Entry:
     device: int = 0
     since_ns: int = 0  # what a deadline counts from: the request's arrival for its first token, then its last token
     is_first: bool = True  # its token will be the request's first
+    step_tokens: int = 0  # positions before those that this pass is about, as its device sees it
     max_output_tokens: int = 1
     done_tokens: int = field(default=0, init=False)  # positions with keys and values here; the scheduler's to set
+    is_new: bool = field(default=True, init=False)  # its sequence has never been preempted
+    has_begun: bool = field(default=False, init=False)  # a share of it has run, and what came of it is not lost
     order: Place = field(default=(), init=False)  # as the scheduler orders; unique, since it ends with the request
 
     @property
@@ -48,6 +51,12 @@ class Share:
     is_first: bool  # of the pass's shares: its message is opened and decoded with it
     is_last: bool  # the pass's token comes out of it
 
+    @property
+    def is_prompt(self) -> bool:
+        """Its positions are of a prompt, or run again: not a step's new one."""
+        entry = self.entry
+        return entry.is_first or self.past_tokens < entry.step_tokens or entry.step_tokens == 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -58,3 +67,4 @@ class Limits:
     chunk_tokens: int | None = None
     priority: Priority = "arrival"
     max_resident: int | None = None
+    preempts_by_swap: bool = False

@@ -23,8 +23,12 @@ class KvMemory(Protocol):
         """See to it that the sequence holds room for `tokens` positions; claims nothing and says so where it can't."""
         ...
 
-    def release(self, request: int) -> None:
-        """The sequence's room is free, if it had any."""
+    def release(self, request: int) -> int:
+        """The sequence's room is free; its bytes, 0 if it had none."""
+        ...
+
+    def check(self) -> None:
+        """An internal error where what is claimed does not add up."""
         ...
 
 
@@ -49,5 +53,53 @@ class FullReserve:
         self.claimed_bytes += demand.full_bytes
         return True
 
-    def release(self, request: int) -> None:
-        self.claimed_bytes -= self._claims.pop(request, 0)
+    def release(self, request: int) -> int:
+        freed_bytes = self._claims.pop(request, 0)
+        self.claimed_bytes -= freed_bytes
+        return freed_bytes
+
+    def check(self) -> None:
+        assert sum(self._claims.values()) == self.claimed_bytes <= self.capacity_bytes, "claimed KV does not add up"
+
+
+class PagedBlocks:
+    """`reserve: blocks`: a block holds `block_tokens` positions of one layer; a sequence claims them as it grows.
+
+    A sequence of n positions behind its cut of k layers holds ``k ceil(n / block_tokens)`` blocks. Blocks claimed and
+    blocks free add up to all there are.
+    """
+
+    def __init__(self, *, num_blocks: int, block_tokens: int, block_bytes: int) -> None:
+        self.num_blocks = num_blocks
+        self.free_blocks = num_blocks
+        self._block_tokens = block_tokens
+        self._block_bytes = block_bytes
+        self._held: dict[int, int] = {}
+
+    @property
+    def claimed_bytes(self) -> int:
+        return (self.num_blocks - self.free_blocks) * self._block_bytes
+
+    def fits_ever(self, demand: KvDemand) -> bool:
+        return self._blocks(demand, demand.max_tokens) <= self.num_blocks
+
+    def claim(self, request: int, demand: KvDemand, tokens: int) -> bool:
+        held = self._held.get(request, 0)
+        more = self._blocks(demand, tokens) - held
+        if more > self.free_blocks:
+            return False
+        self._held[request] = held + more
+        self.free_blocks -= more
+        return True
+
+    def release(self, request: int) -> int:
+        blocks = self._held.pop(request, 0)
+        self.free_blocks += blocks
+        return blocks * self._block_bytes
+
+    def check(self) -> None:
+        assert sum(self._held.values()) + self.free_blocks == self.num_blocks, "a KV block is lost or doubled"
+        assert self.free_blocks >= 0, "more KV blocks are claimed than there are"
+
+    def _blocks(self, demand: KvDemand, tokens: int) -> int:
+        return demand.num_layers * -(-tokens // self._block_tokens)

@@ -11,10 +11,19 @@ def check_serving(scenario: Scenario) -> None:
     if all(group.compute == "modelled" for group in scenario.fleet):
         return
     for index, servers in enumerate(scenario.servers):
+        path = f"servers[{index}]"
         if servers.chunk_tokens is not None:
             raise ScenarioError(
                 "real shards run a prompt in one piece",
-                path=f"servers[{index}].chunk_tokens",
+                path=f"{path}.chunk_tokens",
                 value=servers.chunk_tokens,
                 allowed="null, or modelled groups only",
+            )
+        cache = servers.kv_cache
+        if cache.reserve == "blocks" and cache.preemption == "recompute":
+            raise ScenarioError(
+                "real shards keep their caches: positions are not run again",
+                path=f"{path}.kv_cache.preemption",
+                value=cache.preemption,
+                allowed="swap, reserve: full, or modelled groups only",
             )

@@ -8,9 +8,12 @@ from typing import Protocol
 import simpy
 
 from testbed.actors.cloud import REFUSED, BackStep, CloudWorker, Iteration, Part
-from testbed.core.events import EventSink, IterationEnded
+from testbed.core.events import EventSink, IterationEnded, SequencePreempted, SequenceResumed
 from testbed.core.work import KvDemand
+from testbed.scenarios.serving import Admission
 from testbed.schedulers.entry import Entry, Share
+from testbed.schedulers.residents import Move
+from testbed.sim.door import Door
 from testbed.sim.kernel import BusyTime, Clock, Rank, Wait
 
 
@@ -38,7 +41,8 @@ class Asked:
 class Scheduler(Protocol):
     """What a server asks of its scheduler: nothing lost, nothing doubled, limits kept, nobody starved."""
 
-    kv_tokens: int
+    @property
+    def kv_tokens(self) -> int: ...
 
     @property
     def kv_claimed_bytes(self) -> int: ...
@@ -53,15 +57,26 @@ class Scheduler(Protocol):
 
     def done(self, request: int) -> None: ...
 
+    def take_moves(self) -> list[Move]: ...
+
+    def check(self) -> None: ...
+
 
 class Server:
     """One worker: a queue of sequences that are ready, and a loop that runs batches while there are any."""
 
     def __init__(
-        self, clock: Clock, server: int, *, worker: CloudWorker, scheduler: Scheduler, emit: EventSink
+        self,
+        clock: Clock,
+        server: int,
+        *,
+        worker: CloudWorker,
+        scheduler: Scheduler,
+        emit: EventSink,
+        admission: Admission | None = None,
     ) -> None:
         self.server = server
-        self.num_outstanding = 0  # requests routed here that have not ended
+        self.door = Door(admission)
         self.busy = BusyTime()
         self.peak_kv_bytes = 0
         self._clock = clock
@@ -69,6 +84,10 @@ class Server:
         self._scheduler = scheduler
         self._emit = emit
         self._ready: dict[int, tuple[BackStep, simpy.Event]] = {}
+        self._opened: set[int] = set()  # requests whose pass's message has been opened
+        self._kept_work: dict[int, int] = {}  # of decoding again what came for earlier passes, by request
+        self._swapped_bytes = 0  # that the next iteration moves
+        self.num_preemptions = self.swapped_bytes = self.recomputed_tokens = 0
         self._num_iterations = 0
         self._wakeup: simpy.Event | None = None
         clock.process(self._serve())
@@ -77,20 +96,39 @@ class Server:
         """Whether a sequence that grows to this KV size can be served here at all."""
         return self._scheduler.fits_ever(demand)
 
-    def enter(self) -> None:
+    @property
+    def num_outstanding(self) -> int:
+        """Requests routed here that have not ended."""
+        return self.door.num_inside
+
+    def refusal(self) -> str:
+        """Why admission control turns a request away now; "" where it does not."""
+        return self.door.refusal(self.busy.until(self._clock.now_ns))
+
+    def enter(self, request: int) -> None:
         """A request is routed here."""
-        self.num_outstanding += 1
+        self.door.enter(request, self._clock.now_ns)
 
     def leave(self, request: int) -> None:
         """A request has ended, however it did."""
-        self.num_outstanding -= 1
+        self.door.leave(request, self._clock.now_ns)
         self.release(request)
 
     def release(self, request: int) -> None:
         """No pass of this request comes any more: its KV is free, also while its last token is on its way down."""
         self._ready.pop(request, None)
+        self._opened.discard(request)
+        self._kept_work.pop(request, None)
         self._scheduler.done(request)
         self._wake()
+
+    def check(self) -> None:
+        """Internal errors where the server's books do not balance; once nobody is inside, nothing is held."""
+        self._scheduler.check()
+        self.door.check(self._clock.now_ns)
+        if not self.door.num_inside:
+            left = len(self._scheduler), self._scheduler.kv_claimed_bytes, self._scheduler.kv_tokens
+            assert left == (0, 0, 0), f"nobody is inside, and yet there are waiting passes and KV: {left}"
 
     def submit(self, item: BackStep, demand: KvDemand, asked: Asked) -> simpy.Event:
         """A sequence is ready for its next pass; the event succeeds with its `Served`."""
@@ -104,6 +142,7 @@ class Server:
             device=asked.device,
             since_ns=asked.since_ns,
             is_first=asked.is_first,
+            step_tokens=past_tokens,
             max_output_tokens=asked.max_output_tokens,
         )
         served = self._clock.event()
@@ -121,6 +160,7 @@ class Server:
         while True:
             yield self._clock.at(0, Rank.BATCH_FORMATION, self.server)
             batch = self._scheduler.next_batch()
+            self._note_moves()
             if batch:
                 yield from self._iterate(batch)
             else:
@@ -129,20 +169,22 @@ class Server:
 
     def _iterate(self, shares: list[Share]) -> Wait[None]:
         ready = [self._ready[share.entry.request] for share in shares]
-        parts = [_part(item, share) for (item, _), share in zip(ready, shares, strict=True)]
+        parts = [self._part(item, share) for (item, _), share in zip(ready, shares, strict=True)]
         start_ns = self._clock.now_ns
         num_waiting = len(self._scheduler) - sum(not share.is_last for share in shares)
-        iteration = self._worker.start(parts)
+        swapped_bytes, self._swapped_bytes = self._swapped_bytes, 0
+        iteration = self._worker.start(parts, swapped_bytes)
         duration_ns = iteration.duration_ns
         self.peak_kv_bytes = max(self.peak_kv_bytes, self._scheduler.kv_claimed_bytes)
         self.busy.start(start_ns, duration_ns)
         yield self._clock.at(duration_ns, Rank.ITERATION_END, self.server)
         tokens = iteration.back.value()
-        ran = [part for part, token in zip(parts, tokens, strict=True) if token != REFUSED]
         for part, (_, served), token in zip(parts, ready, tokens, strict=True):
             if token == REFUSED or part.is_last:
                 self._hand_out(part.item, served, _served(token, iteration), is_refused=token == REFUSED)
-        self._account(len(parts), ran, start_ns, num_waiting)
+        ran = [share for share, token in zip(shares, tokens, strict=True) if token != REFUSED]
+        prefill_tokens = sum(share.num_tokens for share in ran if share.is_prompt)
+        self._account(len(parts), sum(share.num_tokens for share in ran), prefill_tokens, start_ns, num_waiting)
 
     def _hand_out(self, item: BackStep, served: simpy.Event, result: Served, *, is_refused: bool) -> None:
         """A pass is through, unless its sequence has left meanwhile."""
@@ -150,12 +192,16 @@ class Server:
         if self._ready.get(request, (None, None))[1] is not served:
             return
         del self._ready[request]
+        self._opened.discard(request)
         if is_refused or item.session.crossing.is_stateless:
             self._scheduler.done(request)
+        else:
+            self._kept_work[request] = self._kept_work.get(request, 0) + self._worker.decode_work(item)
         served.succeed(result)
 
-    def _account(self, num_sequences: int, ran: list[Part], start_ns: int, num_waiting: int) -> None:
-        prefill_tokens = sum(part.num_tokens for part in ran if part.item.step.past_tokens == 0)
+    def _account(
+        self, num_sequences: int, num_tokens: int, prefill_tokens: int, start_ns: int, num_waiting: int
+    ) -> None:
         self._emit(
             IterationEnded(
                 time_ns=self._clock.now_ns,
@@ -164,22 +210,42 @@ class Server:
                 start_ns=start_ns,
                 num_sequences=num_sequences,
                 prefill_tokens=prefill_tokens,
-                decode_tokens=sum(part.num_tokens for part in ran) - prefill_tokens,
+                decode_tokens=num_tokens - prefill_tokens,
                 kv_tokens=self._scheduler.kv_tokens,
                 num_waiting=num_waiting,
             )
         )
         self._num_iterations += 1
 
+    def _part(self, item: BackStep, share: Share) -> Part:
+        request = share.entry.request
+        is_opened = request in self._opened
+        self._opened.add(request)
+        self.door.begin(request)
+        return Part(
+            item=item,
+            num_tokens=share.num_tokens,
+            past_tokens=share.past_tokens,
+            is_first=share.is_first,
+            is_last=share.is_last,
+            is_opened=is_opened,
+            kept_work=0 if share.past_tokens else self._kept_work.get(request, 0),
+        )
 
-def _part(item: BackStep, share: Share) -> Part:
-    return Part(
-        item=item,
-        num_tokens=share.num_tokens,
-        past_tokens=share.past_tokens,
-        is_first=share.is_first,
-        is_last=share.is_last,
-    )
+    def _note_moves(self) -> None:
+        """Sequences that were preempted, or came back: counted, told, and their bytes moved by the next iteration."""
+        for move in self._scheduler.take_moves():
+            self._swapped_bytes += move.swapped_bytes
+            self.swapped_bytes += move.swapped_bytes
+            self.num_preemptions += move.is_preemption
+            known = {"time_ns": self._clock.now_ns, "request": move.request, "server": self.server}
+            if move.is_preemption:
+                self._emit(SequencePreempted(**known, kv_tokens=move.kv_tokens, swapped_bytes=move.swapped_bytes))
+            else:
+                self.recomputed_tokens += move.recomputed_tokens
+                self._emit(
+                    SequenceResumed(**known, recomputed_tokens=move.recomputed_tokens, swapped_bytes=move.swapped_bytes)
+                )
 
 
 def _served(token: int, iteration: Iteration) -> Served:

@@ -15,7 +15,7 @@ from testbed.actors.costs import CostModel
 from testbed.actors.edge import EdgeDevice, Session, Step
 from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
-from testbed.actors.kv import KVLaw, kv_laws
+from testbed.actors.kv import KVLaw, kv_bytes, kv_laws
 from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
 from testbed.actors.modes import crossing_of
 from testbed.actors.payload_law import MessageSizes, PayloadLaw, SizeOf
@@ -25,7 +25,7 @@ from testbed.actors.weights import WeightLaw
 from testbed.codecs.framing import Codec
 from testbed.codecs.named import size_law
 from testbed.core.cast import Cast, DeviceEntry, EdgeEnd, FittedSizes, ServerEnd, ServerEntry
-from testbed.core.events import EventSink
+from testbed.core.events import EventSink, Outcome
 from testbed.core.plan import Decision
 from testbed.core.registry import ROUTERS, SCHEDULERS
 from testbed.core.rng import Stream, entity_key
@@ -38,11 +38,12 @@ from testbed.network_models.topology.network import Network
 from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
 from testbed.schedulers.entry import Limits
-from testbed.schedulers.memory import FullReserve
+from testbed.schedulers.memory import FullReserve, KvMemory, PagedBlocks
 from testbed.sim.choosing import Chooser
 from testbed.sim.device import Device
-from testbed.sim.journey import Journey
-from testbed.sim.kernel import Clock, Gate, Rank
+from testbed.sim.fleet import Fleet
+from testbed.sim.journey import Journey, TurnedAwayError
+from testbed.sim.kernel import BusyTime, Clock, Gate, Rank
 from testbed.sim.measured import BITS, Measured
 from testbed.sim.request_table import Request
 from testbed.sim.server import Server
@@ -109,7 +110,9 @@ class World:
         self._cells = {
             cells.name: [Cell(self.clock, cells, name) for name in cells.names()] for cells in scenario.cells
         }
+        self._fleet = Fleet(scenario)
         self.devices = [self._device(number, *member) for number, member in enumerate(_each(scenario.fleet))]
+        self.is_watched = any(device.watch is not None for device in self.devices)  # some may go off by themselves
         self._built = [self._server(number, group) for number, (group, _) in enumerate(_each(scenario.servers))]
 
     def trace(self, request: Request) -> Trace:
@@ -120,8 +123,11 @@ class World:
         """Ask the group's policy; its state is the device's own."""
         return self._chooser.decide(request, self.devices[request.device].observe(self.clock, request))
 
-    def embark(self, request: Request, decision: Decision, trace: Trace) -> Journey | None:
-        """Open the session, with a server unless the device holds all; None where no server could ever hold it."""
+    def embark(self, request: Request, decision: Decision, trace: Trace) -> Journey:
+        """Open the session, with a server unless the device holds all.
+
+        Raises TurnedAwayError where no server could ever hold it, or the one that it is routed to lets nobody in.
+        """
         edge_only = decision.split == self._shape.num_layers
         tokens = request.num_prompt_tokens + request.max_output_tokens
         demand = KvDemand(
@@ -130,10 +136,11 @@ class World:
             full_bytes=server_kv_bytes(self._shape, decision.split, tokens, self._back_kv),
         )
         server = None if edge_only else self._route(request.device, demand)
-        if server is None and not edge_only:
-            return None
         if server is not None:
-            server.enter()
+            if refusal := server.refusal():
+                server.door.num_rejected += 1
+                raise TurnedAwayError(refusal, Outcome.REJECTED)
+            server.enter(request.request)
         device = self.devices[request.device]
         device.take(request, decision)
         number = -1 if server is None else server.server
@@ -174,7 +181,16 @@ class World:
             self.audits[number] = self._executor.submit(self._sampling_host(journey), call)
 
     def disembark(self, journey: Journey) -> None:
-        """The session ends, whatever became of it: caches and reservations are free."""
+        """The session ends, however it did: caches and reservations are free, at once or when that is noticed."""
+        silence_ns = journey.device.silence_ns
+        if not silence_ns:
+            self._close(journey)
+            return
+        noticed = self.clock.timeout(silence_ns)
+        assert noticed.callbacks is not None, "it lies ahead"
+        noticed.callbacks.append(lambda _: self._close(journey))
+
+    def _close(self, journey: Journey) -> None:
         request = journey.request.request
         if journey.server is not None:
             journey.server.leave(request)
@@ -195,28 +211,33 @@ class World:
         """All of them, in the scenario's order."""
         return [cell for cells in self._cells.values() for cell in cells]
 
-    def _route(self, device: int, demand: KvDemand) -> Server | None:
+    def _route(self, device: int, demand: KvDemand) -> Server:
         able = [
             built.server
             for built in self._built
             if built.server.fits_ever(demand) and self.devices[device].links.reaches(built.server.server)
         ]
-        return able[self._router.choose([server.num_outstanding for server in able])] if able else None
+        if not able:
+            raise TurnedAwayError("server memory", Outcome.OOM)
+        place: int = self._router.choose([server.num_outstanding for server in able])
+        return able[place]
 
     def _device(self, number: int, group: Group, place: int) -> Device:
         port = self._port(self._edge_host(number)) if group.compute == "real" else None
+        profile, busy, links = self._fleet.profile(group, place), BusyTime(), self._links(group, place)
         return Device(
             device=number,
-            profile=group.device,
+            profile=profile,
             shape=self._shape,
             weights=self._front_law,
             kv=self._front_kv,
             back_kv=self._back_kv,
-            edge=EdgeDevice(
-                self._costs(group.device, self._front_law, self._front_kv), port, self._sealer(group.device)
-            ),
-            links=self._links(group, place),
+            edge=EdgeDevice(self._costs(profile, self._front_law, self._front_kv), port, self._sealer(profile)),
+            links=links,
             turn=simpy.Resource(self.clock),
+            busy=busy,
+            watch=self._fleet.watch(self.clock, group, place, profile, device=number, links=links, busy=busy),
+            claims_as_used=group.kv_claim == "as-used",
         )
 
     def _links(self, group: Group, place: int) -> Connections:
@@ -240,12 +261,29 @@ class World:
     def _server(self, number: int, group: Servers) -> _Built:
         capacity = free_bytes(group.server) - server_weights_bytes(self._shape, self.served_splits(), self._back_law)
         scheduler = SCHEDULERS.load(group.scheduler.kind)(
-            group.scheduler, limits=_limits(group), memory=FullReserve(capacity)
+            group.scheduler, limits=_limits(group), memory=self._kv_memory(group, capacity)
         )
         costs, port = self._costs(group.server, self._back_law, self._back_kv), self._port(self._cloud_host(number))
-        worker = CloudWorker(costs, port, self._sealer(group.server))
-        server = Server(self.clock, number, worker=worker, scheduler=scheduler, emit=self._emit)
+        swap_bandwidth = max(1, round(group.kv_cache.swap_bandwidth or 1))
+        worker = CloudWorker(costs, port, self._sealer(group.server), swap_bandwidth=swap_bandwidth)
+        server = Server(
+            self.clock, number, worker=worker, scheduler=scheduler, emit=self._emit, admission=group.admission
+        )
         return _Built(server=server, profile=group.server, sealer=worker.sealer)
+
+    def _kv_memory(self, group: Servers, capacity_bytes: int) -> KvMemory:
+        cache = group.kv_cache
+        if cache.reserve == "full":
+            return FullReserve(capacity_bytes)
+        block_bytes = kv_bytes(self._shape, cache.block_tokens, 0, 1, self._back_kv)
+        return PagedBlocks(
+            num_blocks=capacity_bytes // block_bytes, block_tokens=cache.block_tokens, block_bytes=block_bytes
+        )
+
+    def check(self) -> None:
+        """Internal errors where what went in did not come out, or memory does not add up."""
+        for built in self._built:
+            built.server.check()
 
     def served_splits(self) -> set[int]:
         """Every split a server may be asked to continue from."""
@@ -320,6 +358,7 @@ def _limits(group: Servers) -> Limits:
         chunk_tokens=group.chunk_tokens,
         priority=group.priority,
         max_resident=group.max_resident,
+        preempts_by_swap=group.kv_cache.preemption == "swap",
     )
 
 
@@ -330,6 +369,10 @@ def _server_end(built: _Built, duration_ns: int) -> ServerEnd:
         busy_ns=busy_ns,
         energy_j=processor_energy_j(built.profile, duration_ns=duration_ns, busy_ns=busy_ns),
         peak_kv_bytes=server.peak_kv_bytes,
+        preemptions=server.num_preemptions,
+        swapped_bytes=server.swapped_bytes,
+        recomputed_tokens=server.recomputed_tokens,
+        rejected=server.door.num_rejected,
         seal_ns=built.sealer.total_ns,
         seal_j=built.sealer.energy_j,
     )

@@ -27,7 +27,10 @@ class Worker:
 
     batches: list[list[int]] = field(default_factory=list)
 
-    def start(self, batch):
+    def decode_work(self, item):
+        return 0
+
+    def start(self, batch, swapped_bytes):
         requests = [part.item.session.request for part in batch]
         self.batches.append(requests)
         ticket = Ticket(BACK_NS + len(requests), lambda: [1000 + request for request in requests])
@@ -48,11 +51,11 @@ class Rig:
 
     def _sequence(self, request, at_ns, passes, prompt, kv):
         yield self.clock.timeout(at_ns)
-        self.server.enter()
+        self.server.enter(request)
         for number in range(passes):
             new, past = (prompt, 0) if number == 0 else (1, prompt + number - 1)
             asked_ns = self.clock.now_ns
-            served = yield self.server.submit(step(request, new, past), demand(kv), ASKED)
+            served = yield self.server.submit(step(request, new, past), demand(kv), asked(past))
             self.results.append((request, asked_ns, self.clock.now_ns, served))
         self.server.leave(request)
 
@@ -61,7 +64,8 @@ class Rig:
         return self
 
 
-ASKED = Asked(device=0, since_ns=0, is_first=True, max_output_tokens=100)
+def asked(past):
+    return Asked(device=0, since_ns=0, is_first=past == 0, max_output_tokens=100)
 
 
 def demand(kv):
@@ -166,8 +170,8 @@ def test_a_sequence_that_leaves_while_it_waits_is_never_run():
     rig.sequence(0)
 
     def impatient():
-        rig.server.enter()
-        rig.server.submit(step(1, 10, 0), demand(10), ASKED)
+        rig.server.enter(1)
+        rig.server.submit(step(1, 10, 0), demand(10), asked(0))
         yield rig.clock.timeout(50)
         rig.server.leave(1)
 
