@@ -6,13 +6,13 @@ import numpy as np
 
 from testbed.core.units import NS_PER_S
 from testbed.sim.cohort.compiling import compiled
-from testbed.sim.cohort.state import I64Array
+from testbed.sim.cohort.state import Cells, typed
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 _ONE = np.uint64(1)
-_NS_PER_S = np.int64(NS_PER_S)
+_NS_PER_S = typed(NS_PER_S)
 _CELL_BITS, _CELL_MASK, _TAIL, _TAIL_FROM = 20, (1 << 20) - 1, 4096, 4095 << 20  # testbed.core.quantiles
 _ALL = 1 << 32
 
@@ -24,7 +24,7 @@ def ceil_ratio(one: int, other: int, divisor: int) -> int:
     The float quotient is off by little, and what it leaves of the integer product says by how much: that is small
     again, so it is right though both products wrapped around.
     """
-    quotient = np.int64(float(one) * other / divisor)
+    quotient: int = np.int64(float(one) * other / divisor)  # type: ignore[assignment]  # an int of 64 bits
     rest = one * other - quotient * divisor
     while rest < 0:
         quotient -= 1
@@ -57,11 +57,12 @@ def draws_key(stream: int, entity: int) -> np.uint64:
 @compiled
 def draw_u32(key: np.uint64, counter: int) -> int:
     """The upper half of the draw of this counter."""
-    return np.int64(mix64(key + (np.uint64(counter) + _ONE) * _GOLDEN) >> _S32)
+    upper: int = np.int64(mix64(key + (np.uint64(counter) + _ONE) * _GOLDEN) >> _S32)  # type: ignore[assignment]
+    return upper
 
 
 @compiled
-def quantile(fixed: I64Array, table: int, u32: int) -> int:
+def quantile(fixed: Cells, table: int, u32: int) -> int:
     """`QuantileTable.value` of a 32-bit draw: from the table's cells, and behind them the edges of its tail."""
     if u32 >= _TAIL_FROM:
         above = _ALL - u32

@@ -15,7 +15,7 @@ from testbed.actors.weights import WeightLaw
 from testbed.codecs.named import size_law
 from testbed.core.plan import Decision
 from testbed.core.request_row import WIDTH
-from testbed.core.rng import entity_key, probability_u32, stream_key
+from testbed.core.rng import I64Array, entity_key, probability_u32, stream_key
 from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.network_models.jitter import jitter_table
@@ -24,7 +24,7 @@ from testbed.scenarios.profiles import LinkProfile, ProcessorProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
 from testbed.sim.cohort import state
 from testbed.sim.cohort.eligible import fixed_decision
-from testbed.sim.cohort.state import NEVER, NOBODY, I64Array
+from testbed.sim.cohort.state import NEVER, NOBODY
 from testbed.sim.measured import BITS
 from testbed.sim.request_table import RequestTable
 
@@ -253,7 +253,10 @@ def _requests(table: RequestTable, first: int) -> I64Array:
     rows = np.full((len(table), state.REQUEST_WIDTH), NOBODY, np.int64)
     rows[:, state.ITS_ARRIVAL_NS] = table.arrival_ns
     rows[:, state.ITS_DEVICE], rows[:, state.ITS_PROMPT] = table.device, table.prompt_tokens
-    rows[:, state.ITS_OUTPUT], rows[:, state.GAP_NS] = table.max_output_tokens, np.where(table.after < 0, NOBODY, table.gap_ns)
+    rows[:, state.ITS_OUTPUT], rows[:, state.GAP_NS] = (
+        table.max_output_tokens,
+        np.where(table.after < 0, NOBODY, table.gap_ns),
+    )
     (followers,) = np.nonzero(table.after >= 0)
     rows[table.after[followers], state.FOLLOWER] = first + followers * state.REQUEST_WIDTH
     return rows

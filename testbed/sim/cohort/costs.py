@@ -33,12 +33,12 @@ from testbed.sim.cohort.state import (
     TOKEN_FLOPS,
     TOKENS,
     ZERO,
-    I64Array,
+    Cells,
 )
 
 
 @compiled
-def _kernel_ns(fixed: I64Array, costs: int, moved_bytes: int, flops: int) -> int:
+def _kernel_ns(fixed: Cells, costs: int, moved_bytes: int, flops: int) -> int:
     moving, computing = ceil_ns(moved_bytes, fixed[costs + BANDWIDTH]), ceil_ns(flops, fixed[costs + COMPUTE])
     longer, shorter = max(moving, computing), min(moving, computing)
     if fixed[costs + OVERLAPS_FULLY] or not shorter:
@@ -47,7 +47,7 @@ def _kernel_ns(fixed: I64Array, costs: int, moved_bytes: int, flops: int) -> int
 
 
 @compiled
-def layer_ns(fixed: I64Array, costs: int, tokens: int, positions: int, pairs: int) -> int:
+def layer_ns(fixed: Cells, costs: int, tokens: int, positions: int, pairs: int) -> int:
     """One decoder layer over a batch's new tokens, KV positions moved and pairs attended."""
     moved_bytes = fixed[costs + LAYER_BYTES] + tokens * fixed[costs + TOKEN_BYTES]
     matrices_ns = _kernel_ns(fixed, costs, moved_bytes, tokens * fixed[costs + TOKEN_FLOPS])
@@ -61,12 +61,12 @@ def layer_ns(fixed: I64Array, costs: int, tokens: int, positions: int, pairs: in
 
 
 @compiled
-def embedding_ns(fixed: I64Array, costs: int, tokens: int) -> int:
+def embedding_ns(fixed: Cells, costs: int, tokens: int) -> int:
     return ceil_ns(tokens * fixed[costs + EMBEDDING_BYTES], fixed[costs + BANDWIDTH])
 
 
 @compiled
-def head_ns(fixed: I64Array, costs: int, num_rows: int) -> int:
+def head_ns(fixed: Cells, costs: int, num_rows: int) -> int:
     if not num_rows:
         return ZERO
     moved_bytes = fixed[costs + HEAD_BYTES] + num_rows * fixed[costs + HEAD_ROW_BYTES]
@@ -74,7 +74,7 @@ def head_ns(fixed: I64Array, costs: int, num_rows: int) -> int:
 
 
 @compiled
-def front_ns(fixed: I64Array, group: int, new: int, past: int) -> int:
+def front_ns(fixed: Cells, group: int, new: int, past: int) -> int:
     """One sequence through the layers of a device."""
     one = layer_ns(fixed, group, new, past + 2 * new, new * past + new * (new + 1) // 2)
     num_layers = fixed[group + SPLIT_LAYER]
@@ -83,13 +83,13 @@ def front_ns(fixed: I64Array, group: int, new: int, past: int) -> int:
 
 
 @compiled
-def coding_ns(fixed: I64Array, costs: int, work: int) -> int:
+def coding_ns(fixed: Cells, costs: int, work: int) -> int:
     """One launch of a codec; `work` is bytes times passes in percent."""
     return fixed[costs + OVERHEAD_NS] + ceil_ns(work, 100 * fixed[costs + BANDWIDTH])
 
 
 @compiled
-def back_ns(fixed: I64Array, costs: int, num_rows: int) -> int:
+def back_ns(fixed: Cells, costs: int, num_rows: int) -> int:
     """A batch through the layers behind its cuts; the rows of the splits hold what it adds up to."""
     tokens = positions = pairs = total = ZERO
     first = fixed[AT_SPLITS]

@@ -63,8 +63,10 @@ def _link_reasons(link: LinkProfile) -> Iterator[str]:
         yield f"loss {link.loss.kind}"
     if link.queue.kind != "drop-tail":
         yield f"queue {link.queue.kind}"
-    if link.transport.kind != "selective-repeat" or link.transport.patience is not None:
-        yield f"transport {link.transport.kind}" if link.transport.kind != "selective-repeat" else "a link has patience"
+    if link.transport.kind != "selective-repeat":
+        yield f"transport {link.transport.kind}"
+    elif getattr(link.transport, "patience", None) is not None:
+        yield "a link loses patience"
     if link.resolution == "packets":
         yield "links are computed packet by packet"
     if link.duplicate or link.outages or link.radio is not None:

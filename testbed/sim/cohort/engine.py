@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from testbed.core.request_row import WIDTH
+from testbed.core.rng import I64Array
 from testbed.models.source import ModelSource
 from testbed.scenarios.schema import Scenario
 from testbed.sim.cohort.build import build_memory
@@ -27,7 +28,6 @@ from testbed.sim.cohort.state import (
     NUM_ROWS,
     REACHED,
     TIGHT,
-    I64Array,
 )
 from testbed.sim.cohort.window import advance
 from testbed.sim.kernel import Clock, Wait

@@ -15,14 +15,14 @@ from testbed.sim.cohort.state import (
     NUM_EVENTS,
     READY_NS,
     SIBLING,
-    I64Array,
+    Cells,
 )
 
 RANK_SHIFT = 40  # of an event's key: its place lies below
 
 
 @compiled
-def push_event(agenda: I64Array, time_ns: int, key: int, datum: int) -> None:
+def push_event(agenda: Cells, time_ns: int, key: int, datum: int) -> None:
     place = agenda[NUM_EVENTS]
     agenda[NUM_EVENTS] += 1
     while place > 0:
@@ -37,7 +37,7 @@ def push_event(agenda: I64Array, time_ns: int, key: int, datum: int) -> None:
 
 
 @compiled
-def pop_event(agenda: I64Array) -> None:
+def pop_event(agenda: Cells) -> None:
     """Take the first event off."""
     agenda[NUM_EVENTS] -= 1
     count = agenda[NUM_EVENTS]
@@ -63,7 +63,7 @@ def pop_event(agenda: I64Array) -> None:
 
 
 @compiled
-def meld(live: I64Array, one: int, other: int) -> int:
+def meld(live: Cells, one: int, other: int) -> int:
     """The root of two heaps together, each whole and without a sibling."""
     if one == NOBODY:
         return other
@@ -78,7 +78,7 @@ def meld(live: I64Array, one: int, other: int) -> int:
 
 
 @compiled
-def without_root(live: I64Array, root: int) -> int:
+def without_root(live: Cells, root: int) -> int:
     """The heap that remains: its children, melded in pairs and then one after the other."""
     child = live[root + CHILD]
     live[root + CHILD] = NOBODY

@@ -7,6 +7,8 @@ part of the delay are those of testbed.network_models.transports.selective_repea
 
 from __future__ import annotations
 
+import numpy as np
+
 from testbed.core.events import HOPS, Hop
 from testbed.core.request_row import PAYLOAD_UP, RETRANSMISSIONS, WIRE_UP
 from testbed.network_models.losses.bernoulli import ATTEMPT_SHIFT
@@ -46,7 +48,7 @@ from testbed.sim.cohort.state import (
     UP_LINK,
     WIRE_BYTES,
     ZERO,
-    I64Array,
+    Cells,
 )
 
 UP, DOWN = ZERO, ONE
@@ -58,18 +60,18 @@ _DOWNWARDS = HOPS.index(Hop.DOWN_SERIALISE) - _SERIALISE
 
 
 @compiled
-def counted(fixed: I64Array, counters: int, counter: int) -> int:
+def counted(fixed: Cells, counters: int, counter: int) -> int:
     """What a 32-bit counter holds."""
     return (fixed[counters + counter // 2] >> (_HALF * (counter % 2))) & _LOW_HALF
 
 
 @compiled
-def _count(fixed: I64Array, counters: int, counter: int, amount: int) -> None:
+def _count(fixed: Cells, counters: int, counter: int, amount: int) -> None:
     fixed[counters + counter // 2] += amount << (_HALF * (counter % 2))
 
 
 @compiled
-def carry(fixed: I64Array, live: I64Array, slot: int, direction: int, now_ns: int, payload_bytes: int) -> int:
+def carry(fixed: Cells, live: Cells, slot: int, direction: int, now_ns: int, payload_bytes: int) -> int:
     """When a message of this sequence arrives; where its link gives it up, minus that time."""
     device = live[slot + DEVICE_ROW]
     link = live[slot + GROUP_ROW] + UP_LINK + direction * LINK_WIDTH
@@ -116,16 +118,16 @@ def carry(fixed: I64Array, live: I64Array, slot: int, direction: int, now_ns: in
 
 
 @compiled
-def _round(  # noqa: PLR0917 - plain numbers are what compiled code is called with
-    fixed: I64Array,
-    live: I64Array,
+def _round(
+    fixed: Cells,
+    live: Cells,
     slot: int,
     direction: int,
     start_ns: int,
     num_packets: int,
     last_bytes: int,
     first: int,
-    key: int,
+    key: np.uint64,
     attempt: int,
     num_offered: int,
 ) -> tuple[int, int]:

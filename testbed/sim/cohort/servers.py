@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from testbed.core.events import HOPS, Hop
 from testbed.core.request_row import (
     FIRST_TOKEN_NS,
@@ -88,28 +86,29 @@ from testbed.sim.cohort.state import (
     STEPS,
     TOKENS,
     ZERO,
-    I64Array,
+    Cells,
+    typed,
 )
 
-TOKEN_BYTES = np.int64(4)  # testbed.actors.calls
+TOKEN_BYTES = typed(4)  # testbed.actors.calls
 # Ranks within an instant: a request's end is one of SimPy's normal events, the others are testbed.sim.kernel's.
 LEAVE, ARRIVAL, ADMISSION, ITERATION_END, FORMATION = range(1, 6)
 LEAVE_KEY, ARRIVAL_KEY, ADMISSION_KEY, ITERATION_END_KEY, FORMATION_KEY = (
-    np.int64(rank << RANK_SHIFT) for rank in range(1, 6)
+    typed(rank << RANK_SHIFT) for rank in range(1, 6)
 )
-_STEPS, _PREFILLS = np.int64(STEPS), np.int64(PREFILLS)
+_STEPS, _PREFILLS = typed(STEPS), typed(PREFILLS)
 _FRONT, _ENCODE = HOPS.index(Hop.FRONT), HOPS.index(Hop.ENCODE)
 _SERVER_WAIT, _DECODE, _BACK = HOPS.index(Hop.SERVER_WAIT), HOPS.index(Hop.DECODE), HOPS.index(Hop.BACK)
 
 
 @compiled
-def leave(live: I64Array, agenda: I64Array, slot: int, time_ns: int, reason: int) -> None:
+def leave(live: Cells, agenda: Cells, slot: int, time_ns: int, reason: int) -> None:
     """The request ends then."""
     push_event(agenda, time_ns, LEAVE_KEY | live[slot + REQUEST], slot * 8 + reason)
 
 
 @compiled
-def plan(fixed: I64Array, agenda: I64Array, server: int, time_ns: int) -> None:
+def plan(fixed: Cells, agenda: Cells, server: int, time_ns: int) -> None:
     """An idle server will look for a batch then, if not before."""
     if not fixed[server + IS_BUSY] and time_ns < fixed[server + PLANNED_NS]:
         fixed[server + PLANNED_NS] = time_ns
@@ -117,7 +116,7 @@ def plan(fixed: I64Array, agenda: I64Array, server: int, time_ns: int) -> None:
 
 
 @compiled
-def submit(fixed: I64Array, live: I64Array, agenda: I64Array, slot: int, ready_ns: int) -> None:
+def submit(fixed: Cells, live: Cells, agenda: Cells, slot: int, ready_ns: int) -> None:
     """The sequence will be ready for its next pass then."""
     server = live[slot + SERVER_ROW]
     live[slot + READY_NS] = ready_ns
@@ -127,9 +126,7 @@ def submit(fixed: I64Array, live: I64Array, agenda: I64Array, slot: int, ready_n
 
 
 @compiled
-def send_up(  # noqa: PLR0917 - plain numbers are what compiled code is called with
-    fixed: I64Array, live: I64Array, agenda: I64Array, slot: int, now_ns: int, new: int, past: int
-) -> None:
+def send_up(fixed: Cells, live: Cells, agenda: Cells, slot: int, now_ns: int, new: int, past: int) -> None:
     """The device's share of a pass, and its message to the server."""
     group, device = live[slot + GROUP_ROW], live[slot + DEVICE_ROW]
     live[slot + NEW_TOKENS] = live[slot + LEFT_TOKENS] = new
@@ -156,7 +153,7 @@ def send_up(  # noqa: PLR0917 - plain numbers are what compiled code is called w
 
 
 @compiled
-def release(fixed: I64Array, live: I64Array, slot: int) -> None:
+def release(fixed: Cells, live: Cells, slot: int) -> None:
     """No pass of this sequence comes any more: its KV is free."""
     server = live[slot + SERVER_ROW]
     if live[slot + KV_TOKENS]:
@@ -167,7 +164,7 @@ def release(fixed: I64Array, live: I64Array, slot: int) -> None:
 
 
 @compiled
-def _append(fixed: I64Array, live: I64Array, queue: int, slot: int) -> None:
+def _append(fixed: Cells, live: Cells, queue: int, slot: int) -> None:
     """To the end of one of a server's queues."""
     live[slot + NEXT] = NOBODY
     if fixed[queue + FIRST] == NOBODY:
@@ -179,7 +176,7 @@ def _append(fixed: I64Array, live: I64Array, queue: int, slot: int) -> None:
 
 
 @compiled
-def _gather(fixed: I64Array, live: I64Array, server: int, now_ns: int) -> None:
+def _gather(fixed: Cells, live: Cells, server: int, now_ns: int) -> None:
     """Who has come by now joins the queues, in the order of (ready time, request)."""
     root = fixed[server + COMING]
     while root != NOBODY and live[root + READY_NS] <= now_ns:
@@ -190,7 +187,7 @@ def _gather(fixed: I64Array, live: I64Array, server: int, now_ns: int) -> None:
 
 
 @compiled
-def _may_go(fixed: I64Array, live: I64Array, server: int, prefill: int) -> bool:
+def _may_go(fixed: Cells, live: Cells, server: int, prefill: int) -> bool:
     """Whether there is room for its sequence and its KV."""
     if live[prefill + KV_TOKENS]:
         return True
@@ -199,7 +196,7 @@ def _may_go(fixed: I64Array, live: I64Array, server: int, prefill: int) -> bool:
 
 
 @compiled
-def _is_first(fixed: I64Array, live: I64Array, server: int, step: int, prefill: int) -> bool:
+def _is_first(fixed: Cells, live: Cells, server: int, step: int, prefill: int) -> bool:
     """Of a step and a prefill that both could go."""
     if fixed[server + PRIORITY] != ARRIVAL_FIRST:
         return fixed[server + PRIORITY] == DECODE_FIRST
@@ -208,7 +205,7 @@ def _is_first(fixed: I64Array, live: I64Array, server: int, step: int, prefill: 
 
 
 @compiled
-def _take_step(fixed: I64Array, live: I64Array, server: int) -> int:
+def _take_step(fixed: Cells, live: Cells, server: int) -> int:
     """The head of the steps, into the batch: it runs whole."""
     slot = fixed[server + STEPS]
     fixed[server + STEPS] = live[slot + NEXT]
@@ -218,7 +215,7 @@ def _take_step(fixed: I64Array, live: I64Array, server: int) -> int:
 
 
 @compiled
-def _take_prefill(fixed: I64Array, live: I64Array, server: int, tokens: int) -> int:
+def _take_prefill(fixed: Cells, live: Cells, server: int, tokens: int) -> int:
     """The first prefill, into the batch, with so many of its tokens."""
     slot = fixed[server + PARTIAL]
     if slot == NOBODY:
@@ -235,7 +232,7 @@ def _take_prefill(fixed: I64Array, live: I64Array, server: int, tokens: int) -> 
 
 
 @compiled
-def _add(fixed: I64Array, live: I64Array, server: int, slot: int) -> int:
+def _add(fixed: Cells, live: Cells, server: int, slot: int) -> int:
     """A share of the batch being formed, to the sums of its split: the work of decoding the message it begins with."""
     group, new, past = live[slot + GROUP_ROW], live[slot + SHARE_TOKENS], live[slot + KV_TOKENS]
     split = fixed[group + ITS_SPLIT]
@@ -253,7 +250,7 @@ def _add(fixed: I64Array, live: I64Array, server: int, slot: int) -> int:
 
 
 @compiled
-def _fill(fixed: I64Array, live: I64Array, server: int) -> tuple[int, int, int]:
+def _fill(fixed: Cells, live: Cells, server: int) -> tuple[int, int, int]:
     """The law of testbed.schedulers.batching, for fifo: shares taken, those that end a pass, work of decoding.
 
     That work is NOBODY where no message comes with the batch.
@@ -302,7 +299,7 @@ def _fill(fixed: I64Array, live: I64Array, server: int) -> tuple[int, int, int]:
 
 
 @compiled
-def form(fixed: I64Array, live: I64Array, agenda: I64Array, server: int, now_ns: int) -> None:
+def form(fixed: Cells, live: Cells, agenda: Cells, server: int, now_ns: int) -> None:
     """Begin an iteration over who is ready; without anybody, look again when the next one comes."""
     fixed[server + PLANNED_NS] = NEVER
     _gather(fixed, live, server, now_ns)
@@ -329,7 +326,7 @@ def form(fixed: I64Array, live: I64Array, agenda: I64Array, server: int, now_ns:
 
 
 @compiled
-def end(fixed: I64Array, live: I64Array, agenda: I64Array, server: int, now_ns: int) -> None:
+def end(fixed: Cells, live: Cells, agenda: Cells, server: int, now_ns: int) -> None:
     """The iteration under way ends: sequences whose pass is through go on, each on its own."""
     _account(fixed, live, server, now_ns)
     first = server + BATCH
@@ -341,7 +338,7 @@ def end(fixed: I64Array, live: I64Array, agenda: I64Array, server: int, now_ns: 
 
 
 @compiled
-def _account(fixed: I64Array, live: I64Array, server: int, now_ns: int) -> None:
+def _account(fixed: Cells, live: Cells, server: int, now_ns: int) -> None:
     count = fixed[server + NUM_BATCH]
     fixed[NUM_PASSES] += count
     if fixed[RECORDS_ITERATIONS]:
@@ -361,7 +358,7 @@ def _account(fixed: I64Array, live: I64Array, server: int, now_ns: int) -> None:
 
 
 @compiled
-def _go_on(fixed: I64Array, live: I64Array, agenda: I64Array, slot: int, now_ns: int) -> None:
+def _go_on(fixed: Cells, live: Cells, agenda: Cells, slot: int, now_ns: int) -> None:
     """A sequence has its next token, which goes down; then comes its next pass, or its end."""
     server = live[slot + SERVER_ROW]
     decode_ns, layers_ns = fixed[server + DECODE_NS], fixed[server + BACK_NS]

@@ -10,15 +10,29 @@ way, in *slots*, and what has ended and was not fetched yet; its slots grow in n
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
-import numpy.typing as npt
 
 from testbed.core.request_row import WIDTH
 
-I64Array = npt.NDArray[np.int64]
 
-# Typed: compiled code would make a version of a function for every plain number that it is called with.
-NEVER, NOBODY, ZERO, ONE = np.int64(1 << 62), np.int64(-1), np.int64(0), np.int64(1)
+class Cells(Protocol):
+    """One of the arrays, as kernels see it."""
+
+    def __getitem__(self, cell: int) -> int: ...
+
+    def __setitem__(self, cell: int, value: int) -> None: ...
+
+    def __len__(self) -> int: ...
+
+
+def typed(value: int) -> int:
+    """A constant that kernels are called with: compiled code would make a version of them for every plain number."""
+    return np.int64(value)  # type: ignore[return-value]  # an int to whoever reckons with it
+
+
+NEVER, NOBODY, ZERO, ONE = typed(1 << 62), typed(-1), typed(0), typed(1)
 
 # The head of `fixed`.
 (
@@ -177,5 +191,5 @@ SLOT_WIDTH = WIDTH + 14
 # Why the engine hands back.
 DONE, REACHED, FULL, TIGHT = range(4)
 
-REASON_LENGTH, REASON_UP, REASON_DOWN, REASON_DEVICE, REASON_SERVER = map(np.int64, range(1, 6))
+REASON_LENGTH, REASON_UP, REASON_DOWN, REASON_DEVICE, REASON_SERVER = map(typed, range(1, 6))
 REASONS = ("", "length", "up-link timed out", "down-link timed out", "device memory", "server memory")

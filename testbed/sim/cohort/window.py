@@ -1,13 +1,11 @@
 """The engine's loop: what happens next, in the order that testbed.sim.kernel writes down.
 
 At one instant: requests end, then others arrive, then those whose turn it is are admitted, both in the order of their
-numbers, then iterations end and batches form, both in the order of the servers. Who asks for admission because another has passed at
-this instant comes after all who had asked before.
+numbers, then iterations end and batches form, both in the order of the servers. Who asks for admission because another
+has passed at this instant comes after all who had asked before.
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from testbed.core.events import HOPS, Hop, Outcome
 from testbed.core.request_row import (
@@ -112,7 +110,7 @@ from testbed.sim.cohort.state import (
     WAITING_HEAD,
     WAITING_TAIL,
     ZERO,
-    I64Array,
+    Cells,
 )
 
 _PLACE_MASK = (1 << RANK_SHIFT) - 1
@@ -122,7 +120,7 @@ _LINK_TIMEOUT, _INCOMPLETE = OUTCOMES.index(Outcome.LINK_TIMEOUT), OUTCOMES.inde
 
 
 @entry
-def advance(fixed: I64Array, live: I64Array, agenda: I64Array, limit_ns: int, num_events: int) -> int:
+def advance(fixed: Cells, live: Cells, agenda: Cells, limit_ns: int, num_events: int) -> int:
     """Everything before `limit_ns`, but at most so many events, and no more than there is room for: why it stopped."""
     for _ in range(num_events):
         if not _has_room(fixed, live, agenda):
@@ -151,12 +149,12 @@ def advance(fixed: I64Array, live: I64Array, agenda: I64Array, limit_ns: int, nu
 
 
 @compiled
-def _number(fixed: I64Array, request: int) -> int:
+def _number(fixed: Cells, request: int) -> int:
     return (request - fixed[AT_REQUESTS]) // REQUEST_WIDTH
 
 
 @compiled
-def _root_from(fixed: I64Array, request: int) -> int:
+def _root_from(fixed: Cells, request: int) -> int:
     """The first request from here on that waits for none, or NOBODY."""
     while request < fixed[AT_DEVICES] and fixed[request + GAP_NS] != NOBODY:
         request += REQUEST_WIDTH
@@ -164,14 +162,14 @@ def _root_from(fixed: I64Array, request: int) -> int:
 
 
 @compiled
-def _has_room(fixed: I64Array, live: I64Array, agenda: I64Array) -> bool:
+def _has_room(fixed: Cells, live: Cells, agenda: Cells) -> bool:
     """For whatever the next event may add to the agenda: a batch's sequences one each, those admitted two each."""
     most = agenda[NUM_EVENTS] + fixed[SERVER_STRIDE] + 2 * live[NUM_FREE]
     return live[NUM_FREE] > 0 and AGENDA_HEAD + most * EVENT_WIDTH <= len(agenda)
 
 
 @compiled
-def _happen(fixed: I64Array, live: I64Array, agenda: I64Array, now_ns: int) -> None:
+def _happen(fixed: Cells, live: Cells, agenda: Cells, now_ns: int) -> None:
     rank, datum = agenda[AGENDA_HEAD + 1] >> RANK_SHIFT, agenda[AGENDA_HEAD + 2]
     pop_event(agenda)
     if rank == FORMATION and (fixed[datum + IS_BUSY] or fixed[datum + PLANNED_NS] != now_ns):
@@ -188,7 +186,7 @@ def _happen(fixed: I64Array, live: I64Array, agenda: I64Array, now_ns: int) -> N
 
 
 @compiled
-def _arrive(fixed: I64Array, agenda: I64Array, request: int, now_ns: int) -> None:
+def _arrive(fixed: Cells, agenda: Cells, request: int, now_ns: int) -> None:
     """Its device answers one request at a time."""
     device = fixed[AT_DEVICES] + fixed[request + ITS_DEVICE] * DEVICE_WIDTH
     if not fixed[device + IS_TAKEN]:
@@ -204,7 +202,7 @@ def _arrive(fixed: I64Array, agenda: I64Array, request: int, now_ns: int) -> Non
 
 
 @compiled
-def _ask(fixed: I64Array, live: I64Array, agenda: I64Array, now_ns: int) -> bool:
+def _ask(fixed: Cells, live: Cells, agenda: Cells, now_ns: int) -> bool:
     """Admit all who have asked by now; False, and nothing has happened, where slots are too few for them."""
     first, last, count = NOBODY, NOBODY, 0
     while agenda[NUM_EVENTS] and agenda[AGENDA_HEAD] == now_ns and agenda[AGENDA_HEAD + 1] >> RANK_SHIFT == ADMISSION:
@@ -230,7 +228,7 @@ def _ask(fixed: I64Array, live: I64Array, agenda: I64Array, now_ns: int) -> bool
 
 
 @compiled
-def _admit(fixed: I64Array, live: I64Array, agenda: I64Array, request: int, now_ns: int) -> None:
+def _admit(fixed: Cells, live: Cells, agenda: Cells, request: int, now_ns: int) -> None:
     device = fixed[AT_DEVICES] + fixed[request + ITS_DEVICE] * DEVICE_WIDTH
     group = fixed[device + ITS_GROUP]
     slot = _new_slot(fixed, live, request, device, now_ns)
@@ -258,7 +256,7 @@ def _admit(fixed: I64Array, live: I64Array, agenda: I64Array, request: int, now_
 
 
 @compiled
-def _new_slot(fixed: I64Array, live: I64Array, request: int, device: int, now_ns: int) -> int:
+def _new_slot(fixed: Cells, live: Cells, request: int, device: int, now_ns: int) -> int:
     slot = live[FIRST_FREE]
     live[FIRST_FREE] = live[slot + NEXT]
     live[NUM_FREE] -= 1
@@ -278,26 +276,26 @@ def _new_slot(fixed: I64Array, live: I64Array, request: int, device: int, now_ns
 
 
 @compiled
-def _least_loaded(fixed: I64Array, reserve_bytes: int) -> int:
+def _least_loaded(fixed: Cells, reserve_bytes: int) -> int:
     """The server with the fewest requests under way of those that could ever hold this one."""
     best, first, stride = NOBODY, fixed[AT_SERVERS], fixed[SERVER_STRIDE]
     for server in range(first, first + fixed[NUM_SERVERS] * stride, stride):
         if reserve_bytes <= fixed[server + KV_CAPACITY] and (
             best == NOBODY or fixed[server + OUTSTANDING] < fixed[best + OUTSTANDING]
         ):
-            best = np.int64(server)
+            best = server
     return best
 
 
 @compiled
-def _run_alone(fixed: I64Array, live: I64Array, agenda: I64Array, slot: int, now_ns: int) -> None:
+def _run_alone(fixed: Cells, live: Cells, agenda: Cells, slot: int, now_ns: int) -> None:
     """The device holds the whole model."""
     group, device, started_ns = live[slot + GROUP_ROW], live[slot + DEVICE_ROW], now_ns
     prompt_tokens = live[slot + PROMPT_TOKENS]
     now_ns += front_ns(fixed, group, prompt_tokens, ZERO)
     live[slot + FIRST_TOKEN_NS] = now_ns
     for past in range(prompt_tokens, prompt_tokens + live[slot + MAX_OUTPUT_TOKENS] - 1):
-        now_ns += front_ns(fixed, group, ONE, np.int64(past))
+        now_ns += front_ns(fixed, group, ONE, past)
     live[slot + OUTPUT_TOKENS], live[slot + LAST_TOKEN_NS] = live[slot + MAX_OUTPUT_TOKENS], now_ns
     live[slot + _FRONT] += now_ns - started_ns
     fixed[device + COMPUTING_NS] += now_ns - started_ns
@@ -305,13 +303,13 @@ def _run_alone(fixed: I64Array, live: I64Array, agenda: I64Array, slot: int, now
 
 
 @compiled
-def _end(fixed: I64Array, live: I64Array, agenda: I64Array, slot: int, now_ns: int, reason: int) -> None:
+def _end(fixed: Cells, live: Cells, agenda: Cells, slot: int, now_ns: int, reason: int) -> None:
     """A request's end: its server and its device are rid of it, its row is kept."""
     device, server = live[slot + DEVICE_ROW], live[slot + SERVER_ROW]
     live[slot + END_NS], live[slot + REASON] = now_ns, reason
     if reason == REASON_LENGTH:
         live[slot + OUTCOME] = _COMPLETED
-    elif reason == REASON_DEVICE or reason == REASON_SERVER:
+    elif reason in (REASON_DEVICE, REASON_SERVER):
         live[slot + OUTCOME] = _OOM
     else:
         live[slot + OUTCOME] = _LINK_TIMEOUT
