@@ -150,7 +150,9 @@ def test_the_random_scenarios_meet_what_they_are_meant_to_meet():
     @settings(max_examples=150)
     @given(built=scenarios())
     def look(built):
-        events = run_events(built)
+        events, table = run_events(built), table_of(built)
+        seen.update({"chain"} if (table.after >= 0).any() else ())
+        seen.update({"history"} if table.history_tokens.any() else ())
         seen.update(event.reason for event in of_kind(events, RequestEnded))
         seen.update(event.hop.value for event in of_kind(events, SpanEnded))
         for event in of_kind(events, IterationEnded):
@@ -166,4 +168,14 @@ def test_the_random_scenarios_meet_what_they_are_meant_to_meet():
         "up-link timed out",
         "down-link timed out",
     } <= seen
-    assert {"batch", "waiting", "mixed", "up_retransmit", "down_jitter", "device_wait", "server_wait"} <= seen
+    assert {
+        "chain",
+        "history",
+        "batch",
+        "waiting",
+        "mixed",
+        "up_retransmit",
+        "down_jitter",
+        "device_wait",
+        "server_wait",
+    } <= seen
