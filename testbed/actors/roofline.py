@@ -21,6 +21,7 @@ they add up the hidden states by an all-reduce over a ring, which takes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from testbed.actors.kv import KVLaw, kv_bytes
@@ -38,6 +39,7 @@ ALL_REDUCES = 2  # in a layer
 class Roofline:
     """One model's kernels on one processor, or on several that share every layer."""
 
+    load_size = 3
     __slots__ = (
         "_bandwidth",
         "_compute",
@@ -77,13 +79,15 @@ class Roofline:
         self._head_flops_per_row = 2 * own.head_params
 
     @staticmethod
-    def load(work: Work) -> tuple[int, ...]:
-        """New tokens, KV positions moved, and pairs of a new token and a position it attends to: they add up."""
+    def add(load: list[int], work: Work) -> None:
+        """New tokens, KV positions moved, and pairs of a new token and a position it attends to."""
         new, past = work.new_tokens, work.past_tokens
-        return new, past + 2 * new, new * past + new * (new + 1) // 2
+        load[0] += new
+        load[1] += past + 2 * new
+        load[2] += new * past + new * (new + 1) // 2
 
-    def layer_ns(self, load: tuple[int, ...]) -> int:
-        """One layer with all that sequences bring to it, as `load` counts it."""
+    def layer_ns(self, load: Sequence[int]) -> int:
+        """One layer with all that sequences bring to it, as `add` counts it."""
         tokens, positions, pairs = load
         kernels_ns = self.matrices_ns(tokens) + self.attention_ns(positions, pairs)
         return self.overhead_ns + kernels_ns + ALL_REDUCES * self.all_reduce_ns(tokens)
