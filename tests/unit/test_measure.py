@@ -57,7 +57,17 @@ KEYS = {
         "incomplete",
     ),
     *("ttft_s", "tpot_s", "e2e_s", "goodput", "tokens_per_s", "bytes_up", "bytes_down", "wire_bytes_up"),
-    *("wire_bytes_down", "retransmissions", "servers", "energy_j", "breakdown_s", "quality", "by_group", "by_kind"),
+    *(
+        "wire_bytes_down",
+        "retransmissions",
+        "servers",
+        "energy_j",
+        "breakdown_s",
+        "quality",
+        "by_group",
+        "by_kind",
+        "profile_tables",
+    ),
     *("duration_s", "wall_s", "encryption", "codec_changes"),
 }
 
