@@ -37,6 +37,7 @@ class Device:
     turn: simpy.Resource
     busy: BusyTime = field(default_factory=BusyTime)
     peak_memory_bytes: int = 0
+    front_session: int = -1  # whose turns' keys and values its front still holds: the last request's, if that completed
 
     def observe(self, clock: Clock, request: Request) -> Observation:
         """What the device knows when its turn comes."""
