@@ -124,7 +124,11 @@ class TableKernels:
         if num_steps and self._decode is not None:
             attention_ns += self._steps_ns(num_steps, -(-contexts // num_steps), bool(num_prefills))
         sent_ns = ALL_REDUCES * self._roofline.all_reduce_ns(tokens) if self._sends_apart else 0
-        return self._layer.at(tokens) + attention_ns + sent_ns
+        return self.matrices_ns(tokens) + attention_ns + sent_ns
+
+    def matrices_ns(self, tokens: int) -> int:
+        """One layer without its attention."""
+        return self._layer.at(tokens)
 
     def embedding_ns(self, num_tokens: int) -> int:
         if self._embedding is None or not num_tokens:

@@ -44,8 +44,32 @@ class DeviceEnd:
     receive_ns: int
     energy_j: float
     peak_memory_bytes: int
+    idle_j: float = 0.0  # the energy by what the device did
+    compute_j: float = 0.0
+    transmit_j: float = 0.0
+    receive_j: float = 0.0
     seal_ns: int = 0  # of the busy time: sealing and opening messages
     seal_j: float = 0.0  # and of the energy
+    state: DeviceStateEnd | None = None  # None: nothing changes in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceStateEnd:
+    """What became of a device by itself; None where it has no battery, or no heat was modelled."""
+
+    background_j: float  # other programs, while no stage runs
+    sleep_j: float
+    asleep_ns: int
+    off_ns: int  # away, crashed, or shut off by battery or heat
+    throttled_ns: int  # of stages
+    departures: int  # times that it left or crashed
+    battery_capacity_j: float | None
+    battery_start_j: float | None
+    battery_end_j: float | None
+    charged_j: float | None
+    cutoffs: int | None
+    max_temperature_c: float | None
+    shutdowns: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,11 @@ def exp2(power: float) -> float:
     return math.ldexp(series, whole)
 
 
+def exp(power: float) -> float:
+    """E to this power; the relative error grows with its magnitude, below 1e-14 up to 40."""
+    return exp2(power / LN2)
+
+
 def from_decibels(decibels: float) -> float:
     """The ratio of powers."""
     return exp2(decibels / 10 * _LOG2_10)

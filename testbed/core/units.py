@@ -69,6 +69,9 @@ UNITS: Mapping[str, Mapping[str, Fraction]] = MappingProxyType(
         "spectrum": _prefixed("Hz", {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}),
         "decibels": _fractions({"dB": 1}),
         "level": _fractions({"dBm": 1}),
+        "temperature": _fractions({"degC": 1, "\u00b0C": 1}),
+        "thermal resistance": _fractions({"K/W": 1}),
+        "heat capacity": _fractions({"J/K": 1, "kJ/K": 1000}),
     }
 )
 
@@ -94,6 +97,9 @@ ALLOWED: Mapping[str, str] = MappingProxyType(
         "spectrum": "a number with Hz, kHz, MHz or GHz, such as 20 MHz",
         "decibels": "a number with dB, such as 10 dB",
         "level": "a number with dBm, such as 23 dBm",
+        "temperature": "a number with degC or \u00b0C, such as 25 degC",
+        "thermal resistance": "a number with K/W, such as 5 K/W",
+        "heat capacity": "a number with J/K or kJ/K, such as 60 J/K",
     }
 )
 

@@ -41,7 +41,7 @@ def provenance(run: Run) -> Markup:
         ("Real", _told(run, "shards of the model ran; tokens, texts and payload bytes are theirs", real=True)),
         ("Modelled", _told(run, "times and bytes from cost and payload laws; no shard ran", real=False)),
         *_fitted(run.summary),
-        *_measured(run.summary),
+        *_tables(run.summary),
         *_assumed(run.summary),
         *_calibrated(run.summary),
         ("Links", "modelled for every group: rate, delay, jitter, loss and queue in virtual time"),
@@ -57,9 +57,9 @@ def _fitted(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [("Fitted", f"sizes of modelled messages, drawn from laws of real ones: {told}")] if told else []
 
 
-def _measured(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
+def _tables(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
     told = words.profile_tables(summary)
-    return [("Measured", f"compute times interpolated in tables: {told}")] if told else []
+    return [("Tables", f"compute times interpolated between measurements: {told}")] if told else []
 
 
 def _assumed(summary: Mapping[str, Any]) -> list[tuple[str, object]]:

@@ -18,6 +18,7 @@ _MOST_DAYS = 36_500
 _MOST_BYTES = 10**18
 _MOST_BPS = 10**18
 _MOST_DECIBELS = 300
+_LEAST_DEGREES, _MOST_DEGREES = -100, 1000
 
 
 class Block(BaseModel):
@@ -98,6 +99,7 @@ _MOST_TIME = (_MOST_DAYS * 86_400 * NS_PER_S, f"{_MOST_DAYS} d")
 _MOST_SIZE = (_MOST_BYTES, f"{_MOST_BYTES // 10**15} PB")
 _MOST_RATE = (_MOST_BPS, f"{_MOST_BPS // 10**15} Pbit/s")
 _MOST_RATIO = (_MOST_DECIBELS, f"{_MOST_DECIBELS} dB")
+_MOST_ENERGY = (7.2e6, "2 kWh")  # as 64 bits hold it in picojoules
 _LEAST_RATE = (1e-9, "1e-9 /s")
 _Time = (_schema("time"), _written("ns"))
 _Size = (_schema("size"), _written("B"))
@@ -167,6 +169,24 @@ Level = Annotated[
     _schema("level"),
     _written("dBm"),
 ]  # fmt: skip
+Energy = Annotated[
+    float, _reader("energy", float, above_zero=True, at_most=_MOST_ENERGY), _schema("energy"), _written("J")
+]
+Temperature = Annotated[
+    float,
+    _reader("temperature", float, at_least=(_LEAST_DEGREES, f"{_LEAST_DEGREES} degC"),
+            at_most=(_MOST_DEGREES, f"{_MOST_DEGREES} degC")),
+    _schema("temperature"),
+    _written("degC"),
+]  # fmt: skip
+ThermalResistance = Annotated[
+    float, _reader("thermal resistance", float, above_zero=True), _schema("thermal resistance"), _written("K/W")
+]
+HeatCapacity = Annotated[
+    float, _reader("heat capacity", float, above_zero=True), _schema("heat capacity"), _written("J/K")
+]
 Power = Annotated[float, _reader("power", float, at_least=_ZERO), _schema("power"), _written("W")]
 Probability = Annotated[float, _reader("ratio", float, at_least=_ZERO, at_most=(1.0, "1")), _schema("ratio")]
+Share = Probability
+PositiveShare = Annotated[float, _reader("ratio", float, above_zero=True, at_most=(1.0, "1")), _schema("ratio")]
 LossProbability = Annotated[float, _reader("ratio", float, at_least=_ZERO, at_most=(0.999, "0.999")), _schema("ratio")]

@@ -18,11 +18,17 @@ from testbed.scenarios.base import (
     Bandwidth,
     Block,
     ComputeRate,
+    Energy,
     FileName,
+    HeatCapacity,
     LossProbability,
+    PositiveShare,
     PositiveSizeBytes,
     PositiveTimeNs,
     Power,
+    Share,
+    Temperature,
+    ThermalResistance,
     TimeNs,
     as_pydantic,
 )
@@ -101,12 +107,46 @@ class ProcessorProfile(Profile):
         return 1
 
 
+class ThrottleStep(Block):
+    """From the temperature `above` on a stage runs at this `speed`, and does until it starts cooler than `below`."""
+
+    above: Temperature
+    below: Temperature
+    speed: PositiveShare
+    power: Share | None = None  # of active_power above idle_power; None: as the speed
+
+
 class DeviceProfile(ProcessorProfile):
-    """An edge device. `reserved_memory` is what its system, the runtime and the codec buffers hold."""
+    """An edge device. `reserved_memory` is what its system, the runtime and the codec buffers hold.
+
+    What only battery and heat ask for may be left out.
+    """
 
     reserved_memory: PositiveSizeBytes
     transmit_power: Power  # added while a message is being clocked out
     receive_power: Power
+    sleep_power: Power = Field(default=0.0, validate_default=False)
+    battery_capacity: Energy | None = None
+    thermal_resistance: ThermalResistance | None = None  # from the processor to the air around
+    heat_capacity: HeatCapacity | None = None
+    throttle: Annotated[tuple[ThrottleStep, ...], Field(strict=False)] = ()  # from the mildest to the hardest
+    shutdown_temperature: Temperature | None = None
+    restart_temperature: Temperature | None = None  # cooled to this it comes back; None: never
+
+    @model_validator(mode="after")
+    def _temperatures_in_order(self) -> Self:
+        for place, step in enumerate(self.throttle):
+            if step.below >= step.above:
+                raise _at(f"throttle[{place}].below", "it would never cool down to this", value=f"{step.below:g} degC",
+                          allowed=f"below {step.above:g} degC")  # fmt: skip
+            if place and step.above <= self.throttle[place - 1].above:
+                raise _at(f"throttle[{place}].above", "not above the step before", value=f"{step.above:g} degC",
+                          allowed=f"above {self.throttle[place - 1].above:g} degC")  # fmt: skip
+        limit, restart = self.shutdown_temperature, self.restart_temperature
+        if restart is not None and (limit is None or restart >= limit):
+            allowed = "beside a shutdown_temperature" if limit is None else f"below {limit:g} degC"
+            raise _at("restart_temperature", "not below where it shuts off", value=f"{restart:g} degC", allowed=allowed)
+        return self
 
 
 class ServerProfile(ProcessorProfile):

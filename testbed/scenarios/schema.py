@@ -12,6 +12,7 @@ from testbed.core.errors import ScenarioError
 from testbed.core.registry import POLICIES, ROUTERS
 from testbed.scenarios.base import Block, LossProbability, PositiveTimeNs, as_pydantic, registered
 from testbed.scenarios.cells import Cells, check_cells, check_membership
+from testbed.scenarios.device_state import GroupState, check_figures
 from testbed.scenarios.kv import KV
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, ServerProfile
@@ -65,7 +66,7 @@ class Sampling(Block):
     top_p: float | None = Field(default=None, gt=0, le=1)
 
 
-class Group(Block):
+class Group(GroupState):
     """Devices of one kind on links of one kind.
 
     `real` devices run shards of the model; `modelled` ones take their times and bytes from the same laws, without.
@@ -81,6 +82,11 @@ class Group(Block):
     at: At | None = None  # where its links lead, in a topology
     policy: Policy | None = None
     workload: Workload | None = None
+
+    @model_validator(mode="after")
+    def _device_has_the_figures(self) -> Self:
+        check_figures(self.device, self)
+        return self
 
 
 class Servers(Serving):

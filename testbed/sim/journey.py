@@ -24,12 +24,16 @@ from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace
 
 
-class MessageLostError(TestbedError):
-    """A link gave a message up, or changed it; the request ends with this outcome."""
+class EndedEarlyError(TestbedError):
+    """The request can't go on, and ends with this outcome."""
 
     def __init__(self, problem: str, outcome: Outcome = Outcome.FAILED) -> None:
         self.outcome = outcome
         super().__init__(problem)
+
+
+class MessageLostError(EndedEarlyError):
+    """A link gave a message up, or changed it."""
 
     @classmethod
     def on(cls, direction: Direction, fate: Fate) -> MessageLostError:
@@ -58,12 +62,8 @@ class MessageLostError(TestbedError):
         return cls.unnoticed(Direction.DOWN)
 
 
-class TurnedAwayError(TestbedError):
-    """No server takes the request; it ends with this outcome before anything of it has run."""
-
-    def __init__(self, problem: str, outcome: Outcome) -> None:
-        self.outcome = outcome
-        super().__init__(problem)
+class TurnedAwayError(EndedEarlyError):
+    """No server takes the request: nothing of it has run."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,10 +111,18 @@ class Journey:
         """The device has the token chosen last."""
         self.trace.token(self.clock.now_ns, len(self.output) - 1, self.output[-1])
 
+    def claim(self) -> None:
+        """The device's memory for the step to come.
+
+        Raises EndedEarlyError where it has no more.
+        """
+        if not self.device.grows_to(self.step.past_tokens + self.step.num_tokens):
+            raise EndedEarlyError("keys and values outgrew the device's memory", Outcome.OOM)
+
     def compute(self, hop: Hop, duration_ns: int) -> Wait[None]:
         """The device is busy; what comes out of it is asked for only afterwards, so real work goes on meanwhile."""
-        self.device.busy.start(self.clock.now_ns, duration_ns)
-        yield self.clock.timeout(duration_ns)
+        yield self.clock.timeout(self.device.start_stage(self.clock.now_ns, duration_ns))
+        self.device.rest()
         self.trace.span(self.clock.now_ns, hop)
 
     def link(self, direction: Direction) -> Link:
@@ -130,6 +138,7 @@ class Journey:
         """
         transfer = yield self.link(direction).send(size_bytes)
         self.trace.moved(transfer, direction)
+        self.device.heard()
         self.trace.waited(transfer, direction)
         if not transfer.delivered:
             raise MessageLostError.on(direction, transfer.fate)

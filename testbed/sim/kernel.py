@@ -1,11 +1,11 @@
 """The clock: SimPy with whole nanoseconds and a written order for what happens at one instant.
 
-At one instant everything of SimPy's own priorities comes first (deliveries, stages and requests that end), then
-requests that arrive, then the admission of requests whose turn on their device has come, both in the order of the
-requests' numbers, then the ends of server iterations, then the forming of new batches, both in the order of the
-servers' numbers. So a router knows of every request that has ended by its instant, and a batch holds all that is ready
-by its instant, whatever the order in which it became so. Queues are ordered by (ready time, request), never by arrival
-in a list.
+At one instant devices go off first, in the order of their numbers, then comes everything of SimPy's own priorities
+(deliveries, stages and requests that end), then requests that arrive, then the admission of requests whose turn on
+their device has come, both in the order of the requests' numbers, then the ends of server iterations, then the forming
+of new batches, both in the order of the servers' numbers. So a router knows of every request that has ended by its
+instant, and a batch holds all that is ready by its instant, whatever the order in which it became so. Queues are
+ordered by (ready time, request), never by arrival in a list.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ Wait = Generator[simpy.Event, Any, T]
 class Rank(IntEnum):
     """Order within an instant; SimPy's own URGENT is 0 and NORMAL is 1."""
 
+    DEVICE_STATE = -1
     ARRIVAL = 2
     ADMISSION = 3
     ITERATION_END = 4
@@ -87,6 +88,11 @@ class BusyTime:
         """A stage begins; the one before has ended."""
         self._total_ns += duration_ns
         self._until_ns = now_ns + duration_ns
+
+    def stop(self, now_ns: int) -> None:
+        """The stage under way, if any, is given up."""
+        self._total_ns = self.until(now_ns)
+        self._until_ns = min(self._until_ns, now_ns)
 
     def until(self, now_ns: int) -> int:
         """Nanoseconds until now; a stage under way counts as far as it has come."""

@@ -10,7 +10,7 @@ import simpy
 from testbed.actors.edge import Payload, token_payload
 from testbed.core.events import Hop, Outcome
 from testbed.sim.cut import Cut
-from testbed.sim.journey import Journey, MessageLostError, TurnedAwayError
+from testbed.sim.journey import EndedEarlyError, Journey, TurnedAwayError
 from testbed.sim.kernel import Wait
 from testbed.sim.request_table import Request
 from testbed.sim.server import Server
@@ -21,16 +21,24 @@ from testbed.sim.world import World
 
 def live(world: World, request: Request) -> Wait[None]:
     """From arrival to its end, which may come from outside: what interrupts it says why."""
-    trace = world.trace(request)
+    clock, device, trace = world.clock, world.devices[request.device], world.trace(request)
+    absence = device.board(request.request)
+    if absence is not None:
+        trace.ended(clock.now_ns, absence.outcome, absence.finds)
+        return
     try:
         yield from _answer(world, request, trace)
     except simpy.Interrupt as interrupt:
-        trace.cut_short(world.clock.now_ns, Cut.of(interrupt.cause))
+        trace.cut_short(clock.now_ns, Cut.of(interrupt.cause))
+    finally:
+        device.alight(request.request)
 
 
 def _answer(world: World, request: Request, trace: Trace) -> Wait[None]:
     """To the last token, out of memory, or a message lost for good."""
     clock, device = world.clock, world.devices[request.device]
+    if device.waking_ns:
+        yield clock.timeout(device.waking_ns)
     with device.turn.request() as turn:
         yield turn
         yield world.admission.passage(request.request)
@@ -48,8 +56,8 @@ def _answer(world: World, request: Request, trace: Trace) -> Wait[None]:
             finish = yield from _generate(journey, journey.server) if journey.server else _generate_alone(journey)
             trace.ended(clock.now_ns, Outcome.COMPLETED, finish)
             world.completed(journey)
-        except MessageLostError as lost:
-            trace.ended(clock.now_ns, lost.outcome, str(lost))
+        except EndedEarlyError as end:
+            trace.ended(clock.now_ns, end.outcome, str(end))
         finally:
             world.disembark(journey)
 
@@ -79,6 +87,7 @@ def _generate_alone(journey: Journey) -> Wait[str]:
     """The device holds the whole model: nothing crosses the link."""
     finish = ""
     while not finish:
+        journey.claim()
         whole = journey.device.edge.start_whole(journey.session, journey.step)
         yield from journey.compute(Hop.FRONT, whole.duration_ns)
         finish = journey.choose(whole.value())
@@ -92,6 +101,7 @@ def _send_up(journey: Journey) -> Wait[Payload]:
     if journey.session.split == 0:
         payload = journey.device.edge.tokens(journey.session, journey.step)
     else:
+        journey.claim()
         journey.choose_codec()
         front = journey.device.edge.start_front(journey.session, journey.step)
         yield from journey.compute(Hop.FRONT, front.duration_ns)

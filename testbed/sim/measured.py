@@ -86,9 +86,10 @@ def check_reach(scenario: Scenario, shape: ModelShape, requests: RequestTable) -
     for user in _users(scenario, shape):
         if not user.extrapolates:
             batch = min(user.most_sequences, len(requests))
-            num_prefills = max(1, min(batch, user.most_prefill_tokens // prompt))
             step = Work(start=user.start, stop=user.stop, new_tokens=1, past_tokens=total - 1)
-            prefill = Work(start=user.start, stop=user.stop, new_tokens=prompt, past_tokens=0)
+            piece = prompt if user.chunk_tokens is None else min(prompt, user.chunk_tokens)
+            prefill = Work(start=user.start, stop=user.stop, new_tokens=piece, past_tokens=prompt - piece)
+            num_prefills = max(1, min(batch, (user.chunk_tokens or user.most_prefill_tokens) // piece))
             with _below(user.path):
                 model = user.costs(shape)
                 with _below("profile_table"):
@@ -108,6 +109,7 @@ class _User:
     stop: int
     most_sequences: int = 1
     most_prefill_tokens: int = 0
+    chunk_tokens: int | None = None
 
     @property
     def extrapolates(self) -> bool:
@@ -136,6 +138,7 @@ def _users(scenario: Scenario, shape: ModelShape) -> Iterator[_User]:
                 stop=shape.num_layers,
                 most_sequences=servers.max_batch,
                 most_prefill_tokens=servers.max_prefill_tokens,
+                chunk_tokens=servers.chunk_tokens,
             )
 
 

@@ -17,11 +17,13 @@ from testbed.sim.world import World
 def simulate(world: World, requests: RequestTable, *, stop_at_ns: int | None = None) -> None:
     """Advance virtual time until every request has ended; with `stop_at_ns`, to that instant whatever happens.
 
-    What would happen at `stop_at_ns` itself does not happen any more.
+    What would happen at `stop_at_ns` itself does not happen any more. Where devices go off by themselves the clock
+    stands still once the last request has ended, else when nothing is left to happen.
     """
     arrivals = Arrivals(world, requests)
+    end = arrivals.over if stop_at_ns is None and world.is_watched and len(requests) else stop_at_ns
     with rare_collections():
-        world.clock.run(until=stop_at_ns)
+        world.clock.run(until=end)
     world.check()
     if stop_at_ns is None:
         assert arrivals.is_over, "every request has entered"
@@ -42,6 +44,8 @@ class Arrivals:
         self._follower = _followers(requests)
         self._due: list[tuple[int, int]] = []  # (instant, row): the next root, and rows whose predecessor has ended
         self._timers: set[int] = set()  # the instants at which one rings
+        self._num_left = len(requests)
+        self.over = world.clock.event()  # the last request has ended
         self._next_root()
         self._set_timer()
 
@@ -74,9 +78,15 @@ class Arrivals:
 
     def _enter(self, row: int, now_ns: int) -> None:
         process = self._world.clock.process(live(self._world, self._requests.arriving(row, now_ns)))
+        process.callbacks.append(self._ended)
         follower = int(self._follower[row])
         if follower != NONE:
             process.callbacks.append(lambda _: self._plan(follower))
+
+    def _ended(self, _: simpy.Event) -> None:
+        self._num_left -= 1
+        if not self._num_left:
+            self.over.succeed()
 
     def _plan(self, follower: int) -> None:
         """The request before it has ended."""

@@ -53,6 +53,7 @@ class TokenStream:
 
     def _arrive(self, index: int, token: int, transfer: Transfer) -> None:
         self._journey.trace.moved(transfer, Direction.DOWN)
+        self._journey.device.heard()
         if not transfer.delivered or transfer.is_corrupt:
             return
         if not self._open_ns:

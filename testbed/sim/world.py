@@ -41,8 +41,9 @@ from testbed.schedulers.entry import Limits
 from testbed.schedulers.memory import FullReserve, KvMemory, PagedBlocks
 from testbed.sim.choosing import Chooser
 from testbed.sim.device import Device
+from testbed.sim.fleet import Fleet
 from testbed.sim.journey import Journey, TurnedAwayError
-from testbed.sim.kernel import Clock, Gate, Rank
+from testbed.sim.kernel import BusyTime, Clock, Gate, Rank
 from testbed.sim.measured import BITS, Measured
 from testbed.sim.request_table import Request
 from testbed.sim.server import Server
@@ -109,7 +110,9 @@ class World:
         self._cells = {
             cells.name: [Cell(self.clock, cells, name) for name in cells.names()] for cells in scenario.cells
         }
+        self._fleet = Fleet(scenario)
         self.devices = [self._device(number, *member) for number, member in enumerate(_each(scenario.fleet))]
+        self.is_watched = any(device.watch is not None for device in self.devices)  # some may go off by themselves
         self._built = [self._server(number, group) for number, (group, _) in enumerate(_each(scenario.servers))]
 
     def trace(self, request: Request) -> Trace:
@@ -194,7 +197,16 @@ class World:
             self.audits[number] = self._executor.submit(self._sampling_host(journey), call)
 
     def disembark(self, journey: Journey) -> None:
-        """The session ends, whatever became of it: caches and reservations are free."""
+        """The session ends, however it did: caches and reservations are free, at once or when that is noticed."""
+        silence_ns = journey.device.silence_ns
+        if not silence_ns:
+            self._close(journey)
+            return
+        noticed = self.clock.timeout(silence_ns)
+        assert noticed.callbacks is not None, "it lies ahead"
+        noticed.callbacks.append(lambda _: self._close(journey))
+
+    def _close(self, journey: Journey) -> None:
         request = journey.request.request
         if journey.server is not None:
             journey.server.leave(request)
@@ -228,18 +240,20 @@ class World:
 
     def _device(self, number: int, group: Group, place: int) -> Device:
         port = self._port(self._edge_host(number)) if group.compute == "real" else None
+        profile, busy, links = self._fleet.profile(group, place), BusyTime(), self._links(group, place)
         return Device(
             device=number,
-            profile=group.device,
+            profile=profile,
             shape=self._shape,
             weights=self._front_law,
             kv=self._front_kv,
             back_kv=self._back_kv,
-            edge=EdgeDevice(
-                self._costs(group.device, self._front_law, self._front_kv), port, self._sealer(group.device)
-            ),
-            links=self._links(group, place),
+            edge=EdgeDevice(self._costs(profile, self._front_law, self._front_kv), port, self._sealer(profile)),
+            links=links,
             turn=simpy.Resource(self.clock),
+            busy=busy,
+            watch=self._fleet.watch(self.clock, group, place, profile, device=number, links=links, busy=busy),
+            claims_as_used=group.kv_claim == "as-used",
         )
 
     def _links(self, group: Group, place: int) -> Connections:

@@ -22,6 +22,7 @@ from testbed.scenarios.profiles import ProcessorProfile
 from testbed.studies.profile_data.read import read_all
 from testbed.studies.profile_data.rows import LeftOut, Measurement, Row
 from testbed.studies.profile_fit import FITS, is_fitted, predict_seconds, refit
+from testbed.studies.table_errors import Comparison, compare, comparison_table, held_out_rows
 
 COMMAND = "python -m testbed.studies.profile_errors"
 
@@ -142,7 +143,7 @@ def as_markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *lines))
 
 
-def report(rows: Sequence[Row], *, markdown: bool) -> Iterator[str]:
+def report(rows: Sequence[Row], compared: Sequence[Comparison], *, markdown: bool) -> Iterator[str]:
     """The whole report, paragraph by paragraph."""
     known = profiles()
     checks = check_all(rows, known)
@@ -150,16 +151,27 @@ def report(rows: Sequence[Row], *, markdown: bool) -> Iterator[str]:
     title = "## {}" if markdown else "{}"
     yield title.format("Errors on held-out rows")
     yield write(summary_table(checks, known))
+    yield title.format("Rooflines and tables on the same held-out rows")
+    yield write(comparison_table(compared))
     yield title.format("Left out")
     yield write(left_out_table(rows))
     yield title.format("Every row")
     yield write(rows_table(checks))
 
 
+def compare_all(data: Path) -> list[Comparison]:
+    """Rooflines and tables; ScenarioError where a measurement is missing."""
+    known = profiles()
+    try:
+        return compare(held_out_rows(data, known), known)
+    except FileNotFoundError as error:
+        raise ScenarioError("no such measurement file", file=error.filename) from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the measurements")
-    parser.add_argument("--markdown", action="store_true", help="tables as docs/profiles.md holds them")
+    parser.add_argument("--markdown", action="store_true", help="tables as docs/results/profile-errors.md holds them")
     parser.add_argument("--fit", action="store_true", help="fit the profiles anew and print the numbers")
     options = parser.parse_args(arguments)
     try:
@@ -167,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.fit:
             paragraphs: Iterable[str] = [as_text(fit_table(refit(rows, profiles())))]
         else:
-            paragraphs = report(rows, markdown=options.markdown)
+            paragraphs = report(rows, compare_all(options.data), markdown=options.markdown)
         sys.stdout.write("\n\n".join(paragraphs) + "\n")
     except ScenarioError as error:
         sys.stderr.write(f"{error}\n")

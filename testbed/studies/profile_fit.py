@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.actors.costs import CostModel
+from testbed.actors.profile_table import ProfileTable
 from testbed.actors.roofline import Roofline
+from testbed.actors.table_costs import TableKernels
 from testbed.actors.weights import as_law
 from testbed.core.units import ns_to_seconds
 from testbed.scenarios.profiles import ProcessorProfile
@@ -99,14 +101,21 @@ FITS: Mapping[str, Fit] = {
 }
 
 
-def predict_seconds(profile: ProcessorProfile, measurement: Measurement) -> float:
-    """Duration of the measured pass by the cost model; of one layer without its attention where that was measured."""
+def predict_seconds(profile: ProcessorProfile, measurement: Measurement, table: ProfileTable | None = None) -> float:
+    """Duration of the measured pass by the cost model, with a table in the roofline's place where one is given.
+
+    Of one layer without its attention where that was measured.
+    """
     if measurement.devices > 1:
         profile = profile.model_copy(update={"tensor_parallel": measurement.devices})
     if measurement.kind == "layer":
         kernels = Roofline(profile, measurement.shape, as_law(measurement.bits), KV_BITS)
+        if table is not None:
+            return ns_to_seconds(TableKernels(table, kernels, extrapolate=False).matrices_ns(measurement.tokens))
         return ns_to_seconds(kernels.overhead_ns + kernels.matrices_ns(measurement.tokens))
-    model = CostModel(profile=profile, shape=measurement.shape, weight_bits=measurement.bits, kv_bits=KV_BITS)
+    model = CostModel(
+        profile=profile, shape=measurement.shape, weight_bits=measurement.bits, kv_bits=KV_BITS, table=table
+    )
     return ns_to_seconds(model.forward_ns(measurement.works))
 
 

@@ -69,8 +69,8 @@ def test_a_cut_at_any_instant_frees_everything_and_spares_the_others(built: Scen
         assert all(ended[other].outcome is Outcome.COMPLETED for other in ended if other != cut)
         for built_server in world._built:
             assert built_server.server.num_outstanding == 0
-            assert built_server.server._scheduler.kv_reserved_bytes == 0
-            assert built_server.server._kv_total == len(built_server.server._kv_tokens) == 0
+            assert built_server.server._scheduler.kv_claimed_bytes == 0
+            assert built_server.server._scheduler.kv_tokens == 0
         was_cut += check_the_end_of(events, cut, at_ns)
     assert was_cut > 5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.actors.energy import device_energy_j, processor_energy_j, radio_energy_j
+from testbed.actors.energy import device_energy, processor_energy_j
 from testbed.scenarios.profiles import DeviceProfile
 
 S = 1_000_000_000
@@ -30,10 +30,11 @@ def test_processor_draws_idle_power_always_and_the_rest_while_busy() -> None:
     assert processor_energy_j(DEVICE, duration_ns=100 * S, busy_ns=10 * S) == pytest.approx(90 * 3 + 10 * 12)
 
 
-def test_radio_adds_on_top() -> None:
-    assert radio_energy_j(DEVICE, transmit_ns=4 * S, receive_ns=2 * S) == pytest.approx(4 * 1.5 + 2 * 0.5)
-    total = device_energy_j(DEVICE, duration_ns=100 * S, busy_ns=10 * S, transmit_ns=4 * S, receive_ns=2 * S)
-    assert total == pytest.approx(390 + 7)
+def test_a_devices_energy_by_state() -> None:
+    energy = device_energy(DEVICE, duration_ns=100 * S, busy_ns=10 * S, transmit_ns=4 * S, receive_ns=2 * S)
+    assert (energy.idle_j, energy.compute_j) == (pytest.approx(90 * 3), pytest.approx(10 * 12))
+    assert (energy.transmit_j, energy.receive_j) == (pytest.approx(4 * 1.5), pytest.approx(2 * 0.5))
+    assert energy.total_j == pytest.approx(390 + 7)
 
 
 def test_busy_beyond_the_run_is_a_defect() -> None:

@@ -22,7 +22,7 @@ from testbed.studies.profile_data.rows import (
 
 # --- microsoft/vidur: operators of one Llama 2 7B layer, whole and as tensor-parallel slices; no attention kernel
 
-_LAYER_OPS = (
+LAYER_OPS = (
     "input_layernorm",
     "attn_pre_proj",
     "attn_rope",
@@ -41,7 +41,7 @@ def read_vidur(folder: Path) -> Iterator[Row]:
         best: dict[tuple[int, int], list[float]] = defaultdict(list)
         for row in csv_rows(folder / profile / "meta-llama" / "Llama-2-7b-hf" / "mlp.csv"):
             key = (int(row["num_tensor_parallel_workers"]), int(row["num_tokens"]))
-            best[key].append(sum(float(row[f"time_stats.{op}.median"]) for op in _LAYER_OPS) * 1e-3)
+            best[key].append(sum(float(row[f"time_stats.{op}.median"]) for op in LAYER_OPS) * 1e-3)
         for (parallel, tokens), seconds in sorted(best.items()):
             if tokens & (tokens - 1):  # powers of two are enough
                 continue
@@ -59,7 +59,7 @@ def read_vidur(folder: Path) -> Iterator[Row]:
 
 # --- casys-kaist/LLMServingSim: every operator of Llama 3.1 8B in bf16 on an RTX 4090, added up to whole passes
 
-_PER_LAYER = ("qkv_proj", "rotary_emb", "o_proj", "gate_up_proj", "act_fn", "down_proj")
+PER_LAYER = ("qkv_proj", "rotary_emb", "o_proj", "gate_up_proj", "act_fn", "down_proj")
 
 
 def read_llmservingsim(folder: Path) -> Iterator[Row]:
@@ -83,7 +83,7 @@ def read_llmservingsim(folder: Path) -> Iterator[Row]:
         if tokens not in dense or not (pure_decode or pure_prefill):
             continue
         ops = dense[tokens]
-        layer_us = sum(ops[op] for op in _PER_LAYER) + 2 * ops["layernorm"] + float(row["time_us"])
+        layer_us = sum(ops[op] for op in PER_LAYER) + 2 * ops["layernorm"] + float(row["time_us"])
         total_us = ops["embedding"] + shape.num_layers * layer_us + ops["final_layernorm"] + heads[batch or 1]
         works = prefill_pass(shape, chunk, past) if chunk else decode_pass(shape, context, batch)
         yield Measurement(
