@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from testbed.core import request_row as rows
-from testbed.core.cast import Cast, DeviceEnd, RequestFacts, RunEnd, ServerEnd
+from testbed.core.cast import Cast, DeviceEnd, DeviceStateEnd, RequestFacts, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
 from testbed.core.request_row import OUTCOMES, UNKNOWN
 from testbed.core.units import NS_PER_S
@@ -21,7 +22,7 @@ from testbed.results.rows import RequestRows
 IntArray = npt.NDArray[np.int64]
 _SERVER_ACCOUNT = (
     *("busy_ns", "energy_j", "peak_kv_bytes"),
-    *("preemptions", "swapped_bytes", "recomputed_tokens", "rejected"),
+    *("preemptions", "swapped_bytes", "recomputed_tokens", "prefix_tokens", "rejected"),
 )
 _COMPLETED = OUTCOMES.index(Outcome.COMPLETED)
 
@@ -121,10 +122,10 @@ def _time_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
 
 
 def _move_columns(ids: IntArray, requests: RequestRows) -> dict[str, pa.Array]:
-    """What preemption on a server cost each request."""
-    moves_R3 = np.array([requests.moves.get(request, (0, 0, 0)) for request in ids.tolist()], dtype=np.int64)
-    names = ("preemptions", "swapped_bytes", "recomputed_tokens")
-    return {name: _ints(column) for name, column in zip(names, moves_R3.reshape(-1, 3).T, strict=True)}
+    """What preemption on a server cost each request, and what it found of earlier turns."""
+    moves_R4 = np.array([requests.moves.get(request, (0, 0, 0, 0)) for request in ids.tolist()], dtype=np.int64)
+    names = ("preemptions", "swapped_bytes", "recomputed_tokens", "prefix_tokens")
+    return {name: _ints(column) for name, column in zip(names, moves_R4.reshape(-1, 4).T, strict=True)}
 
 
 def _traffic_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
@@ -155,6 +156,13 @@ def _answer_columns(ids: IntArray, requests: RequestRows, end: RunEnd) -> dict[s
     }
 
 
+_DEVICE_FIGURES = (
+    *("busy_ns", "transmit_ns", "receive_ns", "energy_j", "peak_memory_bytes"),
+    *("idle_j", "compute_j", "transmit_j", "receive_j"),
+)
+_STATE_FIGURES = tuple(field.name for field in fields(DeviceStateEnd))
+
+
 def device_table(requests: pa.Table, cast: Cast, end: RunEnd) -> pa.Table:
     """A row a device: its requests by outcome, and its account where the run could still give one."""
     counts = {outcome: _count_by_device(requests, outcome, len(cast.devices)) for outcome in OUTCOMES}
@@ -167,7 +175,8 @@ def device_table(requests: pa.Table, cast: Cast, end: RunEnd) -> pa.Table:
         "real": [entry.real for entry in cast.devices],
         "requests": sum(counts.values()),
         **{str(outcome): count for outcome, count in counts.items()},
-        **_accounts(found, ("busy_ns", "transmit_ns", "receive_ns", "energy_j", "peak_memory_bytes")),
+        **_accounts(found, _DEVICE_FIGURES),
+        **_accounts([None if entry is None else entry.state for entry in found], _STATE_FIGURES),
     }
     return pa.table(columns, schema=files.DEVICE_SCHEMA)
 
