@@ -132,9 +132,10 @@ def _shares(entries: Sequence[Mapping[str, Any]], path: str) -> list[Fraction]:
         if share <= 0:
             raise ScenarioError("ratio too small", path=f"{where}.share", value=entry["share"], allowed="more than 0")
         shares.append(share)
-    if abs(sum(shares) - 1) > _TOLERANCE:
-        total = f"{float(sum(shares)):g}"
-        raise ScenarioError("the shares don't add up to 1", path=f"{path}.mix", value=total, allowed="a sum of 1")
+    total = sum(shares, Fraction(0))
+    if abs(total - 1) > _TOLERANCE:
+        told = f"{float(total):g}"
+        raise ScenarioError("the shares don't add up to 1", path=f"{path}.mix", value=told, allowed="a sum of 1")
     return shares
 
 
