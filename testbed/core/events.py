@@ -198,6 +198,16 @@ class SequenceResumed(Event):
     swapped_bytes: int  # from host memory
 
 
+@_record
+class PrefixFound(Event):
+    """A turn of a session found positions of earlier turns still held by its server."""
+
+    rank: ClassVar[int] = 11
+    request: int
+    server: int
+    kv_tokens: int
+
+
 EventSink = Callable[[Event], None]
 
 

@@ -71,6 +71,7 @@ REQUEST_SCHEMA = pa.schema(
         ("preemptions", _INT),
         ("swapped_bytes", _INT),
         ("recomputed_tokens", _INT),
+        ("prefix_tokens", _INT),
         *((hop_column(hop), _INT) for hop in HOPS),
         ("tokens", pa.list_(_INT)),
         ("text", _TEXT),
@@ -130,6 +131,7 @@ SERVER_TOTAL_SCHEMA = pa.schema(
         ("preemptions", _INT),
         ("swapped_bytes", _INT),
         ("recomputed_tokens", _INT),
+        ("prefix_tokens", _INT),
         ("rejected", _INT),
     ]
 )

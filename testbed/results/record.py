@@ -13,6 +13,7 @@ from testbed.core.events import (
     Event,
     EventDigest,
     IterationEnded,
+    PrefixFound,
     RequestAdmitted,
     RequestArrived,
     RequestEnded,
@@ -68,6 +69,7 @@ class RunRecorder:
             RequestEnded: self._rows.ended,
             SequencePreempted: self._rows.preempted,
             SequenceResumed: self._rows.resumed,
+            PrefixFound: self._rows.prefix_found,
         }
 
     def __call__(self, event: Event) -> None:

@@ -22,7 +22,7 @@ from testbed.results import files
 IntArray = npt.NDArray[np.int64]
 _SERVER_ACCOUNT = (
     *("busy_ns", "energy_j", "peak_kv_bytes"),
-    *("preemptions", "swapped_bytes", "recomputed_tokens", "rejected"),
+    *("preemptions", "swapped_bytes", "recomputed_tokens", "prefix_tokens", "rejected"),
 )
 _COMPLETED = OUTCOMES.index(Outcome.COMPLETED)
 
@@ -174,10 +174,10 @@ def _time_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
 
 
 def _move_columns(ids: IntArray, requests: Rows) -> dict[str, pa.Array]:
-    """What preemption on a server cost each request."""
-    moves_R3 = np.array([requests.moves.get(request, (0, 0, 0)) for request in ids.tolist()], dtype=np.int64)
-    names = ("preemptions", "swapped_bytes", "recomputed_tokens")
-    return {name: _ints(column) for name, column in zip(names, moves_R3.reshape(-1, 3).T, strict=True)}
+    """What preemption on a server cost each request, and what it found of earlier turns."""
+    moves_R4 = np.array([requests.moves.get(request, (0, 0, 0, 0)) for request in ids.tolist()], dtype=np.int64)
+    names = ("preemptions", "swapped_bytes", "recomputed_tokens", "prefix_tokens")
+    return {name: _ints(column) for name, column in zip(names, moves_R4.reshape(-1, 4).T, strict=True)}
 
 
 def _traffic_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
