@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,24 @@ from testbed.actors.weight_plan import (
 )
 from testbed.codecs.agreed import needs_agreement
 from testbed.codecs.framing import SEAL_OVERHEAD_BYTES
-from testbed.core.cast import Calibration, Quality, RunEnd, Sealing
+from testbed.core.cast import Calibration, EngineChoice, Quality, RunEnd, Sealing
 from testbed.core.errors import ModelError, ScenarioError
 from testbed.core.events import Event, EventSink, RequestEnded
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.source import ModelSource, resolve
 from testbed.models.tokenizer import load_tokenizer
+from testbed.results.bulk import BulkRecorder
 from testbed.results.measure import SloLimits, write_summary
 from testbed.results.record import RunRecorder
 from testbed.run_folder import check_folder, make_folder, write_inputs
 from testbed.scenarios.schema import Scenario
 from testbed.sim.check import check_requests, check_scenario
 from testbed.sim.choosing import codecs_at_cuts
+from testbed.sim.cohort.accounts import assumed_sizes, cast_records, device_ends, link_ends, server_ends
+from testbed.sim.cohort.build import codec_names
+from testbed.sim.cohort.eligible import choose
+from testbed.sim.cohort.engine import CohortRun, Results
+from testbed.sim.cohort.state import REASONS
 from testbed.sim.footprint import footprints
 from testbed.sim.requests import RequestTable, Workloads
 from testbed.sim.simulate import simulate
@@ -73,6 +79,7 @@ class Prepared:
     requests: RequestTable
     calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for quantisers that need text
     payload_law: PayloadLaw | None = None  # of modelled messages whose size follows their content
+    engine: EngineChoice = field(default_factory=EngineChoice)
 
     @property
     def is_real(self) -> bool:
@@ -103,13 +110,28 @@ def prepare(scenario: Scenario) -> Prepared:
     )
     requests = workloads.requests()
     check_requests(scenario, source, requests)
+    payload_law = _payload_law(scenario, source)
     return Prepared(
         scenario=scenario,
         source=source,
         requests=requests,
         calibration=_calibration(scenario, source),
-        payload_law=_payload_law(scenario, source),
+        payload_law=payload_law,
+        engine=_engine(scenario, source, payload_law, requests),
     )
+
+
+def _engine(
+    scenario: Scenario, source: ModelSource, payload_law: PayloadLaw | None, requests: RequestTable
+) -> EngineChoice:
+    """Raises ScenarioError where cohorts are asked for and would not say the same."""
+    name, why = choose(scenario, source.shape.num_layers, payload_law, requests)
+    if scenario.execution.engine == "cohorts" and name != "cohorts":
+        raise ScenarioError(
+            f"cohorts can't run this scenario exactly: {'; '.join(why)}",
+            path="execution.engine", value="cohorts", allowed="auto, requests",
+        )  # fmt: skip
+    return EngineChoice(name=name, why=why)
 
 
 def run(
@@ -132,12 +154,11 @@ def run(
     try:
         make_folder(folder, force=force)  # only now: hosts that can't be had leave an earlier run as it was
         write_inputs(folder, prepared.scenario, started=started_at)
-        recorder = RunRecorder(folder, cast_of(prepared.scenario), spans=prepared.scenario.record.spans)
-        emit = recorder if observe is None else _ProgressSink(recorder, observe, len(prepared.requests))
-        world = World(
-            prepared.scenario, prepared.source, executor=executor, emit=emit, payload_law=prepared.payload_law
-        )
-        running = _Running(prepared=prepared, folder=folder, world=world, recorder=recorder, started=started)
+        running: _Running | _Cohorts
+        if prepared.engine.name == "cohorts":
+            running = _Cohorts.begin(prepared, folder, observe, started)
+        else:
+            running = _Running.begin(prepared, folder, observe, started, executor)
         return running.go(when_incomplete)
     finally:
         if executor is not None:
@@ -153,6 +174,16 @@ class _Running:
     world: World
     recorder: RunRecorder
     started: float
+
+    @classmethod
+    def begin(
+        cls, prepared: Prepared, folder: Path, observe: Observer | None, started: float, executor: Executor | None
+    ) -> _Running:
+        scenario = prepared.scenario
+        recorder = RunRecorder(folder, cast_of(scenario), spans=scenario.record.spans)
+        emit = recorder if observe is None else _ProgressSink(recorder, observe, len(prepared.requests))
+        world = World(scenario, prepared.source, executor=executor, emit=emit, payload_law=prepared.payload_law)
+        return cls(prepared=prepared, folder=folder, world=world, recorder=recorder, started=started)
 
     def go(self, when_incomplete: Callable[[], None] | None) -> RunResult:
         scenario = self.prepared.scenario
@@ -189,11 +220,76 @@ class _Running:
             sealing=_sealing(scenario.seal),
             request_facts=self.prepared.requests.facts,
             footprints=footprints(scenario, self.prepared.source.shape, self.prepared.requests),
+            engine=self.prepared.engine,
         )
         self.recorder.close(end)
-        slo = None if scenario.slo is None else SloLimits(ttft_ns=scenario.slo.ttft, tpot_ns=scenario.slo.tpot)
-        summary = write_summary(self.folder, end=end, event_digest=self.recorder.digest, slo=slo)
-        return RunResult(folder=self.folder, summary=summary, texts=end.texts)
+        return _measured(self.prepared, self.folder, end, self.recorder.digest)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Cohorts:
+    """A run of the compiled engine under way, and how it ends."""
+
+    prepared: Prepared
+    folder: Path
+    cohorts: CohortRun
+    recorder: BulkRecorder
+    started: float
+
+    @classmethod
+    def begin(cls, prepared: Prepared, folder: Path, observe: Observer | None, started: float) -> _Cohorts:
+        scenario, source, num_requests = prepared.scenario, prepared.source, len(prepared.requests)
+        names = codec_names(scenario, source.shape.num_layers)
+        cast = cast_records(scenario)
+        recorder = BulkRecorder(folder, cast, prepared.requests.facts, codecs=names, reasons=REASONS)
+
+        def report(now_ns: int, num_ended: int) -> None:
+            if observe is not None:
+                observe(Progress(now_ns=now_ns, num_ended=num_ended, num_requests=num_requests))
+
+        results = Results(recorder.requests, recorder.iterations, report)
+        cohorts = CohortRun(scenario, source, prepared.requests, results)
+        return cls(prepared=prepared, folder=folder, cohorts=cohorts, recorder=recorder, started=started)
+
+    def go(self, when_incomplete: Callable[[], None] | None) -> RunResult:
+        try:
+            self.cohorts.run()
+        except BaseException as error:
+            self.recorder.requests(self.cohorts.unfinished())
+            self._finish(reason=_reason(error))
+            if when_incomplete is not None:
+                when_incomplete()
+            raise
+        return self._finish(reason="")
+
+    def _finish(self, *, reason: str) -> RunResult:
+        scenario, shape = self.prepared.scenario, self.prepared.source.shape
+        end_ns, memory = self.cohorts.now_ns, self.cohorts.memory
+        end = RunEnd(
+            end_ns=end_ns,
+            complete=not reason,
+            reason=reason,
+            deterministic=True,
+            wall_s=time.perf_counter() - self.started,
+            devices=device_ends(scenario, memory, end_ns),
+            servers=server_ends(scenario, memory, end_ns),
+            links=link_ends(scenario, memory),
+            assumed_sizes=assumed_sizes(scenario, shape.num_layers),
+            quality={},
+            texts={},
+            request_facts=self.prepared.requests.facts,
+            footprints=footprints(scenario, shape, self.prepared.requests),
+            engine=self.prepared.engine,
+        )
+        self.recorder.close(end)
+        return _measured(self.prepared, self.folder, end, None)
+
+
+def _measured(prepared: Prepared, folder: Path, end: RunEnd, event_digest: str | None) -> RunResult:
+    slo = prepared.scenario.slo
+    limits = None if slo is None else SloLimits(ttft_ns=slo.ttft, tpot_ns=slo.tpot)
+    summary = write_summary(folder, end=end, event_digest=event_digest, slo=limits)
+    return RunResult(folder=folder, summary=summary, texts=end.texts)
 
 
 class _ProgressSink:
