@@ -17,6 +17,13 @@ from tests.sim_runs import TINY, group, link, scenario, server, workload
 LOCAL = link(transport="colocated")
 UNRECORDED = {"spans": False}
 
+STACKS = (
+    {},
+    {"host_time": 150_000},
+    {"overlap": "partial"},
+    {"tensor_parallel": 2, "interconnect_bandwidth": 1e8, "interconnect_latency": 3000, "overlap": "partial"},
+)
+
 
 @st.composite
 def cohort_scenarios(draw):
@@ -33,7 +40,10 @@ def cohort_scenarios(draw):
         "priority": draw(st.sampled_from(["arrival", "decode", "prefill"])),
         "max_resident": draw(st.sampled_from([None, None, 1, 3])),
     }
-    racks = [item.model_copy(update=serving) for item in built.servers]
+    racks = [
+        item.model_copy(update={**serving, "server": item.server.model_copy(update=draw(st.sampled_from(STACKS)))})
+        for item in built.servers
+    ]
     record = built.record.model_copy(update=UNRECORDED)
     return built.model_copy(update={"fleet": fleet, "servers": racks, "record": record})
 

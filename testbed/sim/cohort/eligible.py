@@ -29,7 +29,8 @@ _SERVERS = {
     "scheduler",
 }
 _PROCESSOR = {
-    *("name", "description", "sources", "memory", "memory_bandwidth", "compute", "kernel_overhead", "overlap"),
+    *("name", "description", "sources", "memory", "memory_bandwidth", "compute", "kernel_overhead", "host_time"),
+    "overlap",
     *("idle_power", "active_power", "aes_gcm_rate", "chacha20_rate", "reserved_memory", "price_per_hour"),
     *("tensor_parallel", "interconnect_bandwidth", "interconnect_latency"),
     *("transmit_power", "receive_power", "sleep_power", "battery_capacity", "thermal_resistance", "heat_capacity"),
