@@ -183,6 +183,10 @@ def test_a_trace_moves_every_device_for_itself(tmp_path: Path) -> None:
         ("device,time,value\n0,-1,left\n", "line 2: negative (got '-1')"),
         ("device,time,value\n0,1,gone\n", "line 2: not one of the choices (got 'gone'); allowed: present, asleep"),
         ("device,time,value\n0,1\n", "line 2: 2 columns, too few"),
+        (
+            "device,time,value\n1,1,left\n",
+            "line 2: no such device in the group (got '1'); allowed: a number from 0 to 0",
+        ),
         ("device,time,value\n", "the trace has no rows"),
     ],
 )
