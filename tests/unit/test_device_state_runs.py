@@ -247,7 +247,10 @@ def test_memory_that_others_take_ends_the_request_that_holds_it() -> None:
         (1100 * MS, "oom", "other programs took the device's memory"),
         (1100 * MS, "oom", "device memory"),
     ]
-    assert ended(run_events(built))[2][1] == "completed"
+    world, events = run_world(built)
+    assert ended(events)[2][1] == "completed"
+    account = world.devices[0].end(world.clock.now_ns)
+    assert account.compute_j == pytest.approx(6 * account.busy_ns / S), "the stage that was given up takes no more"
 
 
 def test_memory_claimed_as_used_fills_up_token_by_token() -> None:
