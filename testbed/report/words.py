@@ -48,6 +48,7 @@ TROUBLES: Mapping[str, str] = {
     Outcome.BATTERY: "battery empty",
     Outcome.THERMAL: "overheated",
     Outcome.CHURN: "device away",
+    Outcome.SERVER_FAILURE: "server failed",
     Outcome.INCOMPLETE: "unfinished",
 }
 _ALWAYS_TOLD = (Outcome.OOM, Outcome.FAILED, Outcome.INCOMPLETE)

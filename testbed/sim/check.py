@@ -17,6 +17,7 @@ from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.network_models.build import check_link
 from testbed.scenarios.schema import Group, Scenario
+from testbed.sim.check_cluster import check_cluster
 from testbed.sim.check_serving import check_serving
 from testbed.sim.check_topology import check_topology
 from testbed.sim.choosing import Policy, build_policies
@@ -46,6 +47,7 @@ def check_scenario(scenario: Scenario, source: ModelSource) -> None:
             _check_split(scenario, source.shape, index, split)
     check_topology(scenario)
     check_serving(scenario)
+    check_cluster(scenario)
     _check_servers(scenario, source.shape, policies)
     check_tables(scenario, source.shape)
     _check_saved(scenario, source, policies)

@@ -25,9 +25,9 @@ from testbed.actors.weights import WeightLaw
 from testbed.codecs.framing import Codec
 from testbed.codecs.named import size_law
 from testbed.core.cast import Cast, DeviceEntry, EdgeEnd, FittedSizes, ServerEnd, ServerEntry
-from testbed.core.events import EventSink, Outcome
+from testbed.core.events import EventSink, Hop, Outcome
 from testbed.core.plan import Decision
-from testbed.core.registry import ROUTERS, SCHEDULERS
+from testbed.core.registry import SCHEDULERS
 from testbed.core.rng import Stream, entity_key
 from testbed.core.work import KvDemand
 from testbed.models.source import ModelSource
@@ -40,13 +40,17 @@ from testbed.scenarios.schema import Group, Scenario, Servers
 from testbed.schedulers.entry import Limits
 from testbed.schedulers.memory import FullReserve, KvMemory, PagedBlocks
 from testbed.sim.choosing import Chooser
+from testbed.sim.cluster import Cluster
 from testbed.sim.device import Device
 from testbed.sim.fleet import Fleet
 from testbed.sim.journey import Journey, TurnedAwayError
-from testbed.sim.kernel import BusyTime, Clock, Gate, Rank
+from testbed.sim.kernel import BusyTime, Clock, Gate, Rank, Wait
 from testbed.sim.measured import BITS, Measured
+from testbed.sim.placement import Distances
 from testbed.sim.request_table import Request
-from testbed.sim.server import Server
+from testbed.sim.scaling import GroupScaler
+from testbed.sim.server import Scheduler, Server
+from testbed.sim.slo_watch import SloWatch
 from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace
 
@@ -89,9 +93,9 @@ class World:
         self._front_kv, self._back_kv = kv_laws(scenario.kv, bits)
         self._stop_tokens = frozenset(source.stop_token_ids)
         self._executor = executor
-        self._emit = emit
+        self._slo_watch = _slo_watch(scenario, emit)
+        self._emit = emit = emit if self._slo_watch is None else self._slo_watch
         self._chooser = Chooser(scenario)
-        self._router = ROUTERS.load(scenario.router)()
         self._codecs: dict[str, Codec] = {}
         tamper = 0.0 if scenario.security is None else scenario.security.tamper
         self._tampering = Tampering(scenario.seed, tamper)
@@ -103,7 +107,8 @@ class World:
         self.answers: dict[int, Answer] = {}  # of completed real requests
         self.audits: dict[int, Promise] = {}
         self.admission = Gate(self.clock, Rank.ADMISSION)
-        self._server_nodes = [str(scenario.place_of(group, place)) for group, place in _each(scenario.servers)]
+        members = server_members(scenario)
+        self._server_nodes = [str(scenario.place_of(group, place)) for group, place in members]
         self._network = None
         if scenario.topology is not None:
             self._network = Network(self.clock, scenario.topology, seed=scenario.seed)
@@ -113,7 +118,18 @@ class World:
         self._fleet = Fleet(scenario)
         self.devices = [self._device(number, *member) for number, member in enumerate(_each(scenario.fleet))]
         self.is_watched = any(device.watch is not None for device in self.devices)  # some may go off by themselves
-        self._built = [self._server(number, group) for number, (group, _) in enumerate(_each(scenario.servers))]
+        self._built = [self._server(number, group) for number, (group, _) in enumerate(members)]
+        self.cluster = Cluster(
+            self.clock,
+            scenario,
+            [built.server for built in self._built],
+            members,
+            distances=Distances(scenario, _each(scenario.fleet), members),
+            admission=self.admission,
+            emit=emit,
+        )
+        self.is_watched |= self.cluster.is_watched
+        self._scale(scenario)
 
     def trace(self, request: Request) -> Trace:
         """Begins a request's account: it has arrived."""
@@ -123,10 +139,11 @@ class World:
         """Ask the group's policy; its state is the device's own."""
         return self._chooser.decide(request, self.devices[request.device].observe(self.clock, request))
 
-    def embark(self, request: Request, decision: Decision, trace: Trace) -> Journey:
-        """Open the session, with a server unless the device holds all.
+    def embark(self, request: Request, decision: Decision, trace: Trace, attempt: int) -> Wait[Journey]:
+        """Open the session, with a server unless the device holds all; `attempt` counts servers that were lost.
 
-        Raises TurnedAwayError where no server could ever hold it, or the one that it is routed to lets nobody in.
+        Raises TurnedAwayError where no server could ever hold it, none will take it, or the one that it is routed to
+        lets nobody in.
         """
         edge_only = decision.split == self._shape.num_layers
         tokens = request.num_prompt_tokens + request.max_output_tokens
@@ -135,13 +152,14 @@ class World:
             num_layers=self._shape.num_layers - decision.split,
             full_bytes=server_kv_bytes(self._shape, decision.split, tokens, self._back_kv),
         )
-        server = None if edge_only else self._route(request.device, demand)
+        device = self.devices[request.device]
+        server = None if edge_only else (yield from self.cluster.place(request, device.links, demand, attempt))
+        trace.span(self.clock.now_ns, Hop.ROUTER_WAIT)
         if server is not None:
             if refusal := server.refusal():
                 server.door.num_rejected += 1
                 raise TurnedAwayError(refusal, Outcome.REJECTED)
             server.enter(request.request)
-        device = self.devices[request.device]
         device.take(request, decision)
         number = -1 if server is None else server.server
         trace.admitted(self.clock.now_ns, split=decision.split, codec=decision.codec, server=number)
@@ -168,6 +186,7 @@ class World:
             kv_demand=demand,
             step=Step(num_tokens=request.num_prompt_tokens, past_tokens=0, tokens=request.prompt),
             stop_tokens=frozenset() if request.ignore_eos else self._stop_tokens,
+            server_life=0 if server is None else server.life,
         )
 
     def completed(self, journey: Journey) -> None:
@@ -179,6 +198,16 @@ class World:
         if self.scenario.record.quality:
             call = AuditCall(session=number, prompt=prompt, output=output)
             self.audits[number] = self._executor.submit(self._sampling_host(journey), call)
+
+    def requeues(self, journey: Journey, num_losses: int) -> bool:
+        """A request's server has failed: whether it looks for another."""
+        server = journey.server
+        assert server is not None, "it was lost"
+        self.cluster.found_lost(server)
+        if not self.cluster.may_requeue(server, num_losses):
+            return False
+        journey.trace.requeued(self.clock.now_ns, server.server)
+        return True
 
     def disembark(self, journey: Journey) -> None:
         """The session ends, however it did: caches and reservations are free, at once or when that is noticed."""
@@ -194,6 +223,7 @@ class World:
         request = journey.request.request
         if journey.server is not None:
             journey.server.leave(request)
+            self.cluster.left(journey.server)
         if self._executor is not None and journey.is_real:
             for host in {self._edge_host(journey.request.device), self._sampling_host(journey)}:
                 self._executor.submit(host, CloseCall(session=request))
@@ -211,16 +241,19 @@ class World:
         """All of them, in the scenario's order."""
         return [cell for cells in self._cells.values() for cell in cells]
 
-    def _route(self, device: int, demand: KvDemand) -> Server:
-        able = [
-            built.server
-            for built in self._built
-            if built.server.fits_ever(demand) and self.devices[device].links.reaches(built.server.server)
-        ]
-        if not able:
-            raise TurnedAwayError("server memory", Outcome.OOM)
-        place: int = self._router.choose([server.num_outstanding for server in able])
-        return able[place]
+    def _scale(self, scenario: Scenario) -> None:
+        """Autoscalers, where groups have one."""
+        for index, group in enumerate(scenario.servers):
+            if group.autoscale is not None:
+                GroupScaler(
+                    self.clock,
+                    self.cluster,
+                    index,
+                    name=group.name,
+                    config=group.autoscale,
+                    slo=self._slo_watch if group.autoscale.signal == "slo" else None,
+                    emit=self._emit,
+                )
 
     def _device(self, number: int, group: Group, place: int) -> Device:
         port = self._port(self._edge_host(number)) if group.compute == "real" else None
@@ -260,14 +293,17 @@ class World:
 
     def _server(self, number: int, group: Servers) -> _Built:
         capacity = free_bytes(group.server) - server_weights_bytes(self._shape, self.served_splits(), self._back_law)
-        scheduler = SCHEDULERS.load(group.scheduler.kind)(
-            group.scheduler, limits=_limits(group), memory=self._kv_memory(group, capacity)
-        )
+        kind = SCHEDULERS.load(group.scheduler.kind)
+
+        def make_scheduler() -> Scheduler:
+            made: Scheduler = kind(group.scheduler, limits=_limits(group), memory=self._kv_memory(group, capacity))
+            return made
+
         costs, port = self._costs(group.server, self._back_law, self._back_kv), self._port(self._cloud_host(number))
         swap_bandwidth = max(1, round(group.kv_cache.swap_bandwidth or 1))
         worker = CloudWorker(costs, port, self._sealer(group.server), swap_bandwidth=swap_bandwidth)
         server = Server(
-            self.clock, number, worker=worker, scheduler=scheduler, emit=self._emit, admission=group.admission
+            self.clock, number, worker=worker, make_scheduler=make_scheduler, emit=self._emit, admission=group.admission
         )
         return _Built(server=server, profile=group.server, sealer=worker.sealer)
 
@@ -346,7 +382,7 @@ def cast_of(scenario: Scenario) -> Cast:
         ],
         servers=[
             ServerEntry(server=number, group=group.name, kind=group.server.name)
-            for number, (group, _) in enumerate(_each(scenario.servers))
+            for number, (group, _) in enumerate(server_members(scenario))
         ],
     )
 
@@ -376,6 +412,20 @@ def _server_end(built: _Built, duration_ns: int) -> ServerEnd:
         seal_ns=built.sealer.total_ns,
         seal_j=built.sealer.energy_j,
     )
+
+
+def server_members(scenario: Scenario) -> list[tuple[Servers, int]]:
+    """Every group with each of its workers' places, those that only an autoscaler starts too: the index is the id."""
+    return [(group, place) for group in scenario.servers for place in range(group.num_workers)]
+
+
+def _slo_watch(scenario: Scenario, emit: EventSink) -> SloWatch | None:
+    """Where an autoscaler goes by the SLO."""
+    if not any(group.autoscale is not None and group.autoscale.signal == "slo" for group in scenario.servers):
+        return None
+    assert scenario.slo is not None, "checked when the scenario was read"
+    group_of = [index for index, group in enumerate(scenario.servers) for _ in range(group.num_workers)]
+    return SloWatch(scenario.slo, group_of, emit)
 
 
 def _each(groups: Sequence[Any]) -> list[tuple[Any, int]]:
