@@ -17,6 +17,7 @@ from testbed.cli_model import app as model_app
 from testbed.cli_network import link
 from testbed.cli_study import app as study_app
 from testbed.cli_topology import topology
+from testbed.cli_workload import workload
 from testbed.command import command_of, new_app
 from testbed.core.errors import ScenarioError
 
@@ -32,6 +33,7 @@ command = command_of(app)
 command(eval_)
 command(link)
 command(topology)
+command(workload)
 
 
 class ExecutorName(StrEnum):

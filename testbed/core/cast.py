@@ -81,6 +81,7 @@ class ServerEnd:
     preemptions: int = 0
     swapped_bytes: int = 0  # both ways
     recomputed_tokens: int = 0
+    prefix_tokens: int = 0  # positions of earlier turns found held
     rejected: int = 0  # requests turned away at the door
     seal_ns: int = 0
     seal_j: float = 0.0

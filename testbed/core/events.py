@@ -201,10 +201,20 @@ class SequenceResumed(Event):
 
 
 @_record
+class PrefixFound(Event):
+    """A turn of a session found positions of earlier turns still held by its server."""
+
+    rank: ClassVar[int] = 11
+    request: int
+    server: int
+    kv_tokens: int
+
+
+@_record
 class RequestRequeued(Event):
     """Its server failed; it looks for another, and begins anew there."""
 
-    rank: ClassVar[int] = 11
+    rank: ClassVar[int] = 12
     request: int
     server: int
 
@@ -213,7 +223,7 @@ class RequestRequeued(Event):
 class ServerChanged(Event):
     """A server of a group that is scaled, or that can fail, is in another state."""
 
-    rank: ClassVar[int] = 12
+    rank: ClassVar[int] = 13
     server: int
     state: str  # off | starting | up | draining | down
 
@@ -222,7 +232,7 @@ class ServerChanged(Event):
 class ServersScaled(Event):
     """An autoscaler has ordered another number of servers."""
 
-    rank: ClassVar[int] = 13
+    rank: ClassVar[int] = 14
     group: str
     num_before: int  # that run or are starting
     num_after: int

@@ -114,7 +114,18 @@ def _compute_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
             told += f"; batch {words.number(batch['mean'])} mean, {words.number(batch['p95'])} p95, {batch['max']} max"
         yield "servers", told
     used = {kind: value for by_kind in summary["energy_j"].values() for kind, value in by_kind.items()}
+    yield from _device_lines(summary["device_state"])
     yield "energy", ", ".join(f"{kind} {words.energy(value)}" for kind, value in used.items())
+
+
+def _device_lines(state: Mapping[str, Any] | None) -> Iterator[Line]:
+    """What became of devices by themselves."""
+    if state is not None:
+        yield "devices", words.presence(state)
+        if state["battery"] is not None:
+            yield "battery", words.battery(state["battery"])
+        if state["heat"] is not None:
+            yield "heat", words.heat(state["heat"])
 
 
 def _breakdown(breakdown: Mapping[str, Mapping[str, float | None]]) -> Table:

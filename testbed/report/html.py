@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testbed.report import network_sections, results_sections, run_sections, topology_section
+from testbed.report import device_section, network_sections, results_sections, run_sections, topology_section
 from testbed.report.markup import Markup, element, join
 from testbed.report.style import CSS
 from testbed.results import files
@@ -31,6 +31,7 @@ def render(run: Run) -> str:
         network_sections.delays(run),
         network_sections.cells(run),
         topology_section.topology(run),
+        device_section.devices(run),
         results_sections.servers(run),
         results_sections.quality(run),
         run_sections.environment(run),

@@ -117,6 +117,28 @@ def num_requests(summary: Mapping[str, Any]) -> int:
     return sum(int(summary[outcome]) for outcome in Outcome)
 
 
+def degrees(value: float) -> str:
+    return f"{value:.1f}\u00a0°C"
+
+
+def presence(state: Mapping[str, Any]) -> str:
+    """How much of the time devices were there, in one line."""
+    told = f"{share(state['off_share'])} of the time off or away, {share(state['asleep_share'])} asleep"
+    return f"{told}; left or crashed {plural(state['departures'], 'time')}"
+
+
+def battery(found: Mapping[str, Any]) -> str:
+    """What is left in batteries, in one line."""
+    levels = f"{share(found['mean_level'])} left in the mean, {share(found['lowest_level'])} at least"
+    return f"{levels}; {number(found['cut_off_devices'])} of {plural(found['devices'], 'device')} ran down"
+
+
+def heat(found: Mapping[str, Any]) -> str:
+    """How warm devices were, in one line."""
+    throttled = f"{share(found['throttled_share'])} of computing throttled"
+    return f"{degrees(found['highest_c'])} at most, {throttled}; shut off {plural(found['shutdowns'], 'time')}"
+
+
 def encryption(found: Mapping[str, Any]) -> str:
     """What sealing every message added, in one line."""
     spent, used = found["time_s"], found["energy_j"]

@@ -71,6 +71,7 @@ REQUEST_SCHEMA = pa.schema(
         ("preemptions", _INT),
         ("swapped_bytes", _INT),
         ("recomputed_tokens", _INT),
+        ("prefix_tokens", _INT),
         *((hop_column(hop), _INT) for hop in HOPS),
         ("tokens", pa.list_(_INT)),
         ("text", _TEXT),
@@ -130,6 +131,7 @@ SERVER_TOTAL_SCHEMA = pa.schema(
         ("preemptions", _INT),
         ("swapped_bytes", _INT),
         ("recomputed_tokens", _INT),
+        ("prefix_tokens", _INT),
         ("rejected", _INT),
     ]
 )
@@ -195,5 +197,13 @@ DEVICE_SCHEMA = pa.schema(
         ("receive_ns", _INT),
         ("energy_j", _REAL),
         ("peak_memory_bytes", _INT),
+        *((state, _REAL) for state in ("idle_j", "compute_j", "transmit_j", "receive_j")),
+        # Null where nothing changes in a device by itself, it has no battery, or its heat is not modelled
+        *((state, _REAL) for state in ("background_j", "sleep_j")),
+        *((state, _INT) for state in ("asleep_ns", "off_ns", "throttled_ns", "departures")),
+        *((state, _REAL) for state in ("battery_capacity_j", "battery_start_j", "battery_end_j", "charged_j")),
+        ("cutoffs", _INT),
+        ("max_temperature_c", _REAL),
+        ("shutdowns", _INT),
     ]
 )

@@ -18,6 +18,7 @@ from testbed.core.cast import DeviceEnd, Footprint, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 from testbed.results import files
+from testbed.results.device_state import device_state, energy_by_state
 from testbed.results.folder import Tables, read_tables
 
 FloatArray = npt.NDArray[np.float64]
@@ -64,6 +65,8 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
             "devices": _sum_by_kind(tables.devices, "energy_j"),
             "servers": _sum_by_kind(tables.server_totals, "energy_j"),
         },
+        "device_energy_j": energy_by_state(tables.devices),
+        "device_state": device_state(tables.devices, end.end_ns),
         "encryption": encryption(end),
         "breakdown_s": breakdown(completed),
         "calibration": None if end.calibration is None else asdict(end.calibration),
@@ -244,6 +247,7 @@ def _by_group(tables: Tables, end: RunEnd) -> dict[str, Any]:
     groups = list(dict.fromkeys(devices["group"].to_pylist()))
     return {
         group: _group(_equal(tables.requests, "group", group), _equal(devices, "group", group))
+        | {"device_state": device_state(_equal(devices, "group", group), end.end_ns)}
         | {"memory": [_memory(item) for item in end.footprints.get(group, ())]}
         for group in groups
     }

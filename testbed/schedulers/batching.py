@@ -45,6 +45,13 @@ one, before all that were never preempted, of its like in the own order. When it
 latest. By `recompute` its pass runs all positions from the first on. By `swap` its blocks went to host memory and come
 back whole: its pass goes on where it was.
 
+With `prefix: session` what a sequence holds when it ends stays *parked* under its session, whatever its outcome. The
+first pass of the session's next turn here, whose history counts h positions, begins behind min(parked, h) of them: its
+first share takes the parked blocks over. Parked blocks are evicted before anybody waits or is preempted, if they
+suffice together with the free ones: whole sessions, the one parked longest ago first, until the free ones suffice. A
+turn that waits when its session is evicted runs all its positions, as a recomputed one does; so does a turn that was
+preempted.
+
 Time [our own design]: a message is opened once, and decoded with the first share of its pass. The server keeps opened
 messages, still encoded, in host memory without limit: a pass that runs positions again decodes all of the sequence's
 messages again, in one launch with the iteration's other ones. Bytes swapped out and in since the last iteration began
@@ -143,6 +150,11 @@ class BatchScheduler(ABC):
             self.dropped_tokens += entry.left_tokens
             self._unqueue(entry)
 
+    def park(self, request: int, session: int) -> None:
+        """The sequence has ended; its positions stay, as long as there is room, for the session's next turn."""
+        self.residents.park(request, session)
+        self.done(request)
+
     def take_moves(self) -> list[Move]:
         """Who was preempted, and who came back, since this was asked last."""
         moves, self.residents.moves = self.residents.moves, []
@@ -198,11 +210,26 @@ class BatchScheduler(ABC):
         limit = self.limits.max_resident
         if limit is not None and entry.request not in self.residents and len(self.residents) >= limit:
             return False
-        return self.residents.admit(entry, entry.done_tokens + budget.prefill_share(entry.left_tokens))
+        return self._claims(entry, entry.done_tokens + budget.prefill_share(entry.left_tokens))
+
+    def _claims(self, entry: Entry, end_tokens: int) -> bool:
+        """Room up to a position; who waited to find what is evicted for it has to run it again."""
+        evicted = self.residents.admit(entry, end_tokens)
+        if evicted:
+            for other in self._queued.values():
+                if other.session in evicted and other.request not in self.residents:
+                    self._start_over(other)
+        return evicted is not None
+
+    def _start_over(self, entry: Entry) -> None:
+        """Its pass begins behind what is still there."""
+        done_tokens = self.residents.found(entry)
+        self.asked_tokens += entry.done_tokens - done_tokens
+        entry.done_tokens = done_tokens
 
     def _makes_room(self, step: Entry, budget: _Budget) -> bool:
         """Claim what a step needs, preempting until it is there; False where the step's own turn came."""
-        while not self.residents.admit(step, step.end_tokens):
+        while not self._claims(step, step.end_tokens):
             victim = self.residents.victim(budget.seated)
             budget.hold_prefills()
             self._preempt(victim)
@@ -217,9 +244,7 @@ class BatchScheduler(ABC):
         if entry is None:
             return
         self._unqueue(entry)
-        done_tokens = self.residents.found(entry)
-        self.asked_tokens += entry.done_tokens - done_tokens
-        entry.done_tokens = done_tokens
+        self._start_over(entry)
         entry.has_begun = entry.has_begun and self.limits.preempts_by_swap
         entry.is_new = False
         insort(self._prefills, entry, key=_among_prefills)

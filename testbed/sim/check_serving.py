@@ -20,6 +20,13 @@ def check_serving(scenario: Scenario) -> None:
                 allowed="null, or modelled groups only",
             )
         cache = servers.kv_cache
+        if cache.prefix != "none":
+            raise ScenarioError(
+                "real shards open a cache of their own for every request",
+                path=f"{path}.kv_cache.prefix",
+                value=cache.prefix,
+                allowed="none, or modelled groups only",
+            )
         if cache.reserve == "blocks" and cache.preemption == "recompute":
             raise ScenarioError(
                 "real shards keep their caches: positions are not run again",

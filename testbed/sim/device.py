@@ -41,6 +41,7 @@ class Device:
     watch: Watch | None = None  # None: it is always there and nothing changes in it
     claims_as_used: bool = False  # memory for keys and values token by token, else at full length at admission
     peak_memory_bytes: int = 0
+    front_session: int = -1  # whose turns' keys and values its front still holds: the last request's, if that completed
     _claimant: tuple[Request, Decision] | None = None
 
     def observe(self, clock: Clock, request: Request) -> Observation:

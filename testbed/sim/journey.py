@@ -217,6 +217,7 @@ class Journey:
             since_ns=self.request.arrival_ns if self.served_ns is None else self.served_ns,
             is_first=self.served_ns is None,
             max_output_tokens=self.request.max_output_tokens,
+            session=self.request.session,
         )
 
     def serve(self, server: Server, payload: Payload) -> Wait[int]:

@@ -160,6 +160,8 @@ class World:
                 server.door.num_rejected += 1
                 raise TurnedAwayError(refusal, Outcome.REJECTED)
             server.enter(request.request)
+        known_tokens = 0 if server is None else self._known_tokens(request, decision, device, server)
+        device.front_session = -1
         device.take(request, decision)
         number = -1 if server is None else server.server
         trace.admitted(self.clock.now_ns, split=decision.split, codec=decision.codec, server=number)
@@ -184,13 +186,27 @@ class World:
             trace=trace,
             tampering=self._tampering,
             kv_demand=demand,
-            step=Step(num_tokens=request.num_prompt_tokens, past_tokens=0, tokens=request.prompt),
+            step=Step(
+                num_tokens=request.num_prompt_tokens - known_tokens, past_tokens=known_tokens, tokens=request.prompt
+            ),
             stop_tokens=frozenset() if request.ignore_eos else self._stop_tokens,
             server_life=0 if server is None else server.life,
         )
 
+    def _known_tokens(self, request: Request, decision: Decision, device: Device, server: Server) -> int:
+        """Positions of a session's earlier turns that need not travel again [our own design].
+
+        The server must have had them, cut at the same layer, and the device's front must still hold them: its last
+        request was the session's turn before, and completed. Otherwise the whole prompt goes its way again.
+        """
+        front_holds = decision.split == 0 or device.front_session == request.session
+        if not request.history_tokens or decision.mode != "stateful" or not front_holds:
+            return 0
+        return min(server.remembers(request.session, decision.split), request.history_tokens)
+
     def completed(self, journey: Journey) -> None:
         """A real answer is kept, and held against the unsplit model: in real time only."""
+        journey.device.front_session = journey.request.session
         number, prompt, output = journey.request.request, journey.request.prompt, tuple(journey.output)
         if self._executor is None or prompt is None:
             return
@@ -303,8 +319,9 @@ class World:
         swap_bandwidth = max(1, round(group.kv_cache.swap_bandwidth or 1))
         worker = CloudWorker(costs, port, self._sealer(group.server), swap_bandwidth=swap_bandwidth)
         server = Server(
-            self.clock, number, worker=worker, make_scheduler=make_scheduler, emit=self._emit, admission=group.admission
-        )
+            self.clock, number, worker=worker, make_scheduler=make_scheduler, emit=self._emit,
+            admission=group.admission, keeps_sessions=group.kv_cache.prefix == "session",
+        )  # fmt: skip
         return _Built(server=server, profile=group.server, sealer=worker.sealer)
 
     def _kv_memory(self, group: Servers, capacity_bytes: int) -> KvMemory:
@@ -408,6 +425,7 @@ def _server_end(built: _Built, duration_ns: int) -> ServerEnd:
         preemptions=server.num_preemptions,
         swapped_bytes=server.swapped_bytes,
         recomputed_tokens=server.recomputed_tokens,
+        prefix_tokens=server.prefix_tokens,
         rejected=server.door.num_rejected,
         seal_ns=built.sealer.total_ns,
         seal_j=built.sealer.energy_j,

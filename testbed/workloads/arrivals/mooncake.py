@@ -39,6 +39,9 @@ class Mooncake:
     def __init__(self, config: Config) -> None:
         self._config = config
 
+    def expected_count(self, members: Members) -> None:
+        """The file says it."""
+
     def openings(self, members: Members) -> Openings:
         rows = read_mooncake(self._config.file, self._config.limit)
         session, turn, history = _sessions(rows)

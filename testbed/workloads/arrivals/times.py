@@ -23,6 +23,10 @@ class Times:
     def __init__(self, config: Config) -> None:
         self._times = sorted(config.times)
 
+    def expected_count(self, members: Members) -> float:
+        """Requests of the group."""
+        return float(members.count * len(self._times))
+
     def openings(self, members: Members) -> Openings:
         place, counter = each_in_turn(members, len(self._times))
         return Openings(place=place, counter=counter, arrival_ns=np.array(self._times, dtype=np.int64)[counter])

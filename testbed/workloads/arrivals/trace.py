@@ -38,6 +38,9 @@ class Trace:
     def __init__(self, config: Config) -> None:
         self._config = config
 
+    def expected_count(self, members: Members) -> None:
+        """The file says it."""
+
     def openings(self, members: Members) -> Openings:
         config = self._config
         rows = read_trace(
