@@ -24,6 +24,7 @@ HOP_WORDS: Mapping[str, str] = {
     Hop.UP_PROPAGATE: "up: propagate",
     Hop.UP_JITTER: "up: jitter",
     Hop.UP_RETRANSMIT: "up: retransmit",
+    Hop.ROUTER_WAIT: "router: no server up",
     Hop.SERVER_WAIT: "server: wait",
     Hop.OPEN: "server: decrypt",
     Hop.DECODE: "server: decode",
