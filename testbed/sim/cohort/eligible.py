@@ -47,6 +47,11 @@ def _reasons(scenario: Scenario, num_layers: int) -> Iterator[str]:
 def _group_reasons(scenario: Scenario, group: Group, num_layers: int) -> Iterator[str]:
     if group.compute == "real":
         yield "real devices"
+    yield from (f"devices with {part}" for part in group.changing)
+    if group.vary is not None:
+        yield "devices of a group differ"
+    if group.kv_claim != "full":
+        yield "devices claim memory as it is used"
     if group.cell is not None:
         yield "devices share a cell"
     decision = fixed_decision(scenario, group, num_layers)
