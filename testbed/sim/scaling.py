@@ -15,6 +15,7 @@ import simpy
 
 from testbed.core.events import EventSink, ServersScaled
 from testbed.scenarios.cluster import Autoscale
+from testbed.scenarios.schema import Scenario
 from testbed.schedulers.autoscaling import Autoscaler, GroupLoad
 from testbed.sim.cluster import Cluster
 from testbed.sim.kernel import Clock, Rank
@@ -107,3 +108,14 @@ class GroupScaler:
 
     def _in(self, states: Sequence[ServerState]) -> list[Slot]:
         return [slot for slot in self._slots if slot.state in states]
+
+
+def start_scalers(
+    clock: Clock, scenario: Scenario, cluster: Cluster, slo: SloWatch | None, emit: EventSink
+) -> list[GroupScaler]:
+    """One for every group that has one."""
+    return [
+        GroupScaler(clock, cluster, index, name=group.name, config=group.autoscale, slo=slo, emit=emit)
+        for index, group in enumerate(scenario.servers)
+        if group.autoscale is not None
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbed.core.events import Event, EventSink, Outcome, RequestAdmitted, RequestArrived, RequestEnded, TokenDelivered
-from testbed.scenarios.schema import Slo
+from testbed.scenarios.schema import Scenario, Slo
 
 _NOBODY = -1
 
@@ -64,3 +64,12 @@ class SloWatch:
         self._num_ended[seen.group] = self._num_ended.get(seen.group, 0) + 1
         if outcome is not Outcome.COMPLETED or not within:
             self._num_missed[seen.group] = self._num_missed.get(seen.group, 0) + 1
+
+
+def slo_watch_of(scenario: Scenario, emit: EventSink) -> SloWatch | None:
+    """Where an autoscaler goes by the SLO."""
+    if not any(group.autoscale is not None and group.autoscale.signal == "slo" for group in scenario.servers):
+        return None
+    assert scenario.slo is not None, "checked before the run"
+    group_of = [index for index, group in enumerate(scenario.servers) for _ in range(group.num_workers)]
+    return SloWatch(scenario.slo, group_of, emit)

@@ -5,29 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import simpy
 
 from testbed.actors.calls import AuditCall, CloseCall
-from testbed.actors.cloud import CloudWorker
-from testbed.actors.costs import CostModel
 from testbed.actors.edge import EdgeDevice, Session, Step
-from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
-from testbed.actors.kv import KVLaw, kv_bytes, kv_laws
-from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
+from testbed.actors.kv import kv_laws
+from testbed.actors.memory import server_kv_bytes
 from testbed.actors.modes import crossing_of
 from testbed.actors.payload_law import MessageSizes, PayloadLaw, SizeOf
 from testbed.actors.sealing import Sealer, seal_secret
 from testbed.actors.weight_plan import weight_laws
-from testbed.actors.weights import WeightLaw
 from testbed.codecs.framing import Codec
 from testbed.codecs.named import size_law
-from testbed.core.cast import Cast, DeviceEntry, EdgeEnd, FittedSizes, ServerEnd, ServerEntry
+from testbed.core.cast import EdgeEnd, FittedSizes, ServerEnd
 from testbed.core.events import EventSink, Hop, Outcome
 from testbed.core.plan import Decision
-from testbed.core.registry import SCHEDULERS
 from testbed.core.rng import Stream, entity_key
 from testbed.core.work import KvDemand
 from testbed.models.source import ModelSource
@@ -35,10 +29,9 @@ from testbed.network_models.build import build_access
 from testbed.network_models.connections import Connections, OneEach, OneForAll
 from testbed.network_models.sharing.cell import Cell, Seat
 from testbed.network_models.topology.network import Network
-from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
+from testbed.scenarios.profiles import ProcessorProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
-from testbed.schedulers.entry import Limits
-from testbed.schedulers.memory import FullReserve, KvMemory, PagedBlocks
+from testbed.sim.casting import device_members, server_members
 from testbed.sim.choosing import Chooser
 from testbed.sim.cluster import Cluster
 from testbed.sim.device import Device
@@ -47,10 +40,11 @@ from testbed.sim.journey import Journey, TurnedAwayError
 from testbed.sim.kernel import BusyTime, Clock, Gate, Rank, Wait
 from testbed.sim.measured import BITS, Measured
 from testbed.sim.placement import Distances
+from testbed.sim.racks import BuiltServer, ServerBuilder
 from testbed.sim.request_table import Request
-from testbed.sim.scaling import GroupScaler
-from testbed.sim.server import Scheduler, Server
-from testbed.sim.slo_watch import SloWatch
+from testbed.sim.scaling import start_scalers
+from testbed.sim.server import Server
+from testbed.sim.slo_watch import slo_watch_of
 from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace
 
@@ -61,15 +55,6 @@ class Answer:
 
     prompt: tuple[int, ...]
     output: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Built:
-    """A server and the profile it was built from."""
-
-    server: Server
-    profile: ServerProfile
-    sealer: Sealer
 
 
 class World:
@@ -93,8 +78,8 @@ class World:
         self._front_kv, self._back_kv = kv_laws(scenario.kv, bits)
         self._stop_tokens = frozenset(source.stop_token_ids)
         self._executor = executor
-        self._slo_watch = _slo_watch(scenario, emit)
-        self._emit = emit = emit if self._slo_watch is None else self._slo_watch
+        slo_watch = slo_watch_of(scenario, emit)
+        self._emit = emit = slo_watch or emit
         self._chooser = Chooser(scenario)
         self._codecs: dict[str, Codec] = {}
         tamper = 0.0 if scenario.security is None else scenario.security.tamper
@@ -116,20 +101,20 @@ class World:
             cells.name: [Cell(self.clock, cells, name) for name in cells.names()] for cells in scenario.cells
         }
         self._fleet = Fleet(scenario)
-        self.devices = [self._device(number, *member) for number, member in enumerate(_each(scenario.fleet))]
+        self.devices = [self._device(number, *member) for number, member in enumerate(device_members(scenario))]
         self.is_watched = any(device.watch is not None for device in self.devices)  # some may go off by themselves
-        self._built = [self._server(number, group) for number, (group, _) in enumerate(members)]
+        self._built = self._servers(members)
         self.cluster = Cluster(
             self.clock,
             scenario,
             [built.server for built in self._built],
             members,
-            distances=Distances(scenario, _each(scenario.fleet), members),
+            distances=Distances(scenario, device_members(scenario), members),
             admission=self.admission,
             emit=emit,
         )
         self.is_watched |= self.cluster.is_watched
-        self._scale(scenario)
+        start_scalers(self.clock, scenario, self.cluster, slo_watch, emit)
 
     def trace(self, request: Request) -> Trace:
         """Begins a request's account: it has arrived."""
@@ -250,26 +235,13 @@ class World:
 
     def server_ends(self, duration_ns: int) -> list[ServerEnd]:
         """Every server's account of a run that took this long."""
-        return [_server_end(built, duration_ns) for built in self._built]
+        pairs = zip(self._built, self.cluster.slots, strict=True)
+        return [built.end(slot, duration_ns) for built, slot in pairs]
 
     @property
     def cells(self) -> list[Cell]:
         """All of them, in the scenario's order."""
         return [cell for cells in self._cells.values() for cell in cells]
-
-    def _scale(self, scenario: Scenario) -> None:
-        """Autoscalers, where groups have one."""
-        for index, group in enumerate(scenario.servers):
-            if group.autoscale is not None:
-                GroupScaler(
-                    self.clock,
-                    self.cluster,
-                    index,
-                    name=group.name,
-                    config=group.autoscale,
-                    slo=self._slo_watch if group.autoscale.signal == "slo" else None,
-                    emit=self._emit,
-                )
 
     def _device(self, number: int, group: Group, place: int) -> Device:
         port = self._port(self._edge_host(number)) if group.compute == "real" else None
@@ -281,7 +253,7 @@ class World:
             weights=self._front_law,
             kv=self._front_kv,
             back_kv=self._back_kv,
-            edge=EdgeDevice(self._costs(profile, self._front_law, self._front_kv), port, self._sealer(profile)),
+            edge=EdgeDevice(self.measured.costs(profile, self._front_law, self._front_kv), port, self._sealer(profile)),
             links=links,
             turn=simpy.Resource(self.clock),
             busy=busy,
@@ -307,31 +279,21 @@ class World:
         cells = self._cells[group.cell]
         return Seat(cells[place % len(cells)], group.weight or 1)
 
-    def _server(self, number: int, group: Servers) -> _Built:
-        capacity = free_bytes(group.server) - server_weights_bytes(self._shape, self.served_splits(), self._back_law)
-        kind = SCHEDULERS.load(group.scheduler.kind)
-
-        def make_scheduler() -> Scheduler:
-            made: Scheduler = kind(group.scheduler, limits=_limits(group), memory=self._kv_memory(group, capacity))
-            return made
-
-        costs, port = self._costs(group.server, self._back_law, self._back_kv), self._port(self._cloud_host(number))
-        swap_bandwidth = max(1, round(group.kv_cache.swap_bandwidth or 1))
-        worker = CloudWorker(costs, port, self._sealer(group.server), swap_bandwidth=swap_bandwidth)
-        server = Server(
-            self.clock, number, worker=worker, make_scheduler=make_scheduler, emit=self._emit,
-            admission=group.admission, keeps_sessions=group.kv_cache.prefix == "session",
-        )  # fmt: skip
-        return _Built(server=server, profile=group.server, sealer=worker.sealer)
-
-    def _kv_memory(self, group: Servers, capacity_bytes: int) -> KvMemory:
-        cache = group.kv_cache
-        if cache.reserve == "full":
-            return FullReserve(capacity_bytes)
-        block_bytes = kv_bytes(self._shape, cache.block_tokens, 0, 1, self._back_kv)
-        return PagedBlocks(
-            num_blocks=capacity_bytes // block_bytes, block_tokens=cache.block_tokens, block_bytes=block_bytes
+    def _servers(self, members: Sequence[tuple[Servers, int]]) -> list[BuiltServer]:
+        builder = ServerBuilder(
+            clock=self.clock,
+            shape=self._shape,
+            measured=self.measured,
+            weights=self._back_law,
+            kv=self._back_kv,
+            splits=self.served_splits(),
+            sealer=self._sealer,
+            emit=self._emit,
         )
+        return [
+            builder.build(number, group, self._port(self._cloud_host(number)))
+            for number, (group, _) in enumerate(members)
+        ]
 
     def check(self) -> None:
         """Internal errors where what went in did not come out, or memory does not add up."""
@@ -342,9 +304,6 @@ class World:
         """Every split a server may be asked to continue from."""
         chosen = {split for policy in self._chooser.policies for split in policy.splits(self._shape.num_layers)}
         return chosen - {self._shape.num_layers}
-
-    def _costs(self, profile: ProcessorProfile, weights: WeightLaw, kv: KVLaw) -> CostModel:
-        return self.measured.costs(profile, weights, kv)
 
     def _sealer(self, profile: ProcessorProfile) -> Sealer:
         return Sealer(self.scenario.seal, profile, seal_secret(self.scenario))
@@ -388,64 +347,3 @@ def fitted_sizes(world: World) -> list[FittedSizes]:
         FittedSizes(codec=codec, split=split, prefill_error=law.held_out.prefill, decode_error=law.held_out.decode)
         for (codec, split), law in sorted(world.fitted_sizes.items())
     ]
-
-
-def cast_of(scenario: Scenario) -> Cast:
-    """Who takes part, for the results: ids as the world gives them."""
-    return Cast(
-        devices=[
-            DeviceEntry(device=number, group=group.name, kind=group.device.name, real=group.compute == "real")
-            for number, (group, _) in enumerate(_each(scenario.fleet))
-        ],
-        servers=[
-            ServerEntry(server=number, group=group.name, kind=group.server.name)
-            for number, (group, _) in enumerate(server_members(scenario))
-        ],
-    )
-
-
-def _limits(group: Servers) -> Limits:
-    return Limits(
-        max_batch=group.max_batch,
-        max_prefill_tokens=group.max_prefill_tokens,
-        chunk_tokens=group.chunk_tokens,
-        priority=group.priority,
-        max_resident=group.max_resident,
-        preempts_by_swap=group.kv_cache.preemption == "swap",
-    )
-
-
-def _server_end(built: _Built, duration_ns: int) -> ServerEnd:
-    server, busy_ns = built.server, built.server.busy.until(duration_ns)
-    return ServerEnd(
-        server=server.server,
-        busy_ns=busy_ns,
-        energy_j=processor_energy_j(built.profile, duration_ns=duration_ns, busy_ns=busy_ns),
-        peak_kv_bytes=server.peak_kv_bytes,
-        preemptions=server.num_preemptions,
-        swapped_bytes=server.swapped_bytes,
-        recomputed_tokens=server.recomputed_tokens,
-        prefix_tokens=server.prefix_tokens,
-        rejected=server.door.num_rejected,
-        seal_ns=built.sealer.total_ns,
-        seal_j=built.sealer.energy_j,
-    )
-
-
-def server_members(scenario: Scenario) -> list[tuple[Servers, int]]:
-    """Every group with each of its workers' places, those that only an autoscaler starts too: the index is the id."""
-    return [(group, place) for group in scenario.servers for place in range(group.num_workers)]
-
-
-def _slo_watch(scenario: Scenario, emit: EventSink) -> SloWatch | None:
-    """Where an autoscaler goes by the SLO."""
-    if not any(group.autoscale is not None and group.autoscale.signal == "slo" for group in scenario.servers):
-        return None
-    assert scenario.slo is not None, "checked when the scenario was read"
-    group_of = [index for index, group in enumerate(scenario.servers) for _ in range(group.num_workers)]
-    return SloWatch(scenario.slo, group_of, emit)
-
-
-def _each(groups: Sequence[Any]) -> list[tuple[Any, int]]:
-    """Every group with each place in it, in order: the index is the member's id."""
-    return [(group, place) for group in groups for place in range(group.count)]

@@ -31,6 +31,17 @@ def _reasons(scenario: Scenario, num_layers: int) -> Iterator[str]:
         yield "the run stops before its requests end"
     if scenario.record.spans:
         yield "every span is recorded"
+    for profile in [*(group.device for group in scenario.fleet), *(servers.server for servers in scenario.servers)]:
+        if profile.profile_table is not None:
+            yield "times come from a measured table"
+        if profile.host_time:
+            yield "a host bounds the time of layers"
+    yield from _server_reasons(scenario)
+    for group in scenario.fleet:
+        yield from _group_reasons(scenario, group, num_layers)
+
+
+def _server_reasons(scenario: Scenario) -> Iterator[str]:
     if scenario.router.kind != "least-loaded":
         yield f"router {scenario.router.kind}"
     for servers in scenario.servers:
@@ -40,8 +51,6 @@ def _reasons(scenario: Scenario, num_layers: int) -> Iterator[str]:
             yield "servers fail"
         if servers.scheduler.kind != "fifo":
             yield f"scheduler {servers.scheduler.kind}"
-    for group in scenario.fleet:
-        yield from _group_reasons(scenario, group, num_layers)
 
 
 def _group_reasons(scenario: Scenario, group: Group, num_layers: int) -> Iterator[str]:
