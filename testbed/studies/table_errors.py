@@ -2,14 +2,14 @@
 
 Held out of a table is what lies between the entries of a thinned one (every second entry of every axis): neither the
 prefill nor the steps of a mixed batch are entries. Of whole passes several prompts at once and other contexts are held
-out, too. Rows that a profile's roofline was fitted on are left out.
+out, too. Rows that a profile's roofline was fitted on are left out, and the step that a `host_time` was read off.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -39,13 +39,14 @@ _P90 = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """One measured pass with the table that may predict it; `has_roofline` where a profile was fitted elsewhere."""
+    """One measured pass, and what predicts it: a roofline where a profile describes the device, a table, or both."""
 
     device: str
     regime: str
     measurement: Measurement
     table: ProfileTable
     has_roofline: bool = True
+    host_ns: int = 0  # above 0: the roofline with this host_time, and no table
 
 
 def held_out_rows(data: Path, known: Mapping[str, ProcessorProfile]) -> Iterator[HeldOut]:
@@ -127,6 +128,7 @@ def _regime(new: int, steps: int) -> str:
 def _splitwise(path: Path, known: Mapping[str, ProcessorProfile]) -> Iterator[HeldOut]:
     shape, passes = model_shape("llama-2-70b"), splitwise_passes(path)
     for device in DGX.values():
+        host_ns = round(passes[device, 8, 512, 1][1] * NS_PER_MS / shape.num_layers)  # one step, which GPUs hardly slow
         for processors in (2, 4, 8):
             table = splitwise_table(passes, known[device], processors, thin=True)
             for prompt, batch, prefill_ms, step_ms in _of(passes, device, processors):
@@ -150,12 +152,14 @@ def _splitwise(path: Path, known: Mapping[str, ProcessorProfile]) -> Iterator[He
                         devices=processors,
                     )
                     several = "1 sequence" if batch == 1 else "2-64 sequences"
-                    yield HeldOut(
+                    row = HeldOut(
                         device=device,
                         regime=f"{kind}, {several}, {processors} GPUs",
                         measurement=measurement,
                         table=table,
                     )
+                    yield row
+                    yield replace(row, device=f"{device}, host_time {host_ns / 1e3:.0f} us", host_ns=host_ns)
 
 
 def _of(passes: Passes, device: str, processors: int) -> Iterator[tuple[int, int, float, float]]:
@@ -190,9 +194,11 @@ def compare(rows: Iterator[HeldOut], known: Mapping[str, ProcessorProfile]) -> l
         measurement = row.measurement
         model = row.table.model.name
         roofline, table = groups[measurement.dataset, row.device, model, row.regime]
-        profile = known[measurement.profile]
+        profile = known[measurement.profile].model_copy(update={"host_time": row.host_ns})
         if row.has_roofline:
             roofline.append(abs(measurement.seconds / predict_seconds(profile, measurement) - 1))
+        if row.host_ns:
+            continue
         try:
             table.append(abs(measurement.seconds / predict_seconds(profile, measurement, row.table) - 1))
         except ScenarioError as error:
@@ -211,7 +217,7 @@ def comparison_table(compared: Sequence[Comparison]) -> tuple[Sequence[str], lis
             item.device,
             item.model,
             item.regime,
-            str(len(item.table)),
+            str(max(len(item.roofline), len(item.table))),
             *_both(item.roofline),
             *_both(item.table),
         )

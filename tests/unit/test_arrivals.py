@@ -132,21 +132,21 @@ class TestTraces:
     def test_mooncakes_hashes_make_sessions(self, tmp_path):
         asked = self.mooncake(
             tmp_path,
-            self.row(0, [1, 2]),
-            self.row(10, [1, 7]),  # shares one block only: a common system prompt
-            self.row(20, [1, 2, 3, 4]),  # goes on from request 0
+            self.row(0, [1]),
+            self.row(10, [1, 2]),  # all of request 0, but one block only: perhaps a common system prompt
+            self.row(20, [1, 2, 3, 4]),  # goes on from request 1
             self.row(30, [1, 2, 3, 4, 5], rest=0),  # and from request 2
-            self.row(40, [1, 2, 9]),  # a branch from request 0
+            self.row(40, [1, 2, 9]),  # a branch from request 1
             self.row(50, [1, 2, 3, 4, 5], rest=0),  # and this, as something of a prompt is always new
         )
         table = table_of(scenario(fleet=[group(count=50)], workload=asked))
         assert table.arrival_ns.tolist() == [10 * MS * number for number in range(6)]
-        assert table.session.tolist() == [0, 1, 0, 0, 0, 0]
+        assert table.session.tolist() == [0, 1, 1, 1, 1, 1]
         assert table.turn.tolist() == [0, 0, 1, 2, 1, 2]
         assert table.history_tokens.tolist() == [0, 0, 1024, 2048, 1024, 2048]
-        assert table.prompt_tokens.tolist() == [1124, 1124, 2148, 2560, 1636, 2560]
+        assert table.prompt_tokens.tolist() == [612, 1124, 2148, 2560, 1636, 2560]
         assert set(table.after) == {-1}
-        assert len(set(table.device[[0, 2, 3, 4, 5]])) == 1
+        assert len(set(table.device[1:])) == 1
 
     def test_mooncakes_sessions_are_for_modelled_groups(self, tmp_path):
         asked = self.mooncake(tmp_path, self.row(0, [1]))

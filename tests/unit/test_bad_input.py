@@ -447,6 +447,10 @@ def test_values_of_another_kind_and_missing_ones(path: str, value: Any, expected
     assert refused_with((path, value)) == expected
 
 
+SIZES = [{"value": "8 GB", "share": 0.9}, {"value": "3 GB", "share": 0.1}]
+OTHERS = {"kind": "random", "states": [{"value": "3 GB", "mean": "1 s"}, {"value": "5 GB", "mean": "1 s"}]}
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -478,7 +482,21 @@ def test_values_of_another_kind_and_missing_ones(path: str, value: Any, expected
         (
             [("policy", "edge-only"), (DEVICE, pi(memory="4 GB"))],
             "policy: group pis: a raspberry-pi-5 has 3.00 GB free, and the front of 16 layers takes 4.94 GB "
-            "(got 16); allowed: 0 to 8",
+            "(got 16); allowed: 0 to 8, or weights of at most 16 bits",
+        ),
+        (
+            [("policy", "edge-only"), ("fleet.0.vary", {"memory": SIZES})],
+            "policy: group pis: a raspberry-pi-5 has 2.00 GB free, and the front of 16 layers takes 4.94 GB "
+            "(got 16); allowed: 0 to 3, or weights of at most 8 bits",
+        ),
+        (
+            [("policy", "edge-only"), ("fleet.0.background", {"memory": OTHERS})],
+            "policy: group pis: a raspberry-pi-5 has 4.00 GB free, and the front of 16 layers takes 4.94 GB "
+            "(got 16); allowed: 0 to 12, or weights of at most 16 bits",
+        ),
+        (
+            [("fleet.0.churn", {"kind": "trace", "file": "/no/such.csv", "initial": "present"})],
+            "fleet[0].churn: /no/such.csv: no such file",
         ),
         (
             [("servers.0.server", {"use": "l4", "memory": "2 GB"})],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 
@@ -11,10 +12,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
 
 from testbed.core.errors import ScenarioError
 from testbed.core.events import Outcome, RequestArrived, RequestEnded
+from testbed.report.console import summary_table
+from testbed.report.html import write_report
 from testbed.run import prepare, run
 from testbed.scenarios.load import build_scenario, load_scenario
 from tests.sim_runs import MS, S, device, ends, group, of_kind, run_events, scenario, table_of, workload
@@ -302,6 +306,13 @@ def test_results_tell_kinds_sessions_and_turns(tmp_path):
     assert {name: entry["requests"] for name, entry in by_kind.items()} == Counter(rows["kind"])
     assert by_kind["talk"]["completed"] == by_kind["talk"]["requests"]
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["by_kind"] == by_kind
+    page = write_report(tmp_path / "out").read_text()
+    assert "By kind of request" in page
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(summary_table(result.summary))
+    (line,) = [line for line in console.export_text().splitlines() if line.startswith("talk")]
+    count = by_kind["talk"]["requests"]
+    assert line.split()[:4] == ["talk", str(count), "of", str(count)]
     again = build_scenario(yaml.safe_load((tmp_path / "out" / "scenario.yaml").read_text()), base=tmp_path)
     assert again == prepared.scenario
 
