@@ -15,7 +15,6 @@ from statistics import median
 
 from testbed.actors.profile_table import ProfileTable
 from testbed.actors.roofline import sliced
-from testbed.core.errors import ScenarioError
 from testbed.core.work import Work
 from testbed.scenarios.profiles import ProcessorProfile
 from testbed.studies.profile_data.rows import Measurement, decode_pass, model_shape, prefill_pass
@@ -67,7 +66,7 @@ def _vidur(folder: Path) -> Iterator[HeldOut]:
                 if parallel != processors or tokens in table.layer.tokens:
                     continue
                 measurement = Measurement(
-                    profile=device if device != "a40" else "a100",
+                    profile=device if device != "a40" else "a100",  # a table of layers asks nothing of the profile
                     dataset="vidur",
                     label=f"one layer of Llama 2 7B, 1/{parallel} slice, {tokens} tokens",
                     kind="layer",
@@ -131,41 +130,40 @@ def _splitwise(path: Path, known: Mapping[str, ProcessorProfile]) -> Iterator[He
         host_ns = round(passes[device, 8, 512, 1][1] * NS_PER_MS / shape.num_layers)  # one step, which GPUs hardly slow
         for processors in (2, 4, 8):
             table = splitwise_table(passes, known[device], processors, thin=True)
-            for prompt, batch, prefill_ms, step_ms in _of(passes, device, processors):
-                tokens = prompt * batch
-                is_own = tokens in table.layer.tokens and (batch == 1 or tokens == table.layer.tokens[-1])
-                pairs = [("decode", decode_pass(shape, mean_context(prompt), batch), step_ms)]
-                if not is_own:
-                    pairs.append(("prefill", prefill_pass(shape, prompt, batch=batch), prefill_ms))
-                if prompt == 512 and batch in table.layer.tokens:  # noqa: PLR2004
-                    del pairs[0]
-                for kind, works, time_ms in pairs:
-                    measurement = Measurement(
-                        profile=device,
-                        dataset="splitwise",
-                        label=f"Llama 2 70B, {processors} GPUs, prompt {prompt} batch {batch}, {kind}",
-                        kind=kind,
-                        shape=shape,
-                        bits=BITS,
-                        works=works,
-                        seconds=time_ms * NS_PER_MS / _NS_PER_S,
-                        devices=processors,
-                    )
-                    several = "1 sequence" if batch == 1 else "2-64 sequences"
-                    row = HeldOut(
-                        device=device,
-                        regime=f"{kind}, {several}, {processors} GPUs",
-                        measurement=measurement,
-                        table=table,
-                    )
-                    yield row
-                    yield replace(row, device=f"{device}, host_time {host_ns / 1e3:.0f} us", host_ns=host_ns)
+            for kind, prompt, batch, time_ms in _between_entries(passes, device, processors, table.layer.tokens):
+                is_step = kind == "decode"
+                measurement = Measurement(
+                    profile=device,
+                    dataset="splitwise",
+                    label=f"Llama 2 70B, {processors} GPUs, prompt {prompt} batch {batch}, {kind}",
+                    kind=kind,
+                    shape=shape,
+                    bits=BITS,
+                    works=decode_pass(shape, mean_context(prompt), batch)
+                    if is_step
+                    else prefill_pass(shape, prompt, batch=batch),
+                    seconds=time_ms * NS_PER_MS / _NS_PER_S,
+                    devices=processors,
+                )
+                several = "1 sequence" if batch == 1 else "2-64 sequences"
+                regime = f"{kind}, {several}, {processors} GPUs"
+                row = HeldOut(device=device, regime=regime, measurement=measurement, table=table)
+                yield row
+                yield replace(row, device=f"{device}, host_time {host_ns / 1e3:.0f} us", host_ns=host_ns)
 
 
-def _of(passes: Passes, device: str, processors: int) -> Iterator[tuple[int, int, float, float]]:
-    for key, (prefill_ms, step_ms) in sorted(passes.items()):
-        if key[:2] == (device, processors):
-            yield key[2], key[3], prefill_ms, step_ms
+def _between_entries(
+    passes: Passes, device: str, processors: int, entries: Sequence[int]
+) -> Iterator[tuple[str, int, int, float]]:
+    """Kind, prompt, batch and ms of the passes that a table with these numbers of tokens was not made of."""
+    for (own_device, own_processors, prompt, batch), (prefill_ms, step_ms) in sorted(passes.items()):
+        if (own_device, own_processors) != (device, processors):
+            continue
+        tokens = prompt * batch
+        if tokens not in entries or (batch > 1 and tokens != entries[-1]):
+            yield "prefill", prompt, batch, prefill_ms
+        if prompt != 512 or batch not in entries:  # noqa: PLR2004
+            yield "decode", prompt, batch, step_ms
 
 
 def _bucket(value: int, ends: Sequence[int], unit: str) -> str:
@@ -188,7 +186,7 @@ class Comparison:
 
 
 def compare(rows: Iterator[HeldOut], known: Mapping[str, ProcessorProfile]) -> list[Comparison]:
-    """By regime, in the order of the rows; a regime that a table can't reach is an error of ours."""
+    """By regime, those of one device together, in the order of the rows."""
     groups: dict[tuple[str, str, str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for row in rows:
         measurement = row.measurement
@@ -197,15 +195,14 @@ def compare(rows: Iterator[HeldOut], known: Mapping[str, ProcessorProfile]) -> l
         profile = known[measurement.profile].model_copy(update={"host_time": row.host_ns})
         if row.has_roofline:
             roofline.append(abs(measurement.seconds / predict_seconds(profile, measurement) - 1))
-        if row.host_ns:
-            continue
-        try:
+        if not row.host_ns:
             table.append(abs(measurement.seconds / predict_seconds(profile, measurement, row.table) - 1))
-        except ScenarioError as error:
-            raise AssertionError(f"{row.table.name}: {measurement.label}: {error}") from error
+    devices = list(dict.fromkeys(key[:2] for key in groups))
     return [
         Comparison(source=source, device=device, model=model, regime=regime, roofline=roofline, table=table)
-        for (source, device, model, regime), (roofline, table) in groups.items()
+        for (source, device, model, regime), (roofline, table) in sorted(
+            groups.items(), key=lambda item: devices.index(item[0][:2])
+        )
     ]
 
 

@@ -266,6 +266,10 @@ class TestKinds:
         ({"kinds": [{"name": "a", "share": [{"at": "2 s", "part": 1}]}]},
          "workload.kinds[0].share[0].part: unknown key; allowed: at, share; did you mean 'at'?"),
         ({"kinds": [{"name": "a", "share": 1}], "prompts": None}, "workload.kinds[0].prompts: required key is missing"),
+        ({"output_tokens": {"law": "empirical"}},
+         "workload.output_tokens: give either values or a file, not both or neither"),
+        ({"output_tokens": {"law": "empirical", "file": "t.csv"}},
+         "workload.output_tokens.column: a file and its column go together"),
         ({"output_tokens": None}, "workload.output_tokens: required key is missing"),
         ({"session": {"turns": fixed(2)}}, "workload.session.think: required key is missing"),
         ({"session": session(think={"law": "uniform", "low": "2 s", "high": "1 s"})},
@@ -281,6 +285,21 @@ def test_what_makes_no_sense_is_refused(changes, expected, tmp_path):
     with pytest.raises(ScenarioError) as caught:
         build_scenario(data, base=tmp_path)
     assert str(caught.value) == expected
+
+
+def test_a_column_that_a_law_reads_is_looked_for_before_the_run(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("when,prompt\n1,5\n2,zero\n")
+    data = tiny()
+    read = {"law": "empirical", "file": "t.csv", "column": "promt"}
+    data["workload"]["kinds"] = [{"name": "a", "share": 1, "prompts": {"kind": "random", "length": read}}]
+    with pytest.raises(ScenarioError) as caught:
+        prepare(build_scenario(data, base=tmp_path))
+    expected = "the trace has no such column (got 'promt'); allowed: when, prompt; did you mean 'prompt'?"
+    assert str(caught.value) == f"{file}: workload.kinds[0].prompts: {expected}"
+    read["column"] = "prompt"
+    with pytest.raises(ScenarioError, match=r"kinds\[0\].prompts: line 3: not a number of tokens \(got 'zero'\)"):
+        prepare(build_scenario(data, base=tmp_path))
 
 
 def test_results_tell_kinds_sessions_and_turns(tmp_path):
