@@ -103,9 +103,20 @@ class SmallFirst(Broken):
         return (entry.demand.full_bytes, entry.ready_ns, entry.request)
 
 
+class FreesTwice(Broken):
+    """A preempted sequence's blocks are given back, and once more with its end."""
+
+    def done(self, request):
+        if request in self.residents:
+            self.memory.free_blocks += 1
+        super().done(request)
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
+        (FreesTwice, "test_with_paged_memory_every_pass_ends_and_no_block_is_lost"),
+        (Forgets, "test_with_paged_memory_every_pass_ends_and_no_block_is_lost"),
         (Forgets, "test_every_pass_is_run_once_and_none_is_lost"),
         (Doubles, "test_every_pass_is_run_once_and_none_is_lost"),
         (StartsAgain, "test_every_pass_is_run_once_and_none_is_lost"),

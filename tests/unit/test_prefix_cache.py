@@ -14,9 +14,12 @@ from testbed.core.events import (
     PrefixFound,
     RequestAdmitted,
     RequestArrived,
+    SequencePreempted,
+    SequenceResumed,
     SpanEnded,
     TransferEnded,
 )
+from testbed.results.rows import RequestRows
 from tests.sim_runs import TINY, ends, group, of_kind, run_world, scenario, server, workload
 
 SPLIT, BLOCK, PROMPT, OUTPUT = 2, 4, 9, 4
@@ -123,7 +126,7 @@ def test_a_turn_on_another_server_sends_its_whole_prompt():
 @pytest.mark.parametrize("preemption", [{}, {"preemption": "swap", "swap_bandwidth": "1 MB/s"}])
 @pytest.mark.parametrize("chunk_tokens", [None, 5])
 def test_little_memory_never_loses_a_block_or_a_position(preemption, chunk_tokens):
-    few = rack(26, chunk_tokens=chunk_tokens)
+    few = rack(36, chunk_tokens=chunk_tokens)
     few["kv_cache"] |= preemption
     world, events, _ = played(few, count=4)
     world.check()  # as `simulate` does
@@ -131,3 +134,16 @@ def test_little_memory_never_loses_a_block_or_a_position(preemption, chunk_token
     assert of_kind(events, PrefixFound)
     memory = world._built[0].server._scheduler.memory
     assert memory.claimed_bytes == 0
+
+
+def test_rows_of_requests_add_up_to_the_servers_account():
+    few = rack(36)
+    world, events, _ = played(few, count=4)
+    rows = RequestRows()
+    handlers = {SequencePreempted: rows.preempted, SequenceResumed: rows.resumed, PrefixFound: rows.prefix_found}
+    for event in events:
+        handlers.get(type(event), lambda _: None)(event)
+    (account,) = world.server_ends(world.clock.now_ns)
+    moves = [sum(column) for column in zip(*rows.moves.values(), strict=True)]
+    assert moves == [account.preemptions, account.swapped_bytes, account.recomputed_tokens, account.prefix_tokens]
+    assert account.preemptions * account.prefix_tokens > 0
