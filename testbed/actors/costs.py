@@ -101,6 +101,11 @@ class CostModel:
         layers_ns = sum((stop - start) * kernels.layer_ns(load) for start, stop, load in _segments(loads))
         return kernels.overhead_ns + kernels.embedding_ns(num_embedded) + layers_ns + kernels.head_ns(num_heads_rows)
 
+    @property
+    def roofline(self) -> Roofline:
+        """The law of all that no table was given for."""
+        return self._roofline
+
     def codec_ns(self, raw_bytes: int, encoded_bytes: int, passes_percent: int = 100) -> int:
         """Encoding or decoding a message at the cut: so many passes over its values and bytes (codecs/effort.py)."""
         return self.coding_ns([(raw_bytes + encoded_bytes, passes_percent)])

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from testbed.actors.kv import KVLaw, kv_bytes
 from testbed.actors.weights import WeightLaw
@@ -35,6 +36,27 @@ from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
 
 ACTIVATION_BYTES = 2  # a half-precision value, on every processor [our design]
 ALL_REDUCES = 2  # in a layer
+
+
+class RooflineConstants(NamedTuple):
+    """What a roofline adds up: rates a second; bytes and operations of a layer, token, position, pair or row."""
+
+    overhead_ns: int
+    bandwidth: int
+    compute: int
+    overlaps_fully: int  # 1 or 0
+    layer_bytes: int
+    token_bytes: int
+    token_flops: int
+    position_bytes: int
+    pair_flops: int
+    all_reduce_ns: int  # before the first byte
+    ring_bytes: int  # of a token
+    ring_bandwidth: int
+    embedding_bytes: int
+    head_bytes: int
+    head_row_bytes: int
+    head_row_flops: int
 
 
 class Roofline:
@@ -80,6 +102,28 @@ class Roofline:
         self._head_bytes = weights.head_bytes(own)
         self._head_row_bytes = (own.hidden_size + own.vocab_size) * ACTIVATION_BYTES
         self._head_flops_per_row = 2 * own.head_params
+
+    @property
+    def constants(self) -> RooflineConstants:
+        """All that the laws below need, for an engine that has them compiled."""
+        return RooflineConstants(
+            overhead_ns=self.overhead_ns,
+            bandwidth=self._bandwidth,
+            compute=self._compute,
+            overlaps_fully=int(self._overlaps_fully),
+            layer_bytes=self._layer_bytes,
+            token_bytes=self._token_bytes,
+            token_flops=self._flops_per_token,
+            position_bytes=self._kv_bytes_per_token,
+            pair_flops=self._flops_per_pair,
+            all_reduce_ns=self._latency_ns,
+            ring_bytes=2 * (self._num_processors - 1) * self._hidden_bytes,
+            ring_bandwidth=self._num_processors * self._ring_bandwidth,
+            embedding_bytes=self._embedding_row_bytes,
+            head_bytes=self._head_bytes,
+            head_row_bytes=self._head_row_bytes,
+            head_row_flops=self._head_flops_per_row,
+        )
 
     @staticmethod
     def add(load: list[int], work: Work) -> None:

@@ -27,7 +27,15 @@ from testbed.core.request_row import ADMITTED_NS, CODEC, CURRENT_CODEC, SERVER, 
 from testbed.results import files
 from testbed.results.rows import RequestRows
 from testbed.results.stream import TableStream, write_table
-from testbed.results.tables import device_table, edge_table, link_table, request_table, server_total_table
+from testbed.results.tables import (
+    Answers,
+    Identity,
+    device_table,
+    edge_table,
+    link_table,
+    request_table,
+    server_total_table,
+)
 
 DIRECTIONS = ("up", "down")
 
@@ -85,7 +93,8 @@ class RunRecorder:
         for stream in (self._iterations, self._spans, self._transfers):
             if stream is not None:
                 stream.close()
-        requests = request_table(self._rows, self._cast, end)
+        answers = Answers(quality=end.quality, texts=end.texts)
+        requests = request_table(self._rows, Identity.of(self._cast), end.request_facts, answers)
         write_table(requests, self._folder / files.REQUESTS)
         write_table(device_table(requests, self._cast, end), self._folder / files.DEVICES)
         write_table(link_table(self._cast, end), self._folder / files.LINKS)
