@@ -72,7 +72,7 @@ class Fleet:
     ) -> Watch | None:  # fmt: skip
         """None for a device that is always there and in which nothing changes."""
         changes = self._changes[group.name]
-        if not (group.battery or group.heat or group.churn or group.background):
+        if not group.changing:
             return None
         return Watch(
             clock,

@@ -11,17 +11,15 @@ import simpy
 
 from testbed.actors.calls import AuditCall, CloseCall
 from testbed.actors.cloud import CloudWorker
-from testbed.actors.costs import CostModel
 from testbed.actors.edge import EdgeDevice, Session, Step
 from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
-from testbed.actors.kv import KVLaw, kv_bytes, kv_laws
+from testbed.actors.kv import kv_bytes, kv_laws
 from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
 from testbed.actors.modes import crossing_of
 from testbed.actors.payload_law import MessageSizes, PayloadLaw, SizeOf
 from testbed.actors.sealing import Sealer, seal_secret
 from testbed.actors.weight_plan import weight_laws
-from testbed.actors.weights import WeightLaw
 from testbed.codecs.framing import Codec
 from testbed.codecs.named import size_law
 from testbed.core.cast import Cast, DeviceEntry, EdgeEnd, FittedSizes, ServerEnd, ServerEntry
@@ -248,7 +246,7 @@ class World:
             weights=self._front_law,
             kv=self._front_kv,
             back_kv=self._back_kv,
-            edge=EdgeDevice(self._costs(profile, self._front_law, self._front_kv), port, self._sealer(profile)),
+            edge=EdgeDevice(self.measured.costs(profile, self._front_law, self._front_kv), port, self._sealer(profile)),
             links=links,
             turn=simpy.Resource(self.clock),
             busy=busy,
@@ -279,7 +277,8 @@ class World:
         scheduler = SCHEDULERS.load(group.scheduler.kind)(
             group.scheduler, limits=_limits(group), memory=self._kv_memory(group, capacity)
         )
-        costs, port = self._costs(group.server, self._back_law, self._back_kv), self._port(self._cloud_host(number))
+        costs = self.measured.costs(group.server, self._back_law, self._back_kv)
+        port = self._port(self._cloud_host(number))
         swap_bandwidth = max(1, round(group.kv_cache.swap_bandwidth or 1))
         worker = CloudWorker(costs, port, self._sealer(group.server), swap_bandwidth=swap_bandwidth)
         server = Server(
@@ -306,9 +305,6 @@ class World:
         """Every split a server may be asked to continue from."""
         chosen = {split for policy in self._chooser.policies for split in policy.splits(self._shape.num_layers)}
         return chosen - {self._shape.num_layers}
-
-    def _costs(self, profile: ProcessorProfile, weights: WeightLaw, kv: KVLaw) -> CostModel:
-        return self.measured.costs(profile, weights, kv)
 
     def _sealer(self, profile: ProcessorProfile) -> Sealer:
         return Sealer(self.scenario.seal, profile, seal_secret(self.scenario))

@@ -34,7 +34,7 @@ PER_GROUP = {
     "poisson": {"rate": "9 /s", "requests": 60},
     "poisson, window": {"rate": "9 /s", "until": "8 s"},
     "uniform": {"requests": 50, "until": "9 s"},
-    "mmpp": {"states": STATES, "until": "60 s", "per": "group"},
+    "mmpp": {"states": [*STATES, {"rate": 0, "mean": "2 s"}], "until": "60 s", "per": "group"},
     "diurnal": {"rate": "9 /s", "hours": [1] * 12 + [3] * 12, "day": "10 s", "until": "10 s"},
     "flash-crowd": {"rate": "3 /s", "peak": 5, "start": "1 s", "rise": "1 s", "hold": "1 s", "decay": "1 s",
                     "until": "9 s"},
@@ -237,6 +237,10 @@ MODULATED = {"kind": "mmpp", "states": STATES, "until": "9 s"}
         ({"kind": "closed", "requests_per_device": 2}, "think: required key is missing"),
         ({"kind": "closed", "requests_per_device": 2, "think": {"law": "exponential", "mean": "-1 s"}},
          "think.mean: time too small (got '-1 s'); allowed: more than 0"),
+        ({**MODULATED, "states": [{"rate": "-1 /s", "mean": "1 s"}, STATES[0]]},
+         "states[0].rate: rate in time too small (got '-1 /s'); allowed: at least 0"),
+        ({"kind": 5}, "kind: a name is expected (got 5); allowed: "
+         "closed, diurnal, flash-crowd, mmpp, mooncake, poisson, times, trace, uniform"),
         ({"kind": "closd"}, "kind: unknown arrivals (got 'closd'); allowed: "
          "closed, diurnal, flash-crowd, mmpp, mooncake, poisson, times, trace, uniform; did you mean 'closed'?"),
     ],

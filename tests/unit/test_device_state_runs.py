@@ -11,6 +11,7 @@ from testbed.actors.memory import edge_demand
 from testbed.core.errors import ScenarioError
 from testbed.core.events import Event, Hop, IterationEnded, Outcome, TransferEnded
 from testbed.scenarios.schema import Scenario
+from testbed.sim.cohort.eligible import reasons
 from tests.sim_runs import (
     MS,
     TINY,
@@ -291,3 +292,18 @@ def test_another_device_changes_nobodys_draws() -> None:
     two = fleet(2)
     assert fleet(3)[:2] == two
     assert two[0] != two[1]
+
+
+def test_devices_that_change_or_differ_need_the_engine_of_processes() -> None:
+    quiet = {"record": {"spans": False}}
+    assert reasons(scenario(**quiet), TINY.num_layers) == []
+    figures = {"battery_capacity": "1 Wh", "thermal_resistance": "5 K/W", "heat_capacity": "60 J/K"}
+    for changes in (
+        {"battery": {}},
+        {"heat": {}},
+        {"churn": schedule(("0 s", "present"))},
+        {"background": {"memory": "1 B"}},
+        {"vary": {"compute": 0.1}},
+        {"kv_claim": "as-used"},
+    ):
+        assert reasons(scenario(fleet=[group(device=device(**figures), **changes)], **quiet), TINY.num_layers)

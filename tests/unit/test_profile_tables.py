@@ -19,6 +19,7 @@ from testbed.models.known_shapes import KNOWN_CONFIGS
 from testbed.run import prepare, run
 from testbed.scenarios.load import build_scenario
 from testbed.scenarios.profiles import ServerProfile
+from testbed.sim.cohort.eligible import reasons
 from tests.sim_runs import TINY, group, server, workload
 
 LAYERS = 4
@@ -305,6 +306,15 @@ def test_a_device_takes_its_front_from_a_table_too(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(ScenarioError, match=r"^fleet\[0\]\.device\.profile_table: made up has no times for so many"):
         prepare(build_scenario(long, base=tmp_path))
+
+
+def test_cohorts_leave_tables_and_slow_hosts_to_the_other_engine(tmp_path: Path) -> None:
+    write(tmp_path, LLAMA_TABLE)
+    plain = scenario_data(servers=[{"server": {"use": "l4", "host_time": "1 ms"}}])
+    of_table, of_host = (reasons(build_scenario(data, base=tmp_path), 16) for data in (scenario_data(), plain))
+    assert "times come from a measured table" in of_table
+    assert "a host bounds the time of layers" in of_host
+    assert "times come from a measured table" not in of_host
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

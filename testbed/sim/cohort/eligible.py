@@ -31,6 +31,11 @@ def _reasons(scenario: Scenario, num_layers: int) -> Iterator[str]:
         yield "the run stops before its requests end"
     if scenario.record.spans:
         yield "every span is recorded"
+    for profile in [*(group.device for group in scenario.fleet), *(servers.server for servers in scenario.servers)]:
+        if profile.profile_table is not None:
+            yield "times come from a measured table"
+        if profile.host_time:
+            yield "a host bounds the time of layers"
     for servers in scenario.servers:
         if servers.scheduler.kind != "fifo":
             yield f"scheduler {servers.scheduler.kind}"
@@ -41,6 +46,11 @@ def _reasons(scenario: Scenario, num_layers: int) -> Iterator[str]:
 def _group_reasons(scenario: Scenario, group: Group, num_layers: int) -> Iterator[str]:
     if group.compute == "real":
         yield "real devices"
+    yield from (f"devices with {part}" for part in group.changing)
+    if group.vary is not None:
+        yield "devices of a group differ"
+    if group.kv_claim != "full":
+        yield "devices claim memory as it is used"
     if group.cell is not None:
         yield "devices share a cell"
     decision = fixed_decision(scenario, group, num_layers)
