@@ -35,6 +35,7 @@ from testbed.results.measure import SloLimits, write_summary
 from testbed.results.record import RunRecorder
 from testbed.run_folder import check_folder, make_folder, write_inputs
 from testbed.scenarios.schema import Scenario
+from testbed.sim.casting import cast_of
 from testbed.sim.choosing import codecs_at_cuts
 from testbed.sim.cohort.accounts import assumed_sizes, cast_records, device_ends, link_ends, server_ends
 from testbed.sim.cohort.build import codec_names
@@ -42,7 +43,7 @@ from testbed.sim.cohort.engine import CohortRun, Results
 from testbed.sim.cohort.state import REASONS
 from testbed.sim.footprint import footprints
 from testbed.sim.simulate import simulate
-from testbed.sim.world import Answer, World, cast_of, fitted_sizes
+from testbed.sim.world import Answer, World, fitted_sizes
 
 __all__ = ["Observer", "Prepared", "Progress", "RunResult", "prepare", "run"]
 

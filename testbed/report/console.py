@@ -92,6 +92,18 @@ def _traffic_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     if summary["codec_changes"]:
         yield "codecs", f"changed {words.number(summary['codec_changes'])} times by the policy"
     yield "resent", words.plural(summary["retransmissions"], "packet")
+    yield from _kv_lines(summary)
+
+
+def _kv_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
+    """What servers short of memory did, and what sessions found."""
+    if summary["preemptions"]:
+        cost = f"{words.number(summary['recomputed_tokens'])} tokens run again"
+        if summary["swapped_bytes"]:
+            cost = f"{words.size(summary['swapped_bytes'])} swapped"
+        yield "preempted", f"{words.plural(summary['preemptions'], 'time')} by servers out of KV memory, {cost}"
+    if summary["prefix_tokens"]:
+        yield "prefixes", f"{words.number(summary['prefix_tokens'])} tokens of earlier turns found on their server"
 
 
 def _edge_lines(summary: Mapping[str, Any]) -> Iterator[Line]:

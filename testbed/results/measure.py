@@ -33,6 +33,10 @@ TRAFFIC = {
     "wire_bytes_down": "wire_bytes_down",
     "retransmissions": "retransmissions",
     "codec_changes": "codec_changes",
+    "preemptions": "preemptions",
+    "swapped_bytes": "swapped_bytes",
+    "recomputed_tokens": "recomputed_tokens",
+    "prefix_tokens": "prefix_tokens",
 }
 
 

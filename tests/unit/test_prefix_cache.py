@@ -14,9 +14,14 @@ from testbed.core.events import (
     PrefixFound,
     RequestAdmitted,
     RequestArrived,
+    SequencePreempted,
+    SequenceResumed,
     SpanEnded,
     TransferEnded,
 )
+from testbed.core.work import KvDemand
+from testbed.results.rows import RequestRows
+from testbed.schedulers.memory import PagedBlocks
 from tests.sim_runs import TINY, ends, group, of_kind, run_world, scenario, server, workload
 
 SPLIT, BLOCK, PROMPT, OUTPUT = 2, 4, 9, 4
@@ -123,7 +128,7 @@ def test_a_turn_on_another_server_sends_its_whole_prompt():
 @pytest.mark.parametrize("preemption", [{}, {"preemption": "swap", "swap_bandwidth": "1 MB/s"}])
 @pytest.mark.parametrize("chunk_tokens", [None, 5])
 def test_little_memory_never_loses_a_block_or_a_position(preemption, chunk_tokens):
-    few = rack(26, chunk_tokens=chunk_tokens)
+    few = rack(36, chunk_tokens=chunk_tokens)
     few["kv_cache"] |= preemption
     world, events, _ = played(few, count=4)
     world.check()  # as `simulate` does
@@ -131,3 +136,51 @@ def test_little_memory_never_loses_a_block_or_a_position(preemption, chunk_token
     assert of_kind(events, PrefixFound)
     memory = world._built[0].server._scheduler.memory
     assert memory.claimed_bytes == 0
+
+
+def test_rows_of_requests_add_up_to_the_servers_account():
+    few = rack(36)
+    world, events, _ = played(few, count=4)
+    rows = RequestRows()
+    handlers = {SequencePreempted: rows.preempted, SequenceResumed: rows.resumed, PrefixFound: rows.prefix_found}
+    for event in events:
+        handlers.get(type(event), lambda _: None)(event)
+    (account,) = world.server_ends(world.clock.now_ns)
+    moves = [sum(column) for column in zip(*rows.moves.values(), strict=True)]
+    assert moves == [account.preemptions, account.swapped_bytes, account.recomputed_tokens, account.prefix_tokens]
+    assert account.preemptions * account.prefix_tokens > 0
+
+
+def test_a_device_that_has_answered_another_session_meanwhile_sends_the_whole_prompt():
+    arrivals = {
+        "kind": "times",
+        "times": ["0 s", "150 ms"],
+    }  # the second opens before the first one's next turn
+    asks = {**talks(turns=2), "arrivals": arrivals}
+    asks["session"]["think"] = fixed("300 ms")
+    _, events = run_world(scenario(fleet=[group()], servers=[rack()], workload=asks))
+    asked = {event.request: event.prompt_tokens for event in of_kind(events, RequestArrived)}
+    order = [event.request for event in sorted(of_kind(events, RequestAdmitted), key=lambda event: event.time_ns)]
+    assert [asked[number] for number in order] == [PROMPT, PROMPT, TURN + PROMPT, TURN + PROMPT]
+    assert first_messages(events) == [INT8.nbytes(asked[number], TINY.hidden_size) for number in sorted(asked)]
+    assert not of_kind(events, PrefixFound)
+
+
+def test_a_server_remembers_turns_by_their_cut():
+    world, _, _ = played(rack(), turns=1)
+    remembers = world._built[0].server.remembers
+    assert (remembers(0, SPLIT), remembers(0, SPLIT + 1), remembers(1, SPLIT)) == (TURN - 1, 0, 0)
+
+
+def test_the_session_parked_longest_ago_goes_first_and_no_more_than_must():
+    memory = PagedBlocks(num_blocks=6, block_tokens=BLOCK, block_bytes=1)
+    demand = KvDemand(max_tokens=24, num_layers=1, full_bytes=1)
+    for request in (1, 2, 3):
+        assert memory.claim(request, demand, 2 * BLOCK) == []
+    for request in (2, 1, 3):
+        memory.park(request, 10 + request)
+    assert memory.claimed_bytes == 0
+    assert memory.claim(4, demand, 3 * BLOCK, 11) == [12]  # takes over its own two, and one of the oldest others'
+    assert memory.claim(5, demand, 4 * BLOCK) is None  # three are left with session 13's, which therefore stays
+    assert memory.claim(5, demand, 3 * BLOCK) == [13]
+    memory.check()

@@ -66,8 +66,8 @@ def _reasons(scenario: Scenario, num_layers: int, law: PayloadLaw | None) -> Ite
     yield from _unknown(scenario, _SCENARIO, "")
     if scenario.record.spans:
         yield "every span is recorded (record.spans)"
-    if scenario.router != "least-loaded":
-        yield f"router {scenario.router}"
+    if scenario.router.kind != "least-loaded":
+        yield f"router {scenario.router.kind}"
     for servers in scenario.servers:
         yield from _server_reasons(servers)
     laws = {} if law is None else law.by_cut()
