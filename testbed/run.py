@@ -42,12 +42,13 @@ from testbed.results.measure import SloLimits, write_summary
 from testbed.results.record import RunRecorder
 from testbed.run_folder import check_folder, make_folder, write_inputs
 from testbed.scenarios.schema import Scenario
+from testbed.sim.casting import cast_of
 from testbed.sim.check import check_requests, check_scenario
 from testbed.sim.choosing import codecs_at_cuts
 from testbed.sim.footprint import footprints
 from testbed.sim.requests import RequestTable, Workloads
 from testbed.sim.simulate import simulate
-from testbed.sim.world import Answer, World, cast_of, fitted_sizes
+from testbed.sim.world import Answer, World, fitted_sizes
 
 _EVENTS_PER_REPORT = 200
 

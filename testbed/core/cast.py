@@ -73,6 +73,22 @@ class DeviceStateEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperationEnd:
+    """How long a server was what: it costs while it starts, is up and drains, and the rest of the run it was off."""
+
+    starting_ns: int
+    up_ns: int
+    draining_ns: int
+    down_ns: int
+    failures: int
+    cost_usd: float | None  # None where its profile has no price
+
+    @property
+    def serving_ns(self) -> int:
+        return self.up_ns + self.draining_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerEnd:
     server: int
     busy_ns: int
@@ -85,6 +101,7 @@ class ServerEnd:
     rejected: int = 0  # requests turned away at the door
     seal_ns: int = 0
     seal_j: float = 0.0
+    operation: OperationEnd | None = None  # None: up all the time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

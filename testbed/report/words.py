@@ -24,6 +24,7 @@ HOP_WORDS: Mapping[str, str] = {
     Hop.UP_PROPAGATE: "up: propagate",
     Hop.UP_JITTER: "up: jitter",
     Hop.UP_RETRANSMIT: "up: retransmit",
+    Hop.ROUTER_WAIT: "router: no server up",
     Hop.SERVER_WAIT: "server: wait",
     Hop.OPEN: "server: decrypt",
     Hop.DECODE: "server: decode",
@@ -48,6 +49,7 @@ TROUBLES: Mapping[str, str] = {
     Outcome.BATTERY: "battery empty",
     Outcome.THERMAL: "overheated",
     Outcome.CHURN: "device away",
+    Outcome.SERVER_FAILURE: "server failed",
     Outcome.INCOMPLETE: "unfinished",
 }
 _ALWAYS_TOLD = (Outcome.OOM, Outcome.FAILED, Outcome.INCOMPLETE)

@@ -189,6 +189,7 @@ DEVICE_SCHEMA = pa.schema(
         ("battery", _INT),
         ("thermal", _INT),
         ("churn", _INT),
+        ("server_failure", _INT),
         ("rejected", _INT),
         ("incomplete", _INT),
         ("busy_ns", _INT),

@@ -13,6 +13,7 @@ from testbed.core.registry import (
     POLICIES,
     QUEUES,
     RATES,
+    ROUTERS,
     SCHEDULERS,
     TRANSPORTS,
     Registry,
@@ -33,6 +34,7 @@ _PIECES: dict[str, tuple[Registry, tuple[str, str] | None]] = {
     "DisciplineConfig": (DISCIPLINES, None),
     "ArrivalConfig": (ARRIVALS, None),
     "SchedulerConfig": (SCHEDULERS, None),
+    "RouterConfig": (ROUTERS, None),
 }
 _SOURCED = {"type": "object", "required": ["value"], "additionalProperties": False}
 

@@ -16,6 +16,7 @@ from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.network_models.build import check_link
 from testbed.scenarios.schema import Group, Scenario
+from testbed.sim.check_cluster import check_cluster
 from testbed.sim.check_devices import check_device
 from testbed.sim.check_serving import check_serving
 from testbed.sim.check_topology import check_topology
@@ -48,6 +49,7 @@ def check_scenario(scenario: Scenario, source: ModelSource) -> None:
     check_topology(scenario)
     Fleet(scenario)  # reads its traces
     check_serving(scenario)
+    check_cluster(scenario)
     _check_servers(scenario, source.shape, policies)
     check_tables(scenario, source.shape)
     _check_saved(scenario, source, policies)

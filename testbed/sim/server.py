@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,7 +84,7 @@ class Server:
         server: int,
         *,
         worker: CloudWorker,
-        scheduler: Scheduler,
+        make_scheduler: Callable[[], Scheduler],
         emit: EventSink,
         admission: Admission | None = None,
         keeps_sessions: bool = False,
@@ -94,7 +95,8 @@ class Server:
         self.peak_kv_bytes = 0
         self._clock = clock
         self._worker = worker
-        self._scheduler = scheduler
+        self._make_scheduler = make_scheduler
+        self._scheduler = make_scheduler()
         self._emit = emit
         self._ready: dict[int, tuple[BackStep, simpy.Event]] = {}
         self._session_of: dict[int, int] = {}  # of requests inside, where sessions are kept
@@ -107,7 +109,9 @@ class Server:
         self.num_preemptions = self.swapped_bytes = self.recomputed_tokens = self.prefix_tokens = 0
         self._num_iterations = 0
         self._wakeup: simpy.Event | None = None
-        clock.process(self._serve())
+        self.is_down = False
+        self.life = 0  # how often it has failed
+        clock.process(self._serve(self.life))
 
     def fits_ever(self, demand: KvDemand) -> bool:
         """Whether a sequence that grows to this KV size can be served here at all."""
@@ -146,6 +150,29 @@ class Server:
             self._scheduler.park(request, session)
         self._wake()
 
+    def fail(self) -> None:
+        """All that it holds is lost, and its queues are empty: who waits or runs here is handed None at once."""
+        self.is_down = True
+        self.life += 1
+        self.busy.stop(self._clock.now_ns)
+        self._scheduler = self._make_scheduler()
+        for book in (self._session_of, self._opened, self._kept_work, self._turns, self._under_way):
+            book.clear()
+        self._swapped_bytes = 0
+        self._wakeup = None
+        self._clock.process(self._serve(self.life))
+        ready, self._ready = self._ready, {}
+        for request in sorted(ready):
+            ready[request][1].succeed(None)
+
+    def repair(self) -> None:
+        """It serves again."""
+        self.is_down = False
+
+    def knows(self, life: int) -> bool:
+        """Whether it is up, and has not failed since it had failed so often."""
+        return not self.is_down and self.life == life
+
     def remembers(self, session: int, split: int) -> int:
         """Positions of a session's earlier turns, cut at the same layer, whose messages the server has."""
         turn = self._turns.get(session)
@@ -160,7 +187,7 @@ class Server:
             assert left == (0, 0, 0), f"nobody is inside, and yet there are waiting passes and KV: {left}"
 
     def submit(self, item: BackStep, demand: KvDemand, asked: Asked) -> simpy.Event:
-        """A sequence is ready for its next pass; the event succeeds with its `Served`."""
+        """A sequence is ready for its next pass; the event succeeds with its `Served`, or None if it fails first."""
         request, past_tokens = item.session.request, item.step.past_tokens
         resumes = asked.is_first and past_tokens > 0
         if self._keeps_sessions and not item.session.crossing.is_stateless:
@@ -191,9 +218,11 @@ class Server:
             self._wakeup.succeed()
             self._wakeup = None
 
-    def _serve(self) -> Wait[None]:
+    def _serve(self, life: int) -> Wait[None]:
         while True:
             yield self._clock.at(0, Rank.BATCH_FORMATION, self.server)
+            if self.life != life:
+                return
             batch = self._scheduler.next_batch()
             self._note_moves()
             if batch:
@@ -212,7 +241,10 @@ class Server:
         duration_ns = iteration.duration_ns
         self.peak_kv_bytes = max(self.peak_kv_bytes, self._scheduler.kv_claimed_bytes)
         self.busy.start(start_ns, duration_ns)
+        life = self.life
         yield self._clock.at(duration_ns, Rank.ITERATION_END, self.server)
+        if self.life != life:
+            return
         tokens = iteration.back.value()
         for part, (_, served), token in zip(parts, ready, tokens, strict=True):
             if token == REFUSED or part.is_last:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from testbed.core.registry import ARRIVALS as ARRIVAL_LAWS
-from testbed.core.registry import CODECS, POLICIES, TRANSPORTS
+from testbed.core.registry import CODECS, POLICIES, ROUTERS, TRANSPORTS
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Group, Scenario
 from tests.unit.tiny_scenario import GONE, TINY, call, files_below, tiny, write
@@ -170,7 +170,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
         ("policy", "statik", "policy: unknown policy (got 'statik'); {policy}; 'static'"),
         ("policy.kind", "statik", "policy.kind: unknown policy (got 'statik'); {policy}; 'static'"),
         ("policy.codec", "int9", "policy.codec: unknown codec (got 'int9'); {codec}; 'int8'"),
-        ("router", "least-load", "router: unknown router (got 'least-load'); allowed: least-loaded; 'least-loaded'"),
+        ("router", "least-load", "router.kind: unknown router (got 'least-load'); {router}; 'least-loaded'"),
         (
             "servers.0.scheduler",
             "fifi",
@@ -225,6 +225,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
 def test_unknown_names(path: str, value: Any, expected: str) -> None:
     names = {kind: listed(entries(kind)) for kind in ("device", "server", "link")}
     names |= {"policy": listed(sorted(POLICIES)), "codec": listed(sorted(CODECS))}
+    names["router"] = listed(sorted(ROUTERS))
     names["transport"] = listed(sorted(TRANSPORTS))
     names["arrivals"] = listed(sorted(ARRIVAL_LAWS))
     text = expected.format(**names) if "{" in expected else expected

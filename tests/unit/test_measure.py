@@ -54,6 +54,7 @@ KEYS = {
         "battery",
         "thermal",
         "churn",
+        "server_failure",
         "rejected",
         "incomplete",
     ),

@@ -18,6 +18,7 @@ from testbed.network_models.transfer import Direction
 from testbed.scenarios.schema import Scenario
 from testbed.sim.cohort import state
 from testbed.sim.cohort.build import Memory
+from testbed.sim.racks import always_up
 
 _LOW_HALF = (1 << 32) - 1
 
@@ -84,6 +85,7 @@ def server_ends(scenario: Scenario, memory: Memory, duration_ns: int) -> list[Se
             busy_ns=int(row[state.BUSY_NS]),
             energy_j=processor_energy_j(group.server, duration_ns=duration_ns, busy_ns=int(row[state.BUSY_NS])),
             peak_kv_bytes=int(row[state.PEAK_KV]),
+            operation=always_up(group.server, duration_ns),
         )
         for number, (group, row) in enumerate(zip(groups, memory.servers(), strict=True))
     ]

@@ -36,11 +36,21 @@ def _reasons(scenario: Scenario, num_layers: int) -> Iterator[str]:
             yield "times come from a measured table"
         if profile.host_time:
             yield "a host bounds the time of layers"
-    for servers in scenario.servers:
-        if servers.scheduler.kind != "fifo":
-            yield f"scheduler {servers.scheduler.kind}"
+    yield from _server_reasons(scenario)
     for group in scenario.fleet:
         yield from _group_reasons(scenario, group, num_layers)
+
+
+def _server_reasons(scenario: Scenario) -> Iterator[str]:
+    if scenario.router.kind != "least-loaded":
+        yield f"router {scenario.router.kind}"
+    for servers in scenario.servers:
+        if servers.autoscale is not None:
+            yield "servers are started and taken away"
+        if servers.can_fail:
+            yield "servers fail"
+        if servers.scheduler.kind != "fifo":
+            yield f"scheduler {servers.scheduler.kind}"
 
 
 def _group_reasons(scenario: Scenario, group: Group, num_layers: int) -> Iterator[str]:
