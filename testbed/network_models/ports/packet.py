@@ -88,6 +88,9 @@ class Beyond(NamedTuple):
     jitter_ns: int
 
 
+NOWHERE = Beyond(0, 0, 0, 0)
+
+
 @dataclass(slots=True, eq=False)
 class Packet:
     """One transmission of one packet. Its last four times add up over the ports behind it.

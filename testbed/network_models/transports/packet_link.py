@@ -18,7 +18,7 @@ import simpy
 
 from testbed.network_models.clock import Delivery
 from testbed.network_models.framing import Framing
-from testbed.network_models.ports.packet import Packet, Path
+from testbed.network_models.ports.packet import NOWHERE, Beyond, Packet, Path
 from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
 from testbed.network_models.transports.account import LinkAccount
@@ -205,29 +205,29 @@ class PacketLink(LinkAccount, ABC):
 
     def _settle_by(self, flight: Flight, last: Packet, ended_ns: int, fate: Fate) -> None:
         """The message ends when the packet `last` arrives, or would have."""
-        beyond = last.beyond(ended_ns)
         first_end_ns = last.left_ns if flight.first_end_ns < 0 else min(flight.first_end_ns, last.left_ns)
-        transfer = Transfer(
-            sent_ns=flight.sent_ns,
-            ended_ns=ended_ns,
-            payload_bytes=flight.payload_bytes,
-            wire_bytes=flight.wire_bytes,
-            num_packets=flight.num_packets,
-            num_retransmissions=flight.num_retransmissions,
-            fate=fate,
-            queue_ns=flight.first_start_ns - flight.sent_ns + beyond.queue_ns,
-            serialise_ns=first_end_ns - flight.first_start_ns + beyond.serialise_ns,
-            propagate_ns=beyond.propagate_ns,
-            jitter_ns=beyond.jitter_ns,
-            retransmit_ns=last.left_ns - first_end_ns,
-            is_corrupt=flight.is_corrupt and fate is Fate.DELIVERED,
-        )
-        flight.done.settle(transfer, ended_ns - int(self._env.now))
+        waited_ns, serialise_ns = flight.first_start_ns - flight.sent_ns, first_end_ns - flight.first_start_ns
+        self._settle(flight, ended_ns, fate, waited_ns, serialise_ns, beyond=last.beyond(ended_ns))
 
     def _settle_unsent(self, flight: Flight, ended_ns: int, fate: Fate) -> None:
         """The message ends without any packet's arrival: what came after its first round was waiting."""
         start_ns = ended_ns if flight.first_start_ns < 0 else min(flight.first_start_ns, ended_ns)
         end_ns = ended_ns if flight.first_end_ns < 0 else min(flight.first_end_ns, ended_ns)
+        self._settle(flight, ended_ns, fate, start_ns - flight.sent_ns, end_ns - start_ns)
+
+    def _settle(
+        self,
+        flight: Flight,
+        ended_ns: int,
+        fate: Fate,
+        queue_ns: int,
+        serialise_ns: int,
+        *,
+        beyond: Beyond = NOWHERE,
+        window_ns: int = 0,
+    ) -> None:
+        """The breakdown, from the first port and from `beyond` it; what no other part explains is `retransmit_ns`."""
+        explained_ns = queue_ns + serialise_ns + sum(beyond) + window_ns
         transfer = Transfer(
             sent_ns=flight.sent_ns,
             ended_ns=ended_ns,
@@ -236,11 +236,13 @@ class PacketLink(LinkAccount, ABC):
             num_packets=flight.num_packets,
             num_retransmissions=flight.num_retransmissions,
             fate=fate,
-            queue_ns=start_ns - flight.sent_ns,
-            serialise_ns=end_ns - start_ns,
-            propagate_ns=0,
-            jitter_ns=0,
-            retransmit_ns=ended_ns - end_ns,
+            queue_ns=queue_ns + beyond.queue_ns,
+            serialise_ns=serialise_ns + beyond.serialise_ns,
+            propagate_ns=beyond.propagate_ns,
+            jitter_ns=beyond.jitter_ns,
+            retransmit_ns=ended_ns - flight.sent_ns - explained_ns,
+            window_ns=window_ns,
+            is_corrupt=flight.is_corrupt and fate is Fate.DELIVERED,
         )
         flight.done.settle(transfer, ended_ns - int(self._env.now))
 
