@@ -39,7 +39,6 @@ class Loss(Protocol):
 class Channel:
     """One direction of one link: its pieces with their draws."""
 
-    origin: Origin
     framing: Framing
     rate: Rate
     loss: Loss
@@ -80,7 +79,6 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
     if profile.outages:
         rate, loss = _with_outages(profile, origin, rate, loss)
     return Channel(
-        origin=origin,
         framing=framing_of(profile),
         rate=rate,
         loss=loss,

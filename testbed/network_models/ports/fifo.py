@@ -12,7 +12,7 @@ from testbed.network_models.ports.packet import Packet, PortUsage
 from testbed.network_models.rates.segments import finish_ns
 
 
-class FifoPort:
+class FifoPort(Medium):
     """One direction of one link with a byte limit; starts follow Lindley's recursion.
 
     A packet holds its bytes in the queue until its last bit has left; one that leaves at t has made room for what is
@@ -22,13 +22,10 @@ class FifoPort:
     __slots__ = (
         "_busy_total_ns",
         "_busy_until_ns",
-        "_channel",
         "_dropped_packets",
-        "_env",
         "_held",
         "_held_bytes",
         "_limit_bytes",
-        "_medium",
         "_peak_backlog_bytes",
         "_same_bytes",
         "_same_ns",
@@ -36,18 +33,12 @@ class FifoPort:
     )
 
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
-        self._env = env
-        self._channel = channel
+        super().__init__(env, channel)
         self._limit_bytes = channel.queue.limit
         self._busy_until_ns = self._busy_total_ns = self._dropped_packets = 0
         self._held: deque[int] | None = None  # when it leaves, its bytes: in turn, of what waits or is in service
         self._held_bytes = self._peak_backlog_bytes = 0
         self._same_bytes = self._same_ns = self._same_until_ns = 0  # a size's time while the rate stays the same
-        self._medium = Medium(env, channel)
-
-    @property
-    def propagation_ns(self) -> int:
-        return self._channel.propagation_ns
 
     def offer(self, packet: Packet) -> None:
         now_ns, size_bytes = int(self._env.now), packet.size_bytes
@@ -63,7 +54,7 @@ class FifoPort:
         start_ns = busy_until_ns if busy_until_ns > now_ns else now_ns
         left_ns = self._clock_out(start_ns, size_bytes)
         packet.leaves(now_ns, start_ns, left_ns)
-        self._medium.carry(packet, left_ns)
+        self._carry(packet, left_ns)
 
     def _clock_out(self, start_ns: int, size_bytes: int) -> int:
         """Its last bit leaves at the time returned."""

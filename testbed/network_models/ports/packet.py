@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
@@ -159,16 +159,24 @@ class Packet:
             self.end.lost(self, now_ns)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Path:
+class Path(Numbers):
     """The ports between the two ends of a link, in one direction; the first is the sender's own.
 
-    `entity` is whose packets these are; paths that share a port have the same only where they share `numbers` too.
+    `entity` is whose packets these are; paths that share a port have the same only where they share `numbers` too. A
+    path without others' numbers gives its own.
     """
 
-    ports: Sequence[Port]
-    entity: int = 0
-    numbers: Numbers = field(default_factory=Numbers)
+    __slots__ = ("_shared", "entity", "ports")
+
+    def __init__(self, *, ports: Sequence[Port], entity: int = 0, numbers: Numbers | None = None) -> None:
+        super().__init__()
+        self.ports = ports
+        self.entity = entity
+        self._shared = numbers
+
+    @property
+    def numbers(self) -> Numbers:
+        return self if self._shared is None else self._shared
 
     @property
     def propagation_ns(self) -> int:
