@@ -49,6 +49,12 @@ class Channel:
     propagation_ns: int
     queue: QueueConfig
 
+    @property
+    def delays_alike(self) -> bool:
+        """Whether packets of a message that were sent together come out as they left, each once and right."""
+        is_right = self.corruption is None and self.duplication is None
+        return is_right and not self.keeps_order and not self.jitter.of_packets
+
     def missing(self, packets: Sequence[int], attempt: int) -> tuple[list[int], list[int]]:
         """Of these transmissions those that are lost, and those of the others that come with a wrong bit."""
         lost = self.loss.lost(packets, attempt)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
+from itertools import accumulate
 
 import simpy
 
 from testbed.network_models.channel import Channel
 from testbed.network_models.ports.medium import Medium
 from testbed.network_models.ports.packet import Packet, PortUsage
-from testbed.network_models.rates.segments import finish_ns
+from testbed.network_models.ports.round import Departure, Round
+from testbed.network_models.rates.segments import finish_ns, packet_ns
 
 
 class FifoPort(Medium):
@@ -56,6 +59,39 @@ class FifoPort(Medium):
         packet.leaves(now_ns, start_ns, left_ns)
         self._carry(packet, left_ns)
 
+    def offer_round(self, packets: Round) -> None:
+        """At one go where there is room for all, the rate stays the same and they are delayed alike."""
+        channel, now_ns, sizes_bytes = self._channel, int(self._env.now), packets.sizes_bytes()
+        start_ns, size_bytes = max(self._busy_until_ns, now_ns), sum(sizes_bytes)
+        rate_bps, until_ns = channel.rate.segment(start_ns)
+        has_room = self._backlog_bytes(now_ns) + size_bytes <= self._limit_bytes
+        if has_room and rate_bps and channel.delays_alike:
+            ns_of = {size: packet_ns(size, rate_bps) for size in (packets.full_bytes, packets.short_bytes)}
+            times_ns = array("q", accumulate(map(ns_of.__getitem__, sizes_bytes), initial=start_ns))
+            if times_ns[-1] <= until_ns:
+                self._take(packets, times_ns, sizes_bytes)
+                return
+        super().offer_round(packets)
+
+    def _take(self, packets: Round, times_ns: array[int], sizes_bytes: list[int]) -> None:
+        """All of them: each leaves between one time and the next."""
+        channel, start_ns, end_ns = self._channel, times_ns[0], times_ns[-1]
+        hold, is_lost, attempt, lost = self._holding.append, channel.loss.is_lost, packets.attempt, list[int]()
+        for place, number in enumerate(packets.numbers):
+            left_ns = times_ns[place + 1]
+            hold(left_ns)
+            hold(sizes_bytes[place])
+            if is_lost(number, attempt, left_ns):
+                lost.append(place)
+        size_bytes = sum(sizes_bytes)
+        self._held_bytes += size_bytes
+        self._peak_backlog_bytes = max(self._peak_backlog_bytes, self._held_bytes)
+        self._busy_until_ns = end_ns
+        self._busy_total_ns += end_ns - start_ns
+        packets.end.departed(packets.content, Departure(len(sizes_bytes), size_bytes, start_ns, end_ns))
+        jitter_ns = channel.jitter.delay_ns(packets.message, packets.sent_ns)
+        packets.depart(times_ns, lost, propagate_ns=channel.propagation_ns, jitter_ns=jitter_ns)
+
     def _clock_out(self, start_ns: int, size_bytes: int) -> int:
         """Its last bit leaves at the time returned."""
         if size_bytes != self._same_bytes or start_ns >= self._same_until_ns:
@@ -67,12 +103,17 @@ class FifoPort(Medium):
             left_ns = finish_ns(self._channel.rate, start_ns, size_bytes)
         self._busy_until_ns = left_ns
         self._busy_total_ns += left_ns - start_ns
-        held = self._held
-        if held is None:
-            held = self._held = deque()
+        held = self._holding
         held.append(left_ns)
         held.append(size_bytes)
         return left_ns
+
+    @property
+    def _holding(self) -> deque[int]:
+        """Made when there is something to hold: idle links are many."""
+        if self._held is None:
+            self._held = deque()
+        return self._held
 
     def _backlog_bytes(self, now_ns: int) -> int:
         """Of the packets whose last bit has not left by now."""

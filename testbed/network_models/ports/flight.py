@@ -8,10 +8,10 @@ from typing import Any
 import simpy
 from simpy.events import URGENT
 
-from testbed.network_models.ports.packet import Packet
+from testbed.network_models.ports.packet import OneByOne, Packet
 
 
-class Trains:
+class Trains(OneByOne):
     """What a port has put on its medium. Ports inherit it: an object of its own would cost every idle link its memory.
 
     Packets that come out in the order in which they went in, as those of one message do, are a *train*: one event,

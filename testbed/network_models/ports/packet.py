@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from testbed.network_models.ports.round import Round
 
 
 class End(Protocol):
@@ -74,9 +77,23 @@ class Port(Protocol):
         """Take, now, a packet that came to this port; `packet.onward()` when it comes out at the far end."""
         ...
 
+    def offer_round(self, packets: Round) -> None:
+        """Take, now, packets that were handed over together: as if each were offered in turn."""
+        ...
+
     def usage(self, now_ns: int) -> PortUsage:
         """Its counters now."""
         ...
+
+
+class OneByOne:
+    """A port that takes rounds packet by packet."""
+
+    __slots__ = ()
+
+    def offer_round(self: Port, packets: Round) -> None:
+        for packet in packets.packets():
+            self.offer(packet)
 
 
 class Beyond(NamedTuple):
@@ -127,6 +144,9 @@ class Packet:
     @property
     def serialise_ns(self) -> int:
         return self.left_ns - self.start_ns + self.later_serialise_ns
+
+    def packet(self) -> Packet:
+        return self
 
     def leaves(self, came_ns: int, start_ns: int, left_ns: int) -> None:
         """It came to the port it is at, and its first and last bit leave that port at these times, now or later."""
@@ -186,3 +206,10 @@ class Path(Numbers):
     def send(self, packet: Packet) -> None:
         """Hand a packet to the first port; its `ports` are these."""
         self.ports[0].offer(packet)
+
+    def send_round(self, packets: Round) -> None:
+        """The same for packets that are handed over together."""
+        if len(packets.numbers) > 1:
+            self.ports[0].offer_round(packets)
+        else:
+            self.send(*packets.packets())

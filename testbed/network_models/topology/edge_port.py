@@ -13,7 +13,7 @@ from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.origin import Origin
 from testbed.network_models.ports.flight import Trains
-from testbed.network_models.ports.packet import Packet, Port, PortUsage
+from testbed.network_models.ports.packet import OneByOne, Packet, Port, PortUsage
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.topology.failures import Failures
 from testbed.network_models.transfer import Direction
@@ -93,7 +93,7 @@ def _queue_alone(edge: Edge, origin: Origin, rate: Rate) -> Channel:
     )
 
 
-class _Entry:
+class _Entry(OneByOne):
     """Counts what comes to the queue."""
 
     __slots__ = ("_queue", "offered_bytes", "offered_packets", "propagation_ns", "usage")

@@ -19,6 +19,7 @@ import simpy
 from testbed.network_models.clock import Delivery
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import NOWHERE, Beyond, Packet, Path
+from testbed.network_models.ports.round import Arrival, Departure, Round
 from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
 from testbed.network_models.transports.account import LinkAccount
@@ -135,7 +136,7 @@ class PacketLink(LinkAccount, ABC):
         """A packet was lost, at `gone_ns`, or dropped by the first port (None)."""
 
     @abstractmethod
-    def _came(self, flight: Flight, packet: Packet) -> None:
+    def _came(self, flight: Flight, packet: Arrival) -> None:
         """A packet arrived, now and for the first time."""
 
     def _transmit(self, flight: Flight, packets: Sequence[int]) -> None:
@@ -147,22 +148,35 @@ class PacketLink(LinkAccount, ABC):
             self._retransmissions += len(packets)
         else:
             self._packets += len(packets)
-        offer, ports, entity, attempt = self._path.ports[0].offer, self._path.ports, self._path.entity, flight.attempt
-        full_bytes, short_bytes, short = self._framing.mtu_bytes, flight.short_bytes, flight.short
-        for number in packets:
-            size_bytes = short_bytes if number in short else full_bytes
-            key = (entity, number, attempt, flight.number, flight.sent_ns)
-            offer(Packet(size_bytes, self, ports, *key, flight, is_checked=self._checks))
+        self._path.send_round(
+            Round(
+                self._env,
+                self,
+                self._path,
+                packets,
+                attempt=flight.attempt,
+                message=flight.number,
+                sent_ns=flight.sent_ns,
+                content=flight,
+                is_checked=self._checks,
+                full_bytes=self._framing.mtu_bytes,
+                short=flight.short,
+                short_bytes=flight.short_bytes,
+            )
+        )
 
     def left(self, packet: Packet, left_ns: int) -> None:
-        flight = packet.content
+        self.departed(packet.content, Departure(1, packet.size_bytes, packet.start_ns, left_ns))
+
+    def departed(self, content: object, packets: Departure) -> None:
+        flight = content
         assert isinstance(flight, Flight)
-        flight.wire_bytes += packet.size_bytes
-        self._wire_bytes += packet.size_bytes
+        flight.wire_bytes += packets.wire_bytes
+        self._wire_bytes += packets.wire_bytes
         if flight.first_start_ns < 0:
-            flight.first_start_ns = packet.start_ns
-        flight.end_ns = max(flight.end_ns, left_ns)
-        flight.num_held -= 1
+            flight.first_start_ns = packets.start_ns
+        flight.end_ns = max(flight.end_ns, packets.end_ns)
+        flight.num_held -= packets.num_packets
         if not flight.num_held:
             self._is_off(flight)
 
@@ -191,7 +205,7 @@ class PacketLink(LinkAccount, ABC):
             self._lost_packets += 1
         self._missed(flight, packet, gone_ns)
 
-    def arrived(self, packet: Packet) -> None:
+    def arrived(self, packet: Arrival) -> None:
         flight = packet.content
         assert isinstance(flight, Flight)
         place = packet.number - flight.first_packet

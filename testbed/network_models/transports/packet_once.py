@@ -15,6 +15,7 @@ import simpy
 
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Packet, Path
+from testbed.network_models.ports.round import Arrival
 from testbed.network_models.transfer import Fate
 from testbed.network_models.transports.packet_link import Flight, PacketLink
 
@@ -70,9 +71,9 @@ class PacketOnceLink(PacketLink):
         assert isinstance(flight, _CodedFlight)
         self._know(flight, packet, gone_ns)
 
-    def _came(self, flight: Flight, packet: Packet) -> None:
+    def _came(self, flight: Flight, packet: Arrival) -> None:
         assert isinstance(flight, _CodedFlight)
-        now_ns, block = int(self._env.now), 0
+        packet, now_ns, block = packet.packet(), int(self._env.now), 0
         if self._num_data is not None:
             block = (packet.number - flight.first_packet) // (self._num_data + self._num_parity)
         flight.is_corrupt |= packet.is_corrupt and flight.num_needed[block] > 0

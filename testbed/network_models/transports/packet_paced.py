@@ -18,6 +18,7 @@ import simpy
 from testbed.network_models.clock import Timer
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import NOWHERE, Beyond, Packet, Path
+from testbed.network_models.ports.round import Arrival
 from testbed.network_models.transfer import Fate
 from testbed.network_models.transports.packet_link import Flight, PacketLink
 
@@ -113,13 +114,13 @@ class PacketPacedLink(PacketLink):
             self._end(flight, now_ns, Fate.TIMEOUT)
             self._next_message()
 
-    def _came(self, flight: Flight, packet: Packet) -> None:
+    def _came(self, flight: Flight, packet: Arrival) -> None:
         assert isinstance(flight, _PacedFlight)
         self._ack_bytes += self._framing.header_bytes
         if flight.is_over:
             return
         flight.next_place += 1
-        flight.ready_ns = packet.left_ns
+        flight.ready_ns = packet.packet().left_ns
         if flight.num_arrived == flight.num_packets:
             self._end(flight, int(self._env.now), Fate.DELIVERED)
         Timer(self._env, self._reverse.propagation_ns, lambda _: self._acknowledged(flight))
