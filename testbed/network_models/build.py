@@ -94,13 +94,15 @@ def resolution(profile: LinkProfile, *, in_cell: bool = False) -> str:
 
     Raises ScenarioError where messages are asked for and a piece can't have them.
     """
+    if profile.resolution == "packets":
+        return "packets"
     reason = needs_packets(profile) or (_IN_CELL if in_cell else "")
     if profile.resolution == "messages" and reason:
         raise ScenarioError(
             f"this link can't be computed by messages: {reason}", path="resolution", value="messages",
             allowed="packets, auto",
         )  # fmt: skip
-    return "packets" if reason or profile.resolution == "packets" else "messages"
+    return "packets" if reason else "messages"
 
 
 def needs_packets(profile: LinkProfile) -> str:

@@ -146,6 +146,7 @@ class Packet:
         return self.left_ns - self.start_ns + self.later_serialise_ns
 
     def packet(self) -> Packet:
+        """It is itself what arrives."""
         return self
 
     def leaves(self, came_ns: int, start_ns: int, left_ns: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import simpy
 from simpy.events import URGENT
@@ -22,19 +22,10 @@ class Departure(NamedTuple):
 
 
 class Arrival(Protocol):
-    """What has arrived at its end: a packet, or the one of a round that is there now."""
-
-    @property
-    def content(self) -> object: ...
-
-    @property
-    def number(self) -> int: ...
-
-    @property
-    def is_corrupt(self) -> bool: ...
+    """What has arrived at its end: a packet, or a round of which one has."""
 
     def packet(self) -> Packet:
-        """Itself, in full."""
+        """The one that has, made now where nobody asked before."""
         ...
 
 
@@ -45,8 +36,8 @@ class RoundEnd(End, Protocol):
         """In place of `left`, for packets that leave in turn, then, now or later; the rest of their round is not."""
         ...
 
-    def arrived(self, packet: Arrival) -> None:
-        """It is at the end of its path, now."""
+    def came(self, packets: Round) -> None:
+        """In place of `arrived`, for one of a round that no other transmission can double: `packets.packet()`."""
         ...
 
 
@@ -59,11 +50,13 @@ class Round(simpy.Event):
     """
 
     __slots__ = (
+        "_arrived",
         "_came_ns",
+        "_is_direct",
         "_jitter_ns",
         "_lost",
+        "_next",
         "_ok",
-        "_place",
         "_propagate_ns",
         "_times_ns",
         "attempt",
@@ -74,15 +67,12 @@ class Round(simpy.Event):
         "full_bytes",
         "is_checked",
         "message",
-        "number",
         "numbers",
         "path",
         "sent_ns",
         "short",
         "short_bytes",
     )
-
-    is_corrupt: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -133,6 +123,7 @@ class Round(simpy.Event):
         self._times_ns, self._lost = times_ns, lost
         self._came_ns = int(self.env.now)
         self._propagate_ns, self._jitter_ns = propagate_ns, jitter_ns
+        self._is_direct = len(self.path.ports) == 1
         self._await(0, self._came_ns - propagate_ns - jitter_ns)
         for place in lost:
             self.end.lost(self._sent(place), times_ns[place + 1] + propagate_ns + jitter_ns)
@@ -143,27 +134,21 @@ class Round(simpy.Event):
         while place in self._lost:
             place += 1
         if place + 1 < len(times_ns):
-            self._place = place
+            self._next = place
             self.callbacks = _OUT
             self.env.schedule(self, URGENT, times_ns[place + 1] - last_ns)
 
     def out(self) -> None:
         """One is out."""
-        place, numbers = self._place, self.numbers
-        if len(self.path.ports) > 1:
-            packet = self._sent(place)
-            self._await(place + 1, packet.left_ns)
-            packet.onward()
+        place = self._arrived = self._next
+        self._await(place + 1, self._times_ns[place + 1])
+        if self._is_direct:
+            self.end.came(self)
         else:
-            self.number = numbers[place]
-            self._await(place + 1, self._times_ns[place + 1])
-            self.end.arrived(self)
+            self._sent(place).onward()
 
     def packet(self) -> Packet:
-        """The one that has arrived last."""
-        packet = self._sent(self.numbers.index(self.number))
-        packet.hop = 1
-        return packet
+        return self._sent(self._arrived)
 
     def _sent(self, place: int) -> Packet:
         """The one at this place, that has left."""

@@ -38,7 +38,7 @@ class Flight:
     sent_ns: int
     deadline_ns: int
     done: Delivery
-    has_arrived: bytearray  # by place in the message
+    has_arrived: bytearray | None = None  # by place in the message, where another transmission may double one
     num_arrived: int = 0
     attempt: int = 0
     num_held: int = 0  # of this round's packets, those that neither left the first port nor were refused by it
@@ -115,7 +115,6 @@ class PacketLink(LinkAccount, ABC):
             sent_ns=now_ns,
             deadline_ns=FOREVER if self._patience_ns is None else now_ns + self._patience_ns,
             done=Delivery(self._env),
-            has_arrived=bytearray(num_packets),
         )
 
     def _lose_patience(self, flight: Flight) -> None:
@@ -205,15 +204,23 @@ class PacketLink(LinkAccount, ABC):
             self._lost_packets += 1
         self._missed(flight, packet, gone_ns)
 
-    def arrived(self, packet: Arrival) -> None:
+    def came(self, packets: Round) -> None:
+        flight = packets.content
+        assert isinstance(flight, Flight)
+        flight.num_arrived += 1
+        self._came(flight, packets)
+
+    def arrived(self, packet: Packet) -> None:
         flight = packet.content
         assert isinstance(flight, Flight)
-        place = packet.number - flight.first_packet
-        if flight.has_arrived[place]:
+        place, has_arrived = packet.number - flight.first_packet, flight.has_arrived
+        if has_arrived is None:
+            has_arrived = flight.has_arrived = bytearray(flight.num_packets)
+        if has_arrived[place]:
             self._duplicate_packets += 1
             return
         self._corrupt_packets += packet.is_corrupt
-        flight.has_arrived[place] = 1
+        has_arrived[place] = 1
         flight.num_arrived += 1
         self._came(flight, packet)
 
