@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import simpy
 
@@ -76,14 +76,10 @@ class FifoPort(Medium):
     def _take(self, packets: Round, times_ns: array[int], sizes_bytes: list[int]) -> None:
         """All of them: each leaves between one time and the next."""
         channel, start_ns, end_ns = self._channel, times_ns[0], times_ns[-1]
-        hold, is_lost, attempt, lost = self._holding.append, channel.loss.is_lost, packets.attempt, list[int]()
-        for place, number in enumerate(packets.numbers):
-            left_ns = times_ns[place + 1]
-            hold(left_ns)
-            hold(sizes_bytes[place])
-            if is_lost(number, attempt, left_ns):
-                lost.append(place)
-        size_bytes = sum(sizes_bytes)
+        left_ns, size_bytes = times_ns[1:], sum(sizes_bytes)
+        self._holding.extend(chain.from_iterable(zip(left_ns, sizes_bytes, strict=True)))
+        is_lost, attempt, sent = channel.loss.is_lost, packets.attempt, zip(packets.numbers, left_ns, strict=True)
+        lost = [place for place, (number, time_ns) in enumerate(sent) if is_lost(number, attempt, time_ns)]
         self._held_bytes += size_bytes
         self._peak_backlog_bytes = max(self._peak_backlog_bytes, self._held_bytes)
         self._busy_until_ns = end_ns

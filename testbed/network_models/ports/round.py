@@ -124,14 +124,14 @@ class Round(simpy.Event):
         self._came_ns = int(self.env.now)
         self._propagate_ns, self._jitter_ns = propagate_ns, jitter_ns
         self._is_direct = len(self.path.ports) == 1
-        self._await(0, self._came_ns - propagate_ns - jitter_ns)
+        self._await_next(0, self._came_ns - propagate_ns - jitter_ns)
         for place in lost:
             self.end.lost(self._sent(place), times_ns[place + 1] + propagate_ns + jitter_ns)
 
-    def _await(self, place: int, last_ns: int) -> None:
-        """The one at this place is next, or the first behind it that comes; what comes out now left at `last_ns`."""
-        times_ns = self._times_ns
-        while place in self._lost:
+    def _await_next(self, place: int, last_ns: int) -> None:
+        """The one at this place, or the first behind it that comes out; one that left at `last_ns` would now."""
+        times_ns, lost = self._times_ns, self._lost
+        while place in lost:
             place += 1
         if place + 1 < len(times_ns):
             self._next = place
@@ -141,7 +141,7 @@ class Round(simpy.Event):
     def out(self) -> None:
         """One is out."""
         place = self._arrived = self._next
-        self._await(place + 1, self._times_ns[place + 1])
+        self._await_next(place + 1, self._times_ns[place + 1])
         if self._is_direct:
             self.end.came(self)
         else:

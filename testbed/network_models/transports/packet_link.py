@@ -97,21 +97,29 @@ class PacketLink(LinkAccount, ABC):
 
     def _open(self, payload_bytes: int) -> Flight:
         """A new message's account."""
-        return self._account(Flight, payload_bytes, self._framing.num_packets(payload_bytes))
+        return self._account(Flight, payload_bytes, *self._framing.cut(payload_bytes))
 
     def _account(
-        self, kind: type[F], payload_bytes: int, num_packets: int, *, num_behind: int = 0, num_short: int = 1
+        self,
+        kind: type[F],
+        payload_bytes: int,
+        num_packets: int,
+        short_bytes: int,
+        *,
+        num_behind: int = 0,
+        num_short: int = 1,
     ) -> F:
-        """So many packets; `num_short` from that one on that has `num_behind` others behind it are short."""
-        first, now_ns = self._path.numbers.packets(num_packets), int(self._env.now)
+        """So many packets; `num_short` from that one on that has `num_behind` others behind it have `short_bytes`."""
+        numbers, now_ns = self._path.numbers, int(self._env.now)
+        first = numbers.packets(num_packets)
         first_short = first + num_packets - num_behind - 1
         return kind(
-            number=self._path.numbers.message(),
+            number=numbers.message(),
             payload_bytes=payload_bytes,
             first_packet=first,
             num_packets=num_packets,
             short=range(first_short, first_short + num_short),
-            short_bytes=self._framing.last_packet_bytes(payload_bytes),
+            short_bytes=short_bytes,
             sent_ns=now_ns,
             deadline_ns=FOREVER if self._patience_ns is None else now_ns + self._patience_ns,
             done=Delivery(self._env),

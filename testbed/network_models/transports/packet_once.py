@@ -53,11 +53,13 @@ class PacketOnceLink(PacketLink):
 
     def _open(self, payload_bytes: int) -> Flight:
         """A parity packet is as large as the largest data packet of its block."""
-        parity, num_data = self._num_parity, self._framing.num_packets(payload_bytes)
+        parity, (num_data, last_bytes) = self._num_parity, self._framing.cut(payload_bytes)
         whole, rest = divmod(num_data, self._num_data or num_data)
         needed = [self._num_data or num_data] * whole + [rest] * (rest > 0)
         num_packets, num_short = num_data + len(needed) * parity, 1 + parity * (needed[-1] == 1)
-        flight = self._account(_CodedFlight, payload_bytes, num_packets, num_behind=parity, num_short=num_short)
+        flight = self._account(
+            _CodedFlight, payload_bytes, num_packets, last_bytes, num_behind=parity, num_short=num_short
+        )
         flight.num_needed, flight.num_open = needed, len(needed)
         return flight
 

@@ -60,7 +60,7 @@ class PacketPacedLink(PacketLink):
         self._waiting: list[_PacedFlight] = []
 
     def _open(self, payload_bytes: int) -> Flight:
-        return self._account(_PacedFlight, payload_bytes, self._framing.num_packets(payload_bytes))
+        return self._account(_PacedFlight, payload_bytes, *self._framing.cut(payload_bytes))
 
     def _begin(self, flight: Flight) -> None:
         assert isinstance(flight, _PacedFlight)
