@@ -10,11 +10,12 @@ round, what that round clocked out behind it is left out. So the parts add up ex
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import simpy
+from simpy.events import PENDING
 
 from testbed.network_models.clock import Delivery
 from testbed.network_models.framing import Framing
@@ -26,9 +27,16 @@ from testbed.network_models.transports.account import LinkAccount
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Flight:
-    """A message under way. A *round* is what is handed to the first port together; `attempt` counts them from 0."""
+class Flight(Delivery):
+    """A message under way: what its sender waits for, with its account so far.
 
+    A *round* is what is handed to the first port together; `attempt` counts them from 0.
+    """
+
+    env: simpy.Environment
+    callbacks: list[Callable[[Any], None]]
+    _ok: bool = field(default=True, init=False)  # with these fields of an event it needs no dictionary
+    _value: object = field(default=PENDING, init=False)
     number: int
     payload_bytes: int
     first_packet: int  # packet numbers count over all messages of a link
@@ -37,7 +45,6 @@ class Flight:
     short_bytes: int
     sent_ns: int
     deadline_ns: int
-    done: Delivery
     has_arrived: bytearray | None = None  # by place in the message, where another transmission may double one
     num_arrived: int = 0
     attempt: int = 0
@@ -59,7 +66,7 @@ class Flight:
     @property
     def is_over(self) -> bool:
         """Its end is known."""
-        return self.done.triggered
+        return self._value is not PENDING
 
 
 F = TypeVar("F", bound=Flight)
@@ -87,13 +94,12 @@ class PacketLink(LinkAccount, ABC):
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
         flight = self._open(payload_bytes)
-        flight.done.callbacks.append(self.count_end)
         self._count_message(payload_bytes)
         if self._patience_ns is not None:  # an event of normal priority: what arrives at that instant is in time
             late = self._env.timeout(self._patience_ns)
             late.callbacks.append(lambda _: self._lose_patience(flight))
         self._begin(flight)
-        return flight.done
+        return flight
 
     def _open(self, payload_bytes: int) -> Flight:
         """A new message's account."""
@@ -114,6 +120,8 @@ class PacketLink(LinkAccount, ABC):
         first = numbers.packets(num_packets)
         first_short = first + num_packets - num_behind - 1
         return kind(
+            env=self._env,
+            callbacks=[self.count_end],
             number=numbers.message(),
             payload_bytes=payload_bytes,
             first_packet=first,
@@ -122,7 +130,6 @@ class PacketLink(LinkAccount, ABC):
             short_bytes=short_bytes,
             sent_ns=now_ns,
             deadline_ns=FOREVER if self._patience_ns is None else now_ns + self._patience_ns,
-            done=Delivery(self._env),
         )
 
     def _lose_patience(self, flight: Flight) -> None:
@@ -273,7 +280,7 @@ class PacketLink(LinkAccount, ABC):
             window_ns=window_ns,
             is_corrupt=flight.is_corrupt and fate is Fate.DELIVERED,
         )
-        flight.done.settle(transfer, ended_ns - int(self._env.now))
+        flight.settle(transfer, ended_ns - int(self._env.now))
 
     def snapshot(self) -> LinkSnapshot:
         """The counters now; changes nothing. What is busy and held is the first port's."""
