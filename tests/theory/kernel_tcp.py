@@ -65,32 +65,6 @@ SETTINGS = [
         for congestion in ("reno", "cubic")
     ),
 ]
-COLUMNS = [
-    *("rate, Mbit/s", "one way, ms", "round trip, ms", "queue, kB", "control", "KiB"),
-    *("predicted, ms", "measured, ms", "fastest to slowest", "waited for a core, ms"),
-    *("sent again, predicted", "sent again, measured", "error"),
-]
-REAL_TIME = ("chrt", "--fifo", "1")
-
-
-class Setting(NamedTuple):
-    """A path, and who controls the window."""
-
-    rate_bps: int
-    delay_ns: int  # one way
-    queue_bytes: int  # of the bucket
-    congestion: str
-
-
-DEEP = 20_000_000  # no transfer fills it
-SETTINGS = [
-    (20_000_000, 0, "reno"),
-    (20_000_000, 10 * MS, "reno"),
-    (50_000_000, 20 * MS, "reno"),
-    (20_000_000, 0, "cubic"),
-    (20_000_000, 10 * MS, "cubic"),
-    (50_000_000, 20 * MS, "cubic"),
-]
 
 
 class Row(NamedTuple):
