@@ -17,6 +17,7 @@ from rich.table import Table
 
 from testbed.core.units import BITS_PER_BYTE, format_si
 from testbed.report import words
+from testbed.report.figures import FIGURE_STYLE
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -24,17 +25,6 @@ BoolArray = npt.NDArray[np.bool_]
 _SLICES = 60
 _BLUE, _RED, _GREY = "#0068a8", "#c9500c", "#5b6472"
 _LOG_FROM = 30  # ratio of the largest to the smallest delay at which a linear axis hides the small ones
-_STYLE: Any = {  # Matplotlib types its keys one by one, and by version
-    "svg.hashsalt": "split-testbed",
-    "svg.fonttype": "none",
-    "font.size": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.linewidth": 0.4,
-    "grid.color": "#d5d9e0",
-}
 
 
 def trial_table(summary: Mapping[str, Any], num_messages: int, payload_bytes: int) -> RenderableType:
@@ -92,7 +82,7 @@ def draw_trial(
     file: Path,
 ) -> None:
     """Delay of each message over time, its distribution, and goodput over time, in the format of the file's ending."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(9.2, 4.6), layout="constrained")
         grid = figure.add_gridspec(2, 2, width_ratios=(2, 1))
         over_time = figure.add_subplot(grid[0, 0])

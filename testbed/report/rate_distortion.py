@@ -10,21 +10,11 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from testbed.report.figures import FIGURE_STYLE
 from testbed.results.pareto import UNSPLIT, Point, groups, pareto
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
-_STYLE: Any = {  # Matplotlib types its keys one by one, and by version
-    "svg.hashsalt": "split-testbed",
-    "svg.fonttype": "none",
-    "font.size": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.linewidth": 0.4,
-    "grid.color": "#d5d9e0",
-}
 _LEAST_KL = 1e-6  # below it a logarithmic axis has no room
 _MOST_BITS = 12.0
 _MARKERS = "os^vD<>Ph*Xpd"
@@ -41,7 +31,7 @@ def draw(points: Sequence[Point], asked: Mapping[str, Any], folder: Path) -> lis
         path = folder / f"front-cut{split}-{phase}.svg"
         exact = next((one for one in points if one["family"] == UNSPLIT and one["split"] == split), None)
         title = f"{Path(asked['model']).name}, d = {asked['hidden_size']}, cut {split}, {phase} messages"
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(FIGURE_STYLE):
             _figure(shown, families, exact, title).savefig(path, metadata=dict.fromkeys(("Date", "Creator")))
         written.append(path)
     return written

@@ -87,16 +87,17 @@ def _colours(palette: Mapping[str, object]) -> str:
 
 def _lines(edge: Edge, spots: Mapping[str, Place], loads: Mapping[Way, float] | None) -> list[Markup]:
     """Each direction on its own side of the edge, as on a road where one drives on the right."""
-    return [_line(way, spots, (loads or {}).get(way, 0.0)) for way in edge.ways]
+    return [_line(way, spots, None if loads is None else loads.get(way, 0.0)) for way in edge.ways]
 
 
-def _line(way: Way, spots: Mapping[str, Place], load: float) -> Markup:
+def _line(way: Way, spots: Mapping[str, Place], known: float | None) -> Markup:
     (x1, y1), (x2, y2) = spots[way[0]], spots[way[1]]
     length = math.hypot(x2 - x1, y2 - y1) or 1.0
     dx, dy = -(y2 - y1) / length * _BESIDE, (x2 - x1) / length * _BESIDE
+    load, told = known or 0.0, f"{way[0]} to {way[1]}" + ("" if known is None else f": {100 * known:.1f} % busy")
     style = f"level{sum(load >= least for least in _LEVELS) - 1}" if load > 0 else "unused"
     return element(
-        "line", element("title", f"{way[0]} to {way[1]}: {100 * load:.1f} % busy"), class_=style,
+        "line", element("title", told), class_=style,
         x1=f"{x1 + dx:.1f}", y1=f"{y1 + dy:.1f}", x2=f"{x2 + dx:.1f}", y2=f"{y2 + dy:.1f}",
         stroke_width=f"{1.6 + 4.4 * math.sqrt(min(load, 1.0)):.1f}",
     )  # fmt: skip

@@ -52,6 +52,14 @@ def test_log_likelihoods_are_the_harness_s_bit_for_bit(ours, theirs):
     assert ours.loglikelihood(asked) == theirs.loglikelihood(asked, disable_tqdm=True)
 
 
+@pytest.mark.parametrize("flag", [None, True, False])
+def test_special_tokens_stand_before_a_text_when_the_harness_wants_them(ours, theirs, flag):
+    """The harness takes an empty context's continuation without them: after BOS, no second one."""
+    found = ours.tok_encode("she hides", add_special_tokens=flag)
+    assert found == theirs.tok_encode("she hides", add_special_tokens=flag)
+    assert (found[0] == ours.prefix_token_id) == (flag is not False)
+
+
 def test_batches_change_rounding_only(raw, cut, theirs):
     batched = harness.SplitLM(raw, cut.tokenizer, batch_size=4, observe=lambda count: None)
     found = batched.loglikelihood(requests("loglikelihood", PAIRS))

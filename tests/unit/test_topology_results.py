@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
@@ -82,6 +83,23 @@ def test_a_picture_is_well_formed_and_within_its_frame(name: str) -> None:
         assert all(0 < float(item.attrib[key]) < height for key in ("y1", "y2"))
 
 
-def test_a_picture_of_one_node_and_of_parts_apart() -> None:
-    for data in (graph("a", []), graph("abc", []), graph("abcd", [edge("a", "b"), edge("c", "d", one_way=True)])):
-        ElementTree.fromstring(topology_svg(validate(Topology, data)))
+@pytest.mark.parametrize(
+    ("names", "edges", "ways"),
+    [
+        ("a", [], []),
+        ("abc", [], []),
+        ("abcd", [edge("a", "b"), edge("c", "d", one_way=True)], ["a to b", "b to a", "c to d"]),
+    ],
+    ids=["one node", "no edges", "two parts"],
+)
+def test_a_picture_of_one_node_and_of_parts_apart(names: str, edges: list[Any], ways: list[str]) -> None:
+    """Each node is drawn once, named, at a place of its own; each direction of an edge is a line."""
+    root = ElementTree.fromstring(topology_svg(validate(Topology, graph(names, edges))))
+    texts, lines, circles = (
+        [item for item in root.iter() if item.tag.endswith(kind)] for kind in ("text", "line", "circle")
+    )
+    assert [item.text for item in texts if item.get("class") == "name"] == list(names)
+    assert [item[0].text for item in lines] == ways
+    places = {item[0].text: (item.get("cx"), item.get("cy")) for item in circles}
+    assert list(places) == [*(f"{name} (router)" for name in names), "legend (router)"]
+    assert len(set(places.values())) == len(circles) == len(names) + 1
