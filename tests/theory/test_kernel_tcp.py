@@ -6,7 +6,7 @@ import pytest
 
 from tests.theory.kernel_tcp import DEEP, MS, Setting, compare, missing, predict
 
-BOUND = 0.03  # errors stay within 1 % on a machine that is busy otherwise
+BOUND = 0.03  # errors stay within 1.2 % on a machine that is busy otherwise
 
 
 @pytest.mark.netns
@@ -16,6 +16,7 @@ BOUND = 0.03  # errors stay within 1 % on a machine that is busy otherwise
         Setting(20_000_000, 0, DEEP, "reno"),
         Setting(20_000_000, 10 * MS, DEEP, "reno"),
         Setting(50_000_000, 20 * MS, DEEP, "cubic"),
+        Setting(20_000_000, 10 * MS, 50_000, "reno"),  # the queue drops
     ],
 )
 def test_transfer_times_of_the_kernel_are_predicted(setting):
