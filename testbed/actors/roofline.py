@@ -42,6 +42,7 @@ class RooflineConstants(NamedTuple):
     """What a roofline adds up: rates a second; bytes and operations of a layer, token, position, pair or row."""
 
     overhead_ns: int
+    host_ns: int
     bandwidth: int
     compute: int
     overlaps_fully: int  # 1 or 0
@@ -108,6 +109,7 @@ class Roofline:
         """All that the laws below need, for an engine that has them compiled."""
         return RooflineConstants(
             overhead_ns=self.overhead_ns,
+            host_ns=self._host_ns,
             bandwidth=self._bandwidth,
             compute=self._compute,
             overlaps_fully=int(self._overlaps_fully),

@@ -227,6 +227,14 @@ class TableUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChoice:
+    """What moved the requests, and where it was not the compiled engine, why."""
+
+    name: str = "requests"  # or cohorts
+    why: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
     """What the world knows when the clock stops."""
 
@@ -249,3 +257,4 @@ class RunEnd:
     sealing: Sealing | None = None  # None where messages travel in the clear
     footprints: Mapping[str, Sequence[Footprint]] = field(default_factory=dict)  # by group
     request_facts: RequestFacts | None = None
+    engine: EngineChoice = field(default_factory=EngineChoice)

@@ -32,7 +32,7 @@ class Records(Sequence[Record], Generic[Record]):
     def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
-        return self._kind(**{name: column[index].item() for name, column in self._columns.items()})
+        return self._kind(**{name: column.item(index) for name, column in self._columns.items()})
 
     def column(self, name: str) -> Column:
         """All values of a field."""

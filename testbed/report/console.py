@@ -178,4 +178,8 @@ def _provenance_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     if summary["assumed_sizes"]:
         yield "assumed", f"sizes of modelled messages by {words.assumed_codecs(summary)}: from settings, not content"
     told = "deterministic" if summary["deterministic"] else "not deterministic: compute times were measured"
-    yield "digest", f"{summary['event_digest'][:_DIGEST_DIGITS]}, {told}"
+    if told_engine := words.engine(summary["engine"]):
+        yield "engine", told_engine
+    digests = [("results", summary["result_digest"]), ("events", summary["event_digest"])]
+    shown = ", ".join(f"{name} {digest[:_DIGEST_DIGITS]}" for name, digest in digests if digest is not None)
+    yield "digest", f"{shown}; {told}"

@@ -182,3 +182,11 @@ def assumed_codecs(summary: Mapping[str, Any]) -> str:
 def calibration(found: Mapping[str, Any]) -> str:
     """What shards read before they started."""
     return f"{plural(found['num_tokens'], 'token')} of {found['text']}"
+
+
+def engine(chosen: Mapping[str, Any]) -> str:
+    """How requests were moved, where a planner would want to know."""
+    if chosen["name"] == "cohorts":
+        return "compiled cohorts: what a process a request would give, to the nanosecond"
+    why = [reason for reason in chosen["why"] if reason not in {"small", "asked for"}]
+    return f"a process a request, slower than cohorts, because of: {'; '.join(why)}" if why else ""

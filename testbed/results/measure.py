@@ -19,6 +19,7 @@ from testbed.core.events import HOPS, Outcome
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 from testbed.results import files
 from testbed.results.device_state import device_state, energy_by_state
+from testbed.results.digest import result_digest
 from testbed.results.folder import Tables, read_tables
 
 FloatArray = npt.NDArray[np.float64]
@@ -47,13 +48,15 @@ class SloLimits:
     tpot_ns: int
 
 
-def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits | None) -> dict[str, Any]:
+def summarise(tables: Tables, *, end: RunEnd, event_digest: str | None, slo: SloLimits | None) -> dict[str, Any]:
     """Plain data for summary.json. Only `wall_s` may differ between two runs of one deterministic scenario."""
     requests = tables.requests
     completed = _with_outcome(requests, Outcome.COMPLETED)
     duration_s = end.end_ns / NS_PER_S
     return {
         "event_digest": event_digest,
+        "result_digest": result_digest(tables),
+        "engine": asdict(end.engine),
         "deterministic": end.deterministic,
         "complete": end.complete,
         "reason": end.reason,
@@ -85,7 +88,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
     }
 
 
-def write_summary(folder: Path, *, end: RunEnd, event_digest: str, slo: SloLimits | None) -> dict[str, Any]:
+def write_summary(folder: Path, *, end: RunEnd, event_digest: str | None, slo: SloLimits | None) -> dict[str, Any]:
     """Measure a run folder's tables and leave summary.json beside them; the same text for the same figures."""
     summary = summarise(read_tables(folder), end=end, event_digest=event_digest, slo=slo)
     # A logit difference that is no number stands as NaN: a broken model's run still ends with its results written.

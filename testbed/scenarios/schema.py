@@ -127,6 +127,7 @@ class Execution(Block):
     cloud_hosts: int = Field(default=1, ge=1, le=1024)  # Ray actors that share the servers' real work
     costs: Literal["modelled", "measured"] = "modelled"
     on_failure: Literal["fail", "replay"] = "fail"  # when a host is lost
+    engine: Literal["auto", "requests", "cohorts"] = "auto"  # a process a request, or compiled where that says the same
 
 
 class Record(Block):

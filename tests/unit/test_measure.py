@@ -36,7 +36,9 @@ END = RunEnd(
 )
 KEYS = {
     *(
+        "engine",
         "event_digest",
+        "result_digest",
         "deterministic",
         "complete",
         "reason",

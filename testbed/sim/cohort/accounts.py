@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.actors.energy import processor_energy_j
+from testbed.codecs.named import size_law
 from testbed.core.cast import Cast, DeviceEnd, DeviceEntry, LinkEnd, ServerEnd, ServerEntry
 from testbed.core.records import Records
 from testbed.core.rng import I64Array
@@ -18,6 +19,7 @@ from testbed.network_models.transfer import Direction
 from testbed.scenarios.schema import Scenario
 from testbed.sim.cohort import state
 from testbed.sim.cohort.build import Memory
+from testbed.sim.cohort.eligible import fixed_decision
 from testbed.sim.racks import always_up
 
 _LOW_HALF = (1 << 32) - 1
@@ -130,3 +132,10 @@ def _powers(scenario: Scenario, name: str) -> npt.NDArray[np.float64]:
 def _each(scenario: Scenario, values: list[Any]) -> npt.NDArray[Any]:
     """A group's value for each of its devices."""
     return np.repeat(np.array(values), [group.count for group in scenario.fleet])
+
+
+def assumed_sizes(scenario: Scenario, num_layers: int) -> list[str]:
+    """Codecs whose messages' sizes are by settings, where content would decide."""
+    decisions = [fixed_decision(scenario, group, num_layers) for group in scenario.fleet]
+    cut = {decision.codec for decision in decisions if decision is not None and 0 < decision.split < num_layers}
+    return sorted(codec for codec in cut if not size_law(codec).is_fixed_size)

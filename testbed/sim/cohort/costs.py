@@ -15,6 +15,7 @@ from testbed.sim.cohort.state import (
     HEAD_NS,
     HEAD_ROW_BYTES,
     HEAD_ROW_FLOPS,
+    HOST_NS,
     LAYER,
     LAYER_BYTES,
     NUM_LAYERS,
@@ -57,7 +58,7 @@ def layer_ns(fixed: Cells, costs: int, tokens: int, positions: int, pairs: int) 
     if fixed[costs + RING_BYTES]:
         ring_ns = ceil_ns(tokens * fixed[costs + RING_BYTES], fixed[costs + RING_BANDWIDTH])
         total += ALL_REDUCES * (fixed[costs + ALL_REDUCE_NS] + ring_ns)
-    return total
+    return max(total, fixed[costs + HOST_NS])
 
 
 @compiled

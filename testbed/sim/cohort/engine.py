@@ -19,14 +19,19 @@ from testbed.sim.cohort.build import build_memory
 from testbed.sim.cohort.state import (
     AT_ITERATIONS,
     AT_ROWS,
+    AT_SLOTS,
+    FIRST_FREE,
     FULL,
     ITERATION_WIDTH,
     NEVER,
+    NEXT,
+    NOBODY,
     NOW_NS,
     NUM_ENDED,
     NUM_ITERATIONS,
     NUM_ROWS,
     REACHED,
+    SLOT_WIDTH,
     TIGHT,
 )
 from testbed.sim.cohort.window import advance
@@ -63,6 +68,16 @@ class CohortRun:
             self.clock.run()
         finally:
             self._fetch()
+
+    def unfinished(self) -> I64Array:
+        """Rows of requests under way: what had been computed of them, which may lie ahead of the clock."""
+        live = self.memory.live
+        slots = live[live[AT_SLOTS] :].reshape(-1, SLOT_WIDTH)
+        free, taken = int(live[FIRST_FREE]), np.ones(len(slots), np.bool_)
+        while free != NOBODY:
+            taken[(free - live[AT_SLOTS]) // SLOT_WIDTH] = False
+            free = int(live[free + NEXT])
+        return slots[taken, :WIDTH].copy()
 
     def _drive(self) -> Wait[None]:
         while self._advance():

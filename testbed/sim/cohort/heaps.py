@@ -16,9 +16,15 @@ from testbed.sim.cohort.state import (
     READY_NS,
     SIBLING,
     Cells,
+    typed,
 )
 
 RANK_SHIFT = 40  # of an event's key: its place lies below
+# Ranks within an instant: a request's end is one of SimPy's normal events, the others are testbed.sim.kernel's.
+LEAVE, ARRIVAL, ADMISSION, ITERATION_END, FORMATION = range(1, 6)
+LEAVE_KEY, ARRIVAL_KEY, ADMISSION_KEY, ITERATION_END_KEY, FORMATION_KEY = (
+    typed(rank << RANK_SHIFT) for rank in range(1, 6)
+)
 
 
 @compiled

@@ -83,6 +83,7 @@ DEVICE_WIDTH = UP_COUNTERS + 2 * LINK_COUNTERS
 # What a processor's roofline adds up, as `RooflineConstants` has it; servers' and groups' rows begin with it.
 (
     OVERHEAD_NS,
+    HOST_NS,  # a layer takes this at least
     BANDWIDTH,
     COMPUTE,
     OVERLAPS_FULLY,
@@ -98,8 +99,8 @@ DEVICE_WIDTH = UP_COUNTERS + 2 * LINK_COUNTERS
     HEAD_BYTES,
     HEAD_ROW_BYTES,
     HEAD_ROW_FLOPS,
-) = range(16)
-COST_WIDTH = 16
+) = range(17)
+COST_WIDTH = 17
 
 # A link's direction, in a group's row.
 (

@@ -29,10 +29,10 @@ from testbed.core.request_row import (
     UNKNOWN,
     WIDTH,
 )
+from testbed.sim.cohort.batches import form, plan
 from testbed.sim.cohort.compiling import compiled, entry
 from testbed.sim.cohort.costs import front_ns
-from testbed.sim.cohort.heaps import RANK_SHIFT, pop_event, push_event
-from testbed.sim.cohort.servers import (
+from testbed.sim.cohort.heaps import (
     ADMISSION,
     ADMISSION_KEY,
     ARRIVAL,
@@ -40,13 +40,11 @@ from testbed.sim.cohort.servers import (
     FORMATION,
     ITERATION_END,
     LEAVE,
-    end,
-    form,
-    leave,
-    plan,
-    release,
-    send_up,
+    RANK_SHIFT,
+    pop_event,
+    push_event,
 )
+from testbed.sim.cohort.passes import end, leave, release, send_up
 from testbed.sim.cohort.state import (
     AGENDA_HEAD,
     AT_DEVICES,
