@@ -58,7 +58,12 @@ class Device:
 
     def board(self, request: int) -> Absence | None:
         """A request has come: why it can't stay, where the device is away. The process at work is the request's."""
-        return None if self.watch is None else self.watch.board(request)
+        if self.watch is None:
+            return None
+        absence = self.watch.board(request)
+        if self.watch.has_been_off():
+            self.front_session = -1
+        return absence
 
     def alight(self, request: int) -> None:
         """A request has ended, however it did."""

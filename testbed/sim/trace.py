@@ -56,7 +56,7 @@ class Trace:
         self.cursor_ns = request.arrival_ns
         self._emit = emit
         self._num_tokens = 0
-        self._cut_hop = Hop.DEVICE_WAIT  # what it does until it is admitted
+        self._cut_hop = Hop.DEVICE_WAIT  # what it does until its turn
         self._emit(
             RequestArrived(
                 time_ns=request.arrival_ns,
@@ -68,7 +68,6 @@ class Trace:
         )
 
     def admitted(self, now_ns: int, *, split: int, codec: str, server: int) -> None:
-        self._cut_hop = Hop.CUT_SHORT
         self._emit(RequestAdmitted(time_ns=now_ns, request=self.request, split=split, codec=codec, server=server))
 
     def requeued(self, now_ns: int, server: int) -> None:
@@ -82,6 +81,7 @@ class Trace:
 
     def span(self, now_ns: int, hop: Hop) -> None:
         """What passed since the last span was `hop`; nothing where no time passed."""
+        self._cut_hop = Hop.CUT_SHORT
         if now_ns > self.cursor_ns:
             self._span(now_ns, hop, self.cursor_ns, now_ns, 0)
 
