@@ -179,9 +179,9 @@ def report(
 ) -> None:
     """Write a run's report again, from its files, and print its summary."""
     from testbed.report.html import write_report
-    from testbed.results.folder import read_run
+    from testbed.results.folder import open_tables, read_run
 
-    summary = read_run(folder).summary
+    summary = read_run(folder, open_tables).summary
     written = write_report(folder)
     if as_json:
         print(json.dumps(summary, indent=2))

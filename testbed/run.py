@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,8 @@ class _Cohorts:
             engine=self.prepared.engine,
         )
         self.recorder.close(end)
-        return _measured(self.prepared, self.folder, end, None)
+        del self.cohorts, memory  # large, like what each device and link did: that stands in the folder by now
+        return _measured(self.prepared, self.folder, replace(end, devices=(), links=()), None)
 
 
 def _measured(prepared: Prepared, folder: Path, end: RunEnd, event_digest: str | None) -> RunResult:

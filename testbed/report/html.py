@@ -8,13 +8,13 @@ from testbed.report import device_section, network_sections, results_sections, r
 from testbed.report.markup import Markup, element, join
 from testbed.report.style import CSS
 from testbed.results import files
-from testbed.results.folder import Run, read_run
+from testbed.results.folder import Run, open_tables, read_run
 
 
 def write_report(folder: Path) -> Path:
     """Write report.html into the run folder and say where. Raises ScenarioError for a folder that holds no run."""
     file = folder / files.REPORT
-    file.write_text(render(read_run(folder)), encoding="utf-8")
+    file.write_text(render(read_run(folder, open_tables)), encoding="utf-8")
     return file
 
 

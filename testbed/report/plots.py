@@ -59,6 +59,7 @@ _WIDTH_IN = 5.4
 _WIDE_IN = 8.6
 _LOG_FROM = 30  # ratio of the largest to the smallest value at which a linear axis hides the small ones
 _MAX_NAME = 30
+_MAX_STEPS = 2000  # of a line: more than a screen has columns
 
 
 def latency_cdf(name: str, lines: Sequence[FloatArray], label: str, limit_s: float | None) -> Markup:
@@ -70,8 +71,7 @@ def latency_cdf(name: str, lines: Sequence[FloatArray], label: str, limit_s: flo
         figure, axes = _figure(_WIDTH_IN, 3.0)
         for index, values in enumerate(lines):
             if values.size:
-                ordered = np.sort(values)
-                heights = np.arange(values.size + 1) / values.size
+                ordered, heights = _distribution(values)
                 axes.step(np.concatenate([ordered[:1], ordered]), heights, where="post", **_line(index))
         if limit_s is not None:
             axes.axvline(limit_s, color=_INK, linewidth=1, linestyle=(0, (2, 2)))
@@ -82,6 +82,12 @@ def latency_cdf(name: str, lines: Sequence[FloatArray], label: str, limit_s: flo
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         return _inline(figure, name, f"Cumulative distribution of {label}")
+
+
+def _distribution(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Values in order, and the share at or below each, from 0 on: of many, as many as can be seen."""
+    ranks = np.unique(np.linspace(1, values.size, min(values.size, _MAX_STEPS)).round().astype(np.int64))
+    return np.sort(values)[ranks - 1], np.concatenate([[0], ranks]) / values.size
 
 
 def time_by_hop(mean_s: Mapping[str, Mapping[str, float]]) -> Markup:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +16,7 @@ from testbed.report.style import DASHES, HOP_COLOURS, NUM_SERIES
 from testbed.results.folder import Run
 
 _NUM_TEXTS = 5
+_NUM_SERVERS = 10  # at either end of a long list
 _NUM_REASONS = 12
 _MAX_TEXT = 1200
 _VIRTUAL = "Virtual time."
@@ -81,7 +81,7 @@ def outcomes(run: Run) -> Markup:
             "state at the cut (B_kv)",
         ]
         tables.append(table("Memory that the longest request takes", named, memory))
-    reasons = _reasons(run.tables.requests)
+    reasons = _reasons(run.tables.requests.select(["outcome", "reason"]))
     if reasons:
         tables.append(table("Why requests did not complete", ["outcome", "reason", "requests"], reasons, num_text=2))
     note = "OOM is an outcome of its own and never counts as a late answer. Latencies are of completed requests only."
@@ -123,8 +123,10 @@ def _reasons(requests: pa.Table) -> list[Sequence[object]]:
 
 def latencies(run: Run) -> Markup:
     good = run.summary["goodput"] or {}
-    completed = run.tables.requests.filter(pc.equal(run.tables.requests["outcome"], str(Outcome.COMPLETED)))
-    lines = _lines(completed["group"].to_pylist(), list(_groups(run)))
+    requests = run.tables.requests.select(["outcome", "group", "ttft_s", "tpot_s"])
+    completed = requests.filter(pc.equal(requests["outcome"], str(Outcome.COMPLETED)))
+    counts = {item["values"]: item["counts"] for item in completed["group"].value_counts().to_pylist()}
+    lines = _lines(counts, list(_groups(run)))
     drawn = [
         _cdf(completed, lines, column, title, good.get(limit))
         for column, title, limit in (
@@ -143,20 +145,16 @@ def _cdf(
     defined = completed.filter(pc.is_valid(completed[column]))
     if defined.num_rows == 0:
         return figure(title, element("p", "No completed request has this latency.", class_="note"))
-    groups = defined["group"].to_numpy(zero_copy_only=False)
-    values = defined[column].to_numpy()
-    return figure(
-        title, plots.latency_cdf(column, [values[np.isin(groups, names)] for names in lines.values()], title, limit_s)
-    )
+    own = [defined.filter(pc.is_in(defined["group"], pa.array(names)))[column].to_numpy() for names in lines.values()]
+    return figure(title, plots.latency_cdf(column, own, title, limit_s))
 
 
-def _lines(groups: Sequence[str], order: Sequence[str]) -> dict[str, list[str]]:
+def _lines(counts: Mapping[str, int], order: Sequence[str]) -> dict[str, list[str]]:
     """A line a group, in the fleet's order; the smaller ones share one where there are more than can be told apart."""
-    counts = Counter(groups)
-    named = [name for name in order if counts[name]]
+    named = [name for name in order if counts.get(name)]
     if len(named) <= NUM_SERIES:
         return {name: [name] for name in named}
-    largest = {name for name, _ in counts.most_common(NUM_SERIES - 1)}
+    largest = {name for name, _ in Counter(counts).most_common(NUM_SERIES - 1)}
     rest = [name for name in named if name not in largest]
     return {**{name: [name] for name in named if name in largest}, f"{len(rest)} other groups": rest}
 
@@ -200,23 +198,13 @@ def servers(run: Run) -> Markup:
     title, found = "Server load", run.summary["servers"]
     if found["count"] == 0:
         return section(title, element("p", "No server took part.", class_="note"))
-    rows = [
-        [
-            f"{entry['group']} {entry['server']}",
-            entry["kind"],
-            words.number(entry["iterations"]),
-            words.share(entry["utilisation"]),
-            *_batch(entry["batch_size"]),
-        ]
-        for entry in found["each"]
-    ]
-    header = ["server", "kind", "iterations", "busy", "batch mean", "p95", "max"]
-    figures = table("Every server", header, rows, num_text=2)
+    figures = _server_table(found["each"])
     if found["iterations"] == 0 or run.summary["duration_s"] == 0:
         return section(title, figures, note="No iteration ended.")
     busiest = sorted(found["each"], key=lambda entry: (-entry["iterations"], entry["server"]))[:NUM_SERIES]
     ids = sorted(entry["server"] for entry in busiest)
-    loads = [series.load(run.tables.servers, server, run.summary["duration_s"]) for server in ids]
+    iterations = series.iterations_of(run.tables.servers, ids)
+    loads = [series.load(iterations, server, run.summary["duration_s"]) for server in ids]
     drawn = element("div", plots.load_over_time(loads, run.summary["duration_s"]), class_="wide")
     names = [f"{entry['group']} {entry['server']}" for entry in found["each"] if entry["server"] in ids]
     note = f"{_VIRTUAL} Batch and queue are means over the time in which the server computed."
@@ -225,13 +213,34 @@ def servers(run: Run) -> Markup:
     return section(title, drawn, *([_legend(names)] if len(names) > 1 else []), figures, note=note)
 
 
+def _server_table(each: Sequence[Mapping[str, Any]]) -> Markup:
+    """A row a server; of more than can be read, those that computed most and least."""
+    ranked = sorted(each, key=lambda entry: (-(entry["utilisation"] or 0.0), entry["server"]))
+    title, shown = "Every server", each
+    if len(each) > 2 * _NUM_SERVERS:
+        shown = [*ranked[:_NUM_SERVERS], *ranked[-_NUM_SERVERS:]]
+        rest = words.number(len(each) - len(shown))
+        title = f"The {_NUM_SERVERS} busiest and the {_NUM_SERVERS} least busy servers; {rest} are between them"
+    rows = [
+        [
+            f"{entry['group']} {entry['server']}",
+            entry["kind"],
+            words.number(entry["iterations"]),
+            words.share(entry["utilisation"]),
+            *_batch(entry["batch_size"]),
+        ]
+        for entry in shown
+    ]
+    return table(title, ["server", "kind", "iterations", "busy", "batch mean", "p95", "max"], rows, num_text=2)
+
+
 def _batch(batch: Mapping[str, float] | None) -> list[str]:
     return [words.number(None if batch is None else batch[name]) for name in ("mean", "p95", "max")]
 
 
 def quality(run: Run) -> Markup:
     title, whole = "Quality of real groups", run.summary["quality"]
-    texts = _texts(run.tables.requests)
+    texts = _texts(run.tables.requests.select(["request", "group", "split", "codec", "text"]))
     if whole is None and not texts:
         told = "No real request was compared with the unsplit model."
         return section(title, element("p", told, class_="note"))
@@ -254,7 +263,7 @@ def _quality_row(name: str, found: Mapping[str, Any]) -> list[object]:
 
 
 def _texts(requests: pa.Table) -> list[Markup]:
-    chosen = requests.filter(pc.is_valid(requests["text"])).select(["request", "group", "split", "codec", "text"])
+    chosen = requests.filter(pc.is_valid(requests["text"]))
     return [_quoted(row) for row in chosen.slice(0, _NUM_TEXTS).to_pylist()]
 
 
@@ -266,5 +275,5 @@ def _quoted(row: Mapping[str, Any]) -> Markup:
 
 def _groups(run: Run) -> dict[str, Any]:
     """In the order of the fleet."""
-    order = dict.fromkeys(run.tables.devices["group"].to_pylist())
+    order = run.tables.devices["group"].unique().to_pylist()
     return {name: run.summary["by_group"][name] for name in order}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from testbed.core.units import NS_PER_S
+from testbed.results.folder import Table, pieces
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -101,6 +103,14 @@ def delays(transfers: Iterable[pa.RecordBatch], duration_s: float) -> dict[str, 
             sent_s=sent_s, delay_s=ended_s - sent_s, delivered=whole["delivered"][own].astype(bool)
         )
     return found
+
+
+def iterations_of(iterations: Table, servers: Sequence[int]) -> pa.Table:
+    """What `load` needs of these servers. Reads piece by piece: those of all may be larger than memory."""
+    columns = ["server", "start_ns", "end_ns", "num_sequences", "num_waiting"]
+    wanted = pa.array(servers, pa.int64())
+    own = (batch.filter(pc.is_in(batch.column("server"), wanted)) for batch in pieces(iterations, columns))
+    return pa.Table.from_batches(own)
 
 
 def load(iterations: pa.Table, server: int, duration_s: float) -> Load:

@@ -13,7 +13,7 @@ ENERGY_STATES = ("idle_j", "background_j", "compute_j", "transmit_j", "receive_j
 
 def energy_by_state(devices: pa.Table) -> dict[str, float]:
     """Joules of all devices together by what they did."""
-    return {state: math.fsum(devices[state].drop_null().to_pylist()) for state in ENERGY_STATES}
+    return {state: math.fsum(devices[state].drop_null().to_numpy().tolist()) for state in ENERGY_STATES}
 
 
 def device_state(devices: pa.Table, end_ns: int) -> dict[str, Any] | None:

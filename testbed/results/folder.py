@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,15 +15,52 @@ from testbed.core.errors import ScenarioError
 from testbed.results import files
 
 
+class Stored:
+    """A table on disk that is read a column, or a piece, at a time: what nobody asks for takes no memory.
+
+    What it offers a `pa.Table` offers too, so that either will do. Raises ScenarioError for a file that is broken.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            with pq.ParquetFile(str(file)) as opened:
+                self.column_names: list[str] = opened.schema_arrow.names
+                self.num_rows: int = opened.metadata.num_rows
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _broken(file, error) from None
+
+    def __getitem__(self, name: str) -> pa.ChunkedArray:
+        return self.select([name])[name]
+
+    def select(self, columns: Sequence[str]) -> pa.Table:
+        """These columns in memory."""
+        return _read_table(self._file, columns)
+
+    def pieces(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """These columns, some ten thousand rows at a time."""
+        return batches(self._file, list(columns))
+
+
+Table: TypeAlias = pa.Table | Stored
+
+
+def pieces(table: Table, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """A table's columns, some rows at a time."""
+    if isinstance(table, Stored):
+        return table.pieces(columns)
+    return iter(table.select(list(columns)).to_batches())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    """What fits in memory. Spans and transfers don't have to: `batches` reads them piece by piece."""
+    """Either in memory or on disk. Spans and transfers are not among them: `batches` reads them piece by piece."""
 
-    requests: pa.Table
-    servers: pa.Table
+    requests: Table
+    servers: Table
     server_totals: pa.Table
-    links: pa.Table
-    devices: pa.Table
+    links: Table
+    devices: Table
     edges: pa.Table | None = None  # where the run had a topology
 
 
@@ -36,19 +73,28 @@ class Run:
     scenario_text: str  # YAML, as resolved
 
 
+def open_tables(folder: Path) -> Tables:
+    """Tables that are read when they are asked for. Raises ScenarioError where one is missing or broken."""
+    return _tables(folder, Stored)
+
+
 def read_tables(folder: Path) -> Tables:
-    """Raise ScenarioError where a table is missing or broken."""
+    """All tables in memory. Raises ScenarioError where one is missing or broken."""
+    return _tables(folder, _read_table)
+
+
+def _tables(folder: Path, get: Callable[[Path], Table]) -> Tables:
     return Tables(
-        requests=_read_table(folder, files.REQUESTS),
-        servers=_read_table(folder, files.SERVERS),
-        server_totals=_read_table(folder, files.SERVER_TOTALS),
-        links=_read_table(folder, files.LINKS),
-        devices=_read_table(folder, files.DEVICES),
-        edges=_read_table(folder, files.EDGES) if (folder / files.EDGES).exists() else None,
+        requests=get(folder / files.REQUESTS),
+        servers=get(folder / files.SERVERS),
+        server_totals=_read_table(folder / files.SERVER_TOTALS),
+        links=get(folder / files.LINKS),
+        devices=get(folder / files.DEVICES),
+        edges=_read_table(folder / files.EDGES) if (folder / files.EDGES).exists() else None,
     )
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, tables: Callable[[Path], Tables] = read_tables) -> Run:
     """Raise ScenarioError for a folder that holds no run, or a broken one."""
     if not folder.is_dir():
         raise ScenarioError("there is no such run folder", file=folder)
@@ -56,7 +102,7 @@ def read_run(folder: Path) -> Run:
         raise ScenarioError("this folder is no run", file=folder, allowed=f"a folder with {files.SUMMARY} in it")
     return Run(
         folder=folder,
-        tables=read_tables(folder),
+        tables=tables(folder),
         summary=_read_json(folder / files.SUMMARY),
         environment=_read_json(folder / files.ENVIRONMENT),
         scenario_text=_read_text(folder / files.SCENARIO),
@@ -74,10 +120,9 @@ def batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         raise _broken(file, error) from None
 
 
-def _read_table(folder: Path, name: str) -> pa.Table:
-    file = folder / name
+def _read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(str(file))
+        return pq.read_table(str(file), columns=None if columns is None else list(columns))
     except (pa.ArrowInvalid, OSError) as error:
         raise _broken(file, error) from None
 

@@ -18,9 +18,9 @@ from testbed.core.cast import DeviceEnd, Footprint, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 from testbed.results import files
-from testbed.results.device_state import device_state, energy_by_state
+from testbed.results.device_state import ENERGY_STATES, device_state, energy_by_state
 from testbed.results.digest import result_digest
-from testbed.results.folder import Tables, read_tables
+from testbed.results.folder import Table, Tables, open_tables, pieces
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -38,6 +38,19 @@ TRAFFIC = {
     "recomputed_tokens": "recomputed_tokens",
     "prefix_tokens": "prefix_tokens",
 }
+_REQUEST_COLUMNS = (
+    *("group", "kind", "outcome", "arrival_ns", "first_token_ns", "last_token_ns", "prompt_tokens", "output_tokens"),
+    *LATENCIES,
+    *TRAFFIC.values(),
+    *map(files.hop_column, HOPS),
+    *("compared_tokens", "agreeing_tokens", "max_logit_difference"),
+)
+_GOODPUT_COLUMNS = ("outcome", "arrival_ns", "first_token_ns", "last_token_ns", "output_tokens")
+_DEVICE_COLUMNS = (
+    *("group", "kind", "real", "energy_j", "busy_ns", *ENERGY_STATES),
+    *("asleep_ns", "off_ns", "throttled_ns", "departures", "battery_capacity_j", "battery_end_j", "charged_j"),
+    *("cutoffs", "max_temperature_c", "shutdowns"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +63,13 @@ class SloLimits:
 
 def summarise(tables: Tables, *, end: RunEnd, event_digest: str | None, slo: SloLimits | None) -> dict[str, Any]:
     """Plain data for summary.json. Only `wall_s` may differ between two runs of one deterministic scenario."""
-    requests = tables.requests
+    digest = result_digest(tables)  # first: it reads every column once, one at a time
+    requests, devices = tables.requests.select(_REQUEST_COLUMNS), tables.devices.select(_DEVICE_COLUMNS)
     completed = _with_outcome(requests, Outcome.COMPLETED)
     duration_s = end.end_ns / NS_PER_S
     return {
         "event_digest": event_digest,
-        "result_digest": result_digest(tables),
+        "result_digest": digest,
         "engine": asdict(end.engine),
         "deterministic": end.deterministic,
         "complete": end.complete,
@@ -69,11 +83,11 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str | None, slo: Slo
         "edges": edges(tables.edges, end.end_ns),
         "cells": cells(end),
         "energy_j": {
-            "devices": _sum_by_kind(tables.devices, "energy_j"),
+            "devices": _sum_by_kind(devices, "energy_j"),
             "servers": _sum_by_kind(tables.server_totals, "energy_j"),
         },
-        "device_energy_j": energy_by_state(tables.devices),
-        "device_state": device_state(tables.devices, end.end_ns),
+        "device_energy_j": energy_by_state(devices),
+        "device_state": device_state(devices, end.end_ns),
         "encryption": encryption(end),
         "breakdown_s": breakdown(completed),
         "calibration": None if end.calibration is None else asdict(end.calibration),
@@ -81,7 +95,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str | None, slo: Slo
         "fitted_sizes": [asdict(fitted) for fitted in end.fitted_sizes],
         "profile_tables": [asdict(use) for use in end.profile_tables],
         "quality": quality(requests),
-        "by_group": _by_group(tables, end),
+        "by_group": _by_group(requests, devices, end),
         "by_kind": by_kind(requests),
         "duration_s": duration_s,
         "wall_s": end.wall_s,
@@ -90,7 +104,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str | None, slo: Slo
 
 def write_summary(folder: Path, *, end: RunEnd, event_digest: str | None, slo: SloLimits | None) -> dict[str, Any]:
     """Measure a run folder's tables and leave summary.json beside them; the same text for the same figures."""
-    summary = summarise(read_tables(folder), end=end, event_digest=event_digest, slo=slo)
+    summary = summarise(open_tables(folder), end=end, event_digest=event_digest, slo=slo)
     # A logit difference that is no number stands as NaN: a broken model's run still ends with its results written.
     text = json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / files.SUMMARY).write_text(text + "\n", encoding="utf-8")
@@ -99,7 +113,7 @@ def write_summary(folder: Path, *, end: RunEnd, event_digest: str | None, slo: S
 
 def goodput(requests: pa.Table, slo: SloLimits, duration_s: float) -> dict[str, Any]:
     """Completed requests within both limits, compared in whole nanoseconds; one token alone has no TPOT to miss."""
-    done = _with_outcome(requests, Outcome.COMPLETED)
+    done = _with_outcome(requests.select(_GOODPUT_COLUMNS), Outcome.COMPLETED)
     done = done.filter(pc.is_valid(done["first_token_ns"]))
     first, last = _ints(done, "first_token_ns"), _ints(done, "last_token_ns")
     gaps = _ints(done, "output_tokens") - 1
@@ -212,13 +226,14 @@ def _kind(requests: pa.Table) -> dict[str, Any]:
 
 
 def _outcomes(requests: pa.Table) -> dict[str, int]:
-    return {str(outcome): _with_outcome(requests, outcome).num_rows for outcome in Outcome}
+    found = {item["values"]: item["counts"] for item in requests["outcome"].value_counts().to_pylist()}
+    return {str(outcome): found.get(str(outcome), 0) for outcome in Outcome}
 
 
 def _servers(tables: Tables, end_ns: int) -> dict[str, Any]:
     """Utilisation and batch size, of each server and of all; a server without iterations has no batch size."""
-    totals, iterations = tables.server_totals, tables.servers
-    ids, sizes = _ints(iterations, "server"), _ints(iterations, "num_sequences").astype(np.float64)
+    totals = tables.server_totals
+    counts_SB = _batch_counts(tables.servers, totals.num_rows)
     each = [
         {
             "server": row["server"],
@@ -226,34 +241,50 @@ def _servers(tables: Tables, end_ns: int) -> dict[str, Any]:
             "kind": row["kind"],
             "iterations": row["iterations"],
             "utilisation": _ratio(row["busy_ns"], end_ns),
-            "batch_size": _batch_size(sizes[ids == row["server"]]),
+            "batch_size": _batch_size(counts_SB[row["server"]]),
         }
         for row in totals.to_pylist()
     ]
     return {
         "count": totals.num_rows,
-        "iterations": iterations.num_rows,
+        "iterations": tables.servers.num_rows,
         "utilisation": _ratio(pc.sum(totals["busy_ns"]).as_py(), totals.num_rows * end_ns),
-        "batch_size": _batch_size(sizes),
+        "batch_size": _batch_size(counts_SB.sum(axis=0)),
         "each": each,
     }
 
 
-def _batch_size(sizes: FloatArray) -> dict[str, float] | None:
-    if sizes.size == 0:
+def _batch_counts(iterations: Table, num_servers: int) -> IntArray:
+    """[servers, sizes]: how many iterations of each server had so many sequences. Reads piece by piece."""
+    counts_SB = np.zeros((num_servers, 1), dtype=np.int64)
+    for batch in pieces(iterations, ["server", "num_sequences"]):
+        ids, sizes = (batch.column(name).to_numpy() for name in ("server", "num_sequences"))
+        largest = max(counts_SB.shape[1] - 1, int(sizes.max(initial=0)))
+        counts_SB = np.pad(counts_SB, ((0, 0), (0, largest + 1 - counts_SB.shape[1])))
+        found = np.bincount(ids * (largest + 1) + sizes, minlength=counts_SB.size)
+        counts_SB += found.reshape(counts_SB.shape)
+    return counts_SB
+
+
+def _batch_size(counts_B: IntArray) -> dict[str, float] | None:
+    """Of so many batches of each size."""
+    num_batches = int(counts_B.sum())
+    if num_batches == 0:
         return None
+    ends_B = np.cumsum(counts_B)
+    rank, part = divmod(0.95 * (num_batches - 1), 1)
+    neighbours = np.searchsorted(ends_B, [rank, min(rank + 1, num_batches - 1)], side="right")
     return {
-        "mean": math.fsum(sizes.tolist()) / sizes.size,
-        "p95": float(np.percentile(sizes, 95)),
-        "max": int(sizes.max()),
+        "mean": int(counts_B @ np.arange(counts_B.size)) / num_batches,
+        "p95": float(np.interp(part, [0, 1], neighbours)),
+        "max": int(np.flatnonzero(counts_B)[-1]),
     }
 
 
-def _by_group(tables: Tables, end: RunEnd) -> dict[str, Any]:
-    devices = tables.devices
-    groups = list(dict.fromkeys(devices["group"].to_pylist()))
+def _by_group(requests: pa.Table, devices: pa.Table, end: RunEnd) -> dict[str, Any]:
+    groups = devices["group"].unique().to_pylist()  # in the order of the fleet
     return {
-        group: _group(_equal(tables.requests, "group", group), _equal(devices, "group", group))
+        group: _group(_equal(requests, "group", group), _equal(devices, "group", group))
         | {"device_state": device_state(_equal(devices, "group", group), end.end_ns)}
         | {"memory": [_memory(item) for item in end.footprints.get(group, ())]}
         for group in groups
@@ -290,7 +321,7 @@ def _memory(footprint: Footprint) -> dict[str, Any]:
 
 
 def _sum_by_kind(table: pa.Table, column: str) -> dict[str, float | None]:
-    kinds = sorted(set(table["kind"].to_pylist()))
+    kinds = sorted(table["kind"].unique().to_pylist())
     return {kind: _sum_or_none(_equal(table, "kind", kind), column) for kind in kinds}
 
 
@@ -314,7 +345,8 @@ def _ratio(part: float | None, whole: float) -> float | None:
 
 
 def _equal(table: pa.Table, column: str, value: str) -> pa.Table:
-    return table.filter(pc.equal(table[column], value))
+    chosen = pc.equal(table[column], value)
+    return table if pc.all(chosen).as_py() else table.filter(chosen)  # large where all are chosen: not a second time
 
 
 def _with_outcome(requests: pa.Table, outcome: Outcome) -> pa.Table:
