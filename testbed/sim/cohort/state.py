@@ -38,7 +38,6 @@ NEVER, NOBODY, ZERO, ONE = typed(1 << 62), typed(-1), typed(0), typed(1)
 (
     NOW_NS,
     NEXT_ROOT,  # the next request that waits for none
-    NUM_REQUESTS,
     NUM_ENDED,
     NUM_PASSES,  # of sequences through servers
     NUM_LAYERS,  # of the model
@@ -54,7 +53,7 @@ NEVER, NOBODY, ZERO, ONE = typed(1 << 62), typed(-1), typed(0), typed(1)
     AT_SERVERS,
     AT_MISSING,  # scratch: packets of one message
     KEYS,  # of the draws of loss up, loss down, jitter up, jitter down
-) = range(18)
+) = range(17)
 FIXED_HEAD = KEYS + 4
 
 # The head of `live`.
