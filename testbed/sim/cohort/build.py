@@ -190,6 +190,7 @@ class _Builder:
         row[state.CODEC_NUMBER] = codec_names(self._scenario, self._num_layers).index(decision.codec)
         row[state.HIDDEN_BYTES] = self._laws.shape.hidden_bytes(1, 32)
         row[state.ENCODE_PERCENT], row[state.DECODE_PERCENT] = effort.encode_percent, effort.decode_percent
+        row[state.STREAMS] = decision.split == 0 and not row[state.UP_LINK + state.IS_COLOCATED]
         row[state.HEAD_NS] = cost.roofline.head_ns(1)
         row[state.AT_LAWS] = self._places[_AT_TABLES] + number * _NUM_LAWS * self._shape_of[_AT_TABLES][2]
         return row
