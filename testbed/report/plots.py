@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, MultipleLocator, NullFormatter, PercentFormatter
 
@@ -44,8 +45,10 @@ _STYLE: Any = {  # Matplotlib types its keys one by one, and by version
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.axisbelow": True,
+    "figure.facecolor": "none",
     "grid.color": _GRID,
     "grid.linewidth": 0.6,
     "xtick.color": _INK,
@@ -225,7 +228,8 @@ def _inline(figure: Figure, name: str, alternative: str) -> Markup:
     """The drawing as an element of the page, with ids of its own and without metadata."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    # Not by `savefig`, which would draw twice.
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     view_box = re.search(r'viewBox="[^"]*"', text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import simpy
 
 from testbed.core.cast import EdgeEnd
-from testbed.network_models.ports.packet import Packet, Port, PortUsage
+from testbed.network_models.ports.packet import OneByOne, Packet, Port, PortUsage
 from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.topology.edge_port import EdgePort
 from testbed.network_models.topology.failures import edge_failures
@@ -77,7 +77,7 @@ class Network:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Transit:
+class Transit(OneByOne):
     """Stands in a path for the edges between two nodes: a packet that comes to it is sent along the present route."""
 
     network: Network
