@@ -130,5 +130,6 @@ def test_an_autoscaler_answers_a_step_of_load_with_the_servers_that_carry_it():
     orders = of_kind(events_of([times[place::50] for place in range(50)], autoscale=scale), ServersScaled)
     assert [order.num_after for order in orders] == [2, 3, 2]
     assert orders[0].time_ns == 5 * S
-    # What waited after 7 s, 0.4 of 7 s, is worked off at 0.6 a second: a look after that is the last order.
-    assert 7 + 0.4 * 7 / 1.6 < orders[2].time_ns / S < 7 + 0.4 * 7 / 0.6 + 5
+    # What waits after 7 s, 0.4 of them, is worked off at 0.6 a second at least, and at 1.6 at most: the first interval
+    # that lies after that as a whole asks for two.
+    assert 7 + 0.4 * 7 / 1.6 < orders[2].time_ns / S <= 7 + 0.4 * 7 / 0.6 + 2 * 5
