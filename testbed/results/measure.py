@@ -18,6 +18,7 @@ from testbed.core.cast import DeviceEnd, Footprint, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 from testbed.results import files
+from testbed.results.cluster import costs, operation
 from testbed.results.device_state import device_state, energy_by_state
 from testbed.results.digest import result_digest
 from testbed.results.folder import Tables, read_tables
@@ -37,6 +38,7 @@ TRAFFIC = {
     "swapped_bytes": "swapped_bytes",
     "recomputed_tokens": "recomputed_tokens",
     "prefix_tokens": "prefix_tokens",
+    "requeues": "requeues",
 }
 
 
@@ -66,6 +68,8 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str | None, slo: Slo
         "tokens_per_s": _ratio(_total(requests, "output_tokens"), duration_s),
         **{name: _total(requests, column) for name, column in TRAFFIC.items()},
         "servers": _servers(tables, end.end_ns),
+        "operation": operation(tables.server_totals, tables.server_states, tables.scale_events, end.end_ns),
+        "cost": costs(tables.server_totals, requests, completed.num_rows),
         "edges": edges(tables.edges, end.end_ns),
         "cells": cells(end),
         "energy_j": {
@@ -218,6 +222,7 @@ def _outcomes(requests: pa.Table) -> dict[str, int]:
 def _servers(tables: Tables, end_ns: int) -> dict[str, Any]:
     """Utilisation and batch size, of each server and of all; a server without iterations has no batch size."""
     totals, iterations = tables.server_totals, tables.servers
+    rows = totals.to_pylist()
     ids, sizes = _ints(iterations, "server"), _ints(iterations, "num_sequences").astype(np.float64)
     each = [
         {
@@ -225,18 +230,23 @@ def _servers(tables: Tables, end_ns: int) -> dict[str, Any]:
             "group": row["group"],
             "kind": row["kind"],
             "iterations": row["iterations"],
-            "utilisation": _ratio(row["busy_ns"], end_ns),
+            "utilisation": _ratio(row["busy_ns"], _serving_ns(row, end_ns)),
             "batch_size": _batch_size(sizes[ids == row["server"]]),
         }
-        for row in totals.to_pylist()
+        for row in rows
     ]
     return {
         "count": totals.num_rows,
         "iterations": iterations.num_rows,
-        "utilisation": _ratio(pc.sum(totals["busy_ns"]).as_py(), totals.num_rows * end_ns),
+        "utilisation": _ratio(pc.sum(totals["busy_ns"]).as_py(), sum(_serving_ns(row, end_ns) for row in rows)),
         "batch_size": _batch_size(sizes),
         "each": each,
     }
+
+
+def _serving_ns(row: Mapping[str, Any], end_ns: int) -> int:
+    """How long a server took part: up or draining; all the time where nothing is known of it."""
+    return end_ns if row["up_ns"] is None else int(row["up_ns"] + row["draining_ns"])
 
 
 def _batch_size(sizes: FloatArray) -> dict[str, float] | None:
