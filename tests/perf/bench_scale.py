@@ -128,10 +128,10 @@ def fleet_of(num_devices: int) -> dict[str, Any]:
 
 
 def _prepared(**keys: object) -> Prepared:
-    return prepare(build_scenario(_scenario(**keys), base=Path()))
+    return prepare(build_scenario(scenario(**keys), base=Path()))
 
 
-def _scenario(**keys: object) -> dict[str, Any]:
+def scenario(**keys: object) -> dict[str, Any]:
     common = {"name": "bench", "model": "llama-2-7b", "dtype": "float16", "seed": 3, "record": {"spans": False}}
     return {**common, "execution": {"engine": "cohorts"}, **keys}
 
@@ -149,7 +149,7 @@ def whole_run(num_devices: int) -> dict[str, float]:
     """Wall clock and CPU seconds, and most memory, of a run in a process of its own; its passes beside them."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "fleet.json"
-        file.write_text(json.dumps(_scenario(**fleet_of(num_devices))), encoding="utf-8")
+        file.write_text(json.dumps(scenario(**fleet_of(num_devices))), encoding="utf-8")
         command = [sys.executable, "-m", "tests.perf.bench_scale", str(file), str(Path(folder) / "run")]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
