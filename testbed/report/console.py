@@ -102,6 +102,8 @@ def _kv_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
         if summary["swapped_bytes"]:
             cost = f"{words.size(summary['swapped_bytes'])} swapped"
         yield "preempted", f"{words.plural(summary['preemptions'], 'time')} by servers out of KV memory, {cost}"
+    if summary["requeues"]:
+        yield "requeued", f"{words.plural(summary['requeues'], 'time')} a request began anew after a server failure"
     if summary["prefix_tokens"]:
         yield "prefixes", f"{words.number(summary['prefix_tokens'])} tokens of earlier turns found on their server"
 
@@ -125,6 +127,10 @@ def _compute_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
         if batch is not None:
             told += f"; batch {words.number(batch['mean'])} mean, {words.number(batch['p95'])} p95, {batch['max']} max"
         yield "servers", told
+    if summary["operation"] is not None:
+        yield "operation", words.operation(summary["operation"])
+    if summary["cost"]["total_usd"] is not None:
+        yield "cost", words.cost(summary["cost"])
     used = {kind: value for by_kind in summary["energy_j"].values() for kind, value in by_kind.items()}
     yield from _device_lines(summary["device_state"])
     yield "energy", ", ".join(f"{kind} {words.energy(value)}" for kind, value in used.items())

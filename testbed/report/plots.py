@@ -19,7 +19,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, MultipleLocator, NullFo
 
 from testbed.core.events import HOPS
 from testbed.report.markup import Markup
-from testbed.report.series import Delays, Load, Traffic, slice_edges_s
+from testbed.report.series import Delays, Load, Steps, Traffic, slice_edges_s
 from testbed.report.style import DASHES, HOP_COLOURS, NUM_SERIES
 
 FloatArray = npt.NDArray[np.float64]
@@ -168,6 +168,24 @@ def load_over_time(loads: Sequence[Load], duration_s: float) -> Markup:
         panels[0].yaxis.set_major_locator(MultipleLocator(0.25))
         panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
         return _inline(figure, "load", "Server load over time: busy share, batch size and queue")
+
+
+def servers_over_time(load: FloatArray, counts: Mapping[str, Steps], duration_s: float) -> Markup:
+    """Requests under way, and below them how many servers there were."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE_IN, 3.4), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True)
+        above.plot(slice_edges_s(duration_s), load, **_line(0))
+        above.set_title("requests under way", loc="left", fontsize=9)
+        for index, (name, steps) in enumerate(counts.items()):
+            below.step(steps.start_s, steps.count, where="post", label=name, **_line(index))
+        below.set_title("servers", loc="left", fontsize=9)
+        below.legend(fontsize=8, frameon=False)
+        for axes in (above, below):
+            axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        _time_axis(below, duration_s)
+        return _inline(figure, "servers", "Requests under way and number of servers over time")
 
 
 def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:

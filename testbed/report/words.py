@@ -190,3 +190,30 @@ def engine(chosen: Mapping[str, Any]) -> str:
         return "compiled cohorts: what a process a request would give, to the nanosecond"
     why = [reason for reason in chosen["why"] if reason not in {"small", "asked for"}]
     return f"a process a request, slower than cohorts, because of: {'; '.join(why)}" if why else ""
+
+
+def dollars(value: float | None) -> str:
+    """US dollars, three digits at least."""
+    return DASH if value is None else f"${value:,.2f}" if value >= 100 else f"${value:.3g}"  # noqa: PLR2004
+
+
+def cost(found: Mapping[str, Any]) -> str:
+    """What servers cost, and what for."""
+    told = f"{dollars(found['total_usd'])} for servers"
+    if found["per_1000_output_tokens_usd"] is not None:
+        told += f", {dollars(found['per_1000_output_tokens_usd'])} per 1,000 output tokens"
+    if found["per_request_usd"] is not None:
+        told += f", {dollars(found['per_request_usd'])} per completed request"
+    return told
+
+
+def operation(found: Mapping[str, Any]) -> str:
+    """How many servers were up, and how they failed."""
+    groups = (
+        f"{name} {number(entry['mean'])} up in the mean, {entry['min']} to {entry['max']}"
+        for name, entry in found["by_group"].items()
+    )
+    told = f"{'; '.join(groups)}; {plural(found['scale_events'], 'order')} by autoscalers"
+    if found["failures"]:
+        told += f"; {plural(found['failures'], 'failure')}, available {share(found['availability'])} of the time"
+    return told

@@ -62,6 +62,8 @@ class Tables:
     links: Table
     devices: Table
     edges: pa.Table | None = None  # where the run had a topology
+    server_states: pa.Table | None = None  # where servers were scaled, or could fail
+    scale_events: pa.Table | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,9 @@ def _tables(folder: Path, get: Callable[[Path], Table]) -> Tables:
         server_totals=_read_table(folder / files.SERVER_TOTALS),
         links=get(folder / files.LINKS),
         devices=get(folder / files.DEVICES),
-        edges=_read_table(folder / files.EDGES) if (folder / files.EDGES).exists() else None,
+        edges=_perhaps_table(folder / files.EDGES),
+        server_states=_perhaps_table(folder / files.SERVER_STATES),
+        scale_events=_perhaps_table(folder / files.SCALE_EVENTS),
     )
 
 
@@ -118,6 +122,11 @@ def batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
             yield from opened.iter_batches(columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise _broken(file, error) from None
+
+
+def _perhaps_table(file: Path) -> pa.Table | None:
+    """None where the run had no use for it."""
+    return _read_table(file) if file.exists() else None
 
 
 def _read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:

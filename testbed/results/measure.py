@@ -18,6 +18,7 @@ from testbed.core.cast import DeviceEnd, Footprint, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 from testbed.results import files
+from testbed.results.cluster import costs, operation
 from testbed.results.device_state import ENERGY_STATES, device_state, energy_by_state
 from testbed.results.digest import result_digest
 from testbed.results.folder import Table, Tables, open_tables, pieces
@@ -37,6 +38,7 @@ TRAFFIC = {
     "swapped_bytes": "swapped_bytes",
     "recomputed_tokens": "recomputed_tokens",
     "prefix_tokens": "prefix_tokens",
+    "requeues": "requeues",
 }
 _REQUEST_COLUMNS = (
     *("group", "kind", "outcome", "arrival_ns", "first_token_ns", "last_token_ns", "prompt_tokens", "output_tokens"),
@@ -80,6 +82,8 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str | None, slo: Slo
         "tokens_per_s": _ratio(_total(requests, "output_tokens"), duration_s),
         **{name: _total(requests, column) for name, column in TRAFFIC.items()},
         "servers": _servers(tables, end.end_ns),
+        "operation": operation(tables.server_totals, tables.server_states, tables.scale_events, end.end_ns),
+        "cost": costs(tables.server_totals, requests, completed.num_rows),
         "edges": edges(tables.edges, end.end_ns),
         "cells": cells(end),
         "energy_j": {
@@ -233,25 +237,30 @@ def _outcomes(requests: pa.Table) -> dict[str, int]:
 def _servers(tables: Tables, end_ns: int) -> dict[str, Any]:
     """Utilisation and batch size, of each server and of all; a server without iterations has no batch size."""
     totals = tables.server_totals
-    counts_SB = _batch_counts(tables.servers, totals.num_rows)
+    rows, counts_SB = totals.to_pylist(), _batch_counts(tables.servers, totals.num_rows)
     each = [
         {
             "server": row["server"],
             "group": row["group"],
             "kind": row["kind"],
             "iterations": row["iterations"],
-            "utilisation": _ratio(row["busy_ns"], end_ns),
+            "utilisation": _ratio(row["busy_ns"], _serving_ns(row, end_ns)),
             "batch_size": _batch_size(counts_SB[row["server"]]),
         }
-        for row in totals.to_pylist()
+        for row in rows
     ]
     return {
         "count": totals.num_rows,
         "iterations": tables.servers.num_rows,
-        "utilisation": _ratio(pc.sum(totals["busy_ns"]).as_py(), totals.num_rows * end_ns),
+        "utilisation": _ratio(pc.sum(totals["busy_ns"]).as_py(), sum(_serving_ns(row, end_ns) for row in rows)),
         "batch_size": _batch_size(counts_SB.sum(axis=0)),
         "each": each,
     }
+
+
+def _serving_ns(row: Mapping[str, Any], end_ns: int) -> int:
+    """How long a server took part: up or draining; all the time where nothing is known of it."""
+    return end_ns if row["up_ns"] is None else int(row["up_ns"] + row["draining_ns"])
 
 
 def _batch_counts(iterations: Table, num_servers: int) -> IntArray:

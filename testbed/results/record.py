@@ -17,14 +17,18 @@ from testbed.core.events import (
     RequestAdmitted,
     RequestArrived,
     RequestEnded,
+    RequestRequeued,
     SequencePreempted,
     SequenceResumed,
+    ServerChanged,
+    ServersScaled,
     SpanEnded,
     TokenDelivered,
     TransferEnded,
 )
-from testbed.core.request_row import ADMITTED_NS, CODEC, CURRENT_CODEC, SERVER, SPLIT
+from testbed.core.request_row import ADMITTED_NS, CODEC, CURRENT_CODEC, SERVER, SPLIT, UNKNOWN
 from testbed.results import files
+from testbed.results.cluster import ClusterRecorder
 from testbed.results.rows import RequestRows
 from testbed.results.stream import TableStream, write_table
 from testbed.results.tables import (
@@ -51,6 +55,7 @@ class RunRecorder:
         self._folder = folder
         self._cast = cast
         self._rows = RequestRows()
+        self._cluster = ClusterRecorder(cast)
         self._digest = EventDigest()
         self._hop_index = {hop: index for index, hop in enumerate(HOPS)}
         self._num_iterations = [0] * len(cast.servers)
@@ -70,6 +75,9 @@ class RunRecorder:
             SequencePreempted: self._rows.preempted,
             SequenceResumed: self._rows.resumed,
             PrefixFound: self._rows.prefix_found,
+            RequestRequeued: self._rows.requeued,
+            ServerChanged: self._cluster.changed,
+            ServersScaled: self._cluster.scaled,
         }
 
     def __call__(self, event: Event) -> None:
@@ -102,6 +110,7 @@ class RunRecorder:
             write_table(edge_table(end), self._folder / files.EDGES)
         totals = server_total_table(self._num_iterations, self._cast, end)
         write_table(totals, self._folder / files.SERVER_TOTALS)
+        self._cluster.close(self._folder)
 
     def _span(self, event: SpanEnded) -> None:
         hop, start_ns, end_ns, request = self._hop_index[event.hop], event.start_ns, event.end_ns, event.request
@@ -113,7 +122,8 @@ class RunRecorder:
     def _admitted(self, event: RequestAdmitted) -> None:
         rows = self._rows
         base = rows.base[event.request]
-        rows.cells[base + ADMITTED_NS] = event.time_ns
+        if rows.cells[base + ADMITTED_NS] == UNKNOWN:  # a second time where its server failed
+            rows.cells[base + ADMITTED_NS] = event.time_ns
         rows.cells[base + SPLIT] = event.split
         rows.cells[base + SERVER] = event.server
         rows.cells[base + CODEC] = rows.cells[base + CURRENT_CODEC] = rows.codec_number(event.codec)

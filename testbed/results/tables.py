@@ -20,6 +20,7 @@ from testbed.core.units import NS_PER_S
 from testbed.results import files
 
 IntArray = npt.NDArray[np.int64]
+_SERVER_OPERATION = ("starting_ns", "up_ns", "draining_ns", "down_ns", "failures", "cost_usd")
 _SERVER_ACCOUNT = (
     *("busy_ns", "energy_j", "peak_kv_bytes"),
     *("preemptions", "swapped_bytes", "recomputed_tokens", "prefix_tokens", "rejected"),
@@ -175,9 +176,9 @@ def _time_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
 
 def _move_columns(ids: IntArray, requests: Rows) -> dict[str, pa.Array]:
     """What preemption on a server cost each request, and what it found of earlier turns."""
-    moves_R4 = np.array([requests.moves.get(request, (0, 0, 0, 0)) for request in ids.tolist()], dtype=np.int64)
-    names = ("preemptions", "swapped_bytes", "recomputed_tokens", "prefix_tokens")
-    return {name: _ints(column) for name, column in zip(names, moves_R4.reshape(-1, 4).T, strict=True)}
+    moves_R5 = np.array([requests.moves.get(request, (0, 0, 0, 0, 0)) for request in ids.tolist()], dtype=np.int64)
+    names = ("preemptions", "swapped_bytes", "recomputed_tokens", "prefix_tokens", "requeues")
+    return {name: _ints(column) for name, column in zip(names, moves_R5.reshape(-1, 5).T, strict=True)}
 
 
 def _traffic_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
@@ -271,5 +272,6 @@ def server_total_table(num_iterations: Sequence[int], cast: Cast, end: RunEnd) -
         "kind": [entry.kind for entry in cast.servers],
         "iterations": list(num_iterations),
         **_accounts(found, _SERVER_ACCOUNT),
+        **_accounts([None if entry is None else entry.operation for entry in found], _SERVER_OPERATION),
     }
     return pa.table(columns, schema=files.SERVER_TOTAL_SCHEMA)

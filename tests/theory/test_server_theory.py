@@ -27,7 +27,7 @@ def one_pass_ns(worker):
     return iteration.time_ns - iteration.start_ns
 
 
-def loaded(load, *, num_devices, per_device, max_batch=1, num_servers=1, seed=5):
+def loaded(load, *, num_devices, per_device, max_batch=1, num_servers=1, seed=5, router="least-loaded"):
     """Cloud-only requests of one pass each: Poisson arrivals from many devices, all lengths equal."""
     worker = {"server": server(), "count": num_servers, "max_batch": max_batch}
     service_ns = one_pass_ns(worker)
@@ -35,7 +35,7 @@ def loaded(load, *, num_devices, per_device, max_batch=1, num_servers=1, seed=5)
     arrivals = {"kind": "poisson", "rate_per_device": f"{rate!r} /s", "requests_per_device": per_device}
     fleet = [group(count=num_devices, link=IDEAL)]
     asks = workload(arrivals=arrivals, **ONE_PASS)
-    built = scenario(policy="cloud-only", fleet=fleet, servers=[worker], workload=asks, seed=seed)
+    built = scenario(policy="cloud-only", fleet=fleet, servers=[worker], workload=asks, seed=seed, router=router)
     world, events = run_world(built)
     return world, events, service_ns
 

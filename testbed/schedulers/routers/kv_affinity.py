@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from testbed.core.errors import ScenarioError
 from testbed.core.registry import ROUTERS
+from testbed.core.units import format_seconds, ns_to_seconds
 from testbed.scenarios.base import as_pydantic
 from testbed.scenarios.cluster import Router, RouterConfig
 from testbed.schedulers.routing import NO_SESSION, Ask, Candidate, least_loaded
@@ -35,9 +36,10 @@ class KvAffinity:
                     ScenarioError("what to do without affinity is not affinity", path="otherwise", value=self.kind)
                 )
             if self.otherwise.health_delay:
+                delay = format_seconds(ns_to_seconds(self.otherwise.health_delay))
                 raise as_pydantic(
                     ScenarioError("servers' health is watched by the outer router", path="otherwise.health_delay",
-                                  value=f"{self.otherwise.health_delay} ns", allowed="health_delay beside otherwise")
+                                  value=delay, allowed="health_delay beside otherwise")
                 )  # fmt: skip
             return self
 
