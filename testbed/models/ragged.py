@@ -62,6 +62,14 @@ class RaggedBatch:
     store: KeyValueReader
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbreastBatch:
+    """Decode steps of sequences that each run as if alone: row i reads the places ``reads[i]`` and nothing else."""
+
+    reads: tuple[torch.Tensor, ...]
+    store: KeyValueReader
+
+
 def register(implementation: str) -> str:
     """Makes ``sdpa`` or ``eager`` attention able to run ragged batches; returns the name to build a model with.
 
@@ -80,11 +88,13 @@ def _ragged(base: Attention) -> Any:
         module: nn.Module,
         query: torch.Tensor,
         *rest: torch.Tensor | None,
-        ragged: RaggedBatch | None = None,
+        ragged: RaggedBatch | AbreastBatch | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if ragged is None:
             return base(module, query, *rest, **kwargs)
+        if isinstance(ragged, AbreastBatch):
+            return _attend_abreast(base, module, query, ragged, kwargs), None
         return _attend(base, module, query, ragged, kwargs), None
 
     return attention
@@ -105,6 +115,18 @@ def _attend(
         result_RnHD, _ = base(module, rows_RnHD.transpose(1, 2), keys, values, read.mask, **kwargs)
         output_NHD[group.tokens] = result_RnHD.flatten(0, 1)
     return output_NHD[None]
+
+
+def _attend_abreast(
+    base: Attention, module: nn.Module, query_1HND: torch.Tensor, batch: AbreastBatch, kwargs: dict[str, Any]
+) -> torch.Tensor:
+    """Runs ``base`` for each row with its own history, as a lone step does; returns the packed output [1, N, H, D]."""
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    results = []
+    for row, places in enumerate(batch.reads):
+        keys, values = batch.store.read(layer, places, 1)
+        results.append(base(module, query_1HND[:, :, row : row + 1], keys, values, None, **kwargs)[0])
+    return torch.cat(results, 1)
 
 
 def _sdpa(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -43,10 +44,8 @@ def test_frames_cut_anywhere_arrive_whole_and_in_order(frames: list[Frame], piec
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
-    try:
+    with suppress(FrameError):
         FrameReader().feed(data)
-    except FrameError:
-        pass
 
 
 def test_a_frame_that_claims_too_much_is_refused_before_it_comes() -> None:
