@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Each takes up to 2 GB. For a debugger: make test PYTEST_ARGS='-n0 --pdb'.
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -36,11 +38,11 @@ demo: $(STAMP)  ## run the demo scenario on local Ray workers; results in runs/d
 
 test: export HF_HUB_OFFLINE := 1
 test: $(STAMP)  ## run the default tests (minutes)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 
 test-slow: export HF_HUB_OFFLINE := 1
 test-slow: $(STAMP)  ## run the tests that take minutes each
-	$(BIN)/python -m pytest -m 'slow and not gpu' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m 'slow and not gpu' $(PYTEST_ARGS)
 
 test-netns: export HF_HUB_OFFLINE := 1
 test-netns: $(STAMP)  ## run the tests against the kernel's own TCP, in network namespaces

@@ -9,7 +9,7 @@ Whatever ends a run early, an interrupt, a lost host or an error, what it had un
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,35 +19,33 @@ from testbed.actors.agreement import agreed_spec
 from testbed.actors.calls import HostSpec
 from testbed.actors.executor import Executor
 from testbed.actors.local import LocalExecutor
-from testbed.actors.payload_law import FILE_NAME as LAW_FILE
-from testbed.actors.payload_law import PayloadLaw, read_payload_law
 from testbed.actors.sealing import seal_secret
 from testbed.actors.weight_plan import (
-    AGREEMENT_TEXTS,
     CORPUS,
-    CORPUS_TEXTS,
-    calibration_sequences,
-    calibration_tokens,
     weight_config,
 )
-from testbed.codecs.agreed import needs_agreement
 from testbed.codecs.framing import SEAL_OVERHEAD_BYTES
 from testbed.core.cast import Calibration, Quality, RunEnd, Sealing
-from testbed.core.errors import ModelError, ScenarioError
 from testbed.core.events import Event, EventSink, RequestEnded
 from testbed.models.sampling_config import SamplingConfig
-from testbed.models.source import ModelSource, resolve
 from testbed.models.tokenizer import load_tokenizer
+from testbed.prepared import Prepared, own_texts, prepare
+from testbed.results.bulk import BulkRecorder
 from testbed.results.measure import SloLimits, write_summary
 from testbed.results.record import RunRecorder
 from testbed.run_folder import check_folder, make_folder, write_inputs
 from testbed.scenarios.schema import Scenario
-from testbed.sim.check import check_requests, check_scenario
+from testbed.sim.casting import cast_of
 from testbed.sim.choosing import codecs_at_cuts
+from testbed.sim.cohort.accounts import assumed_sizes, cast_records, device_ends, link_ends, server_ends
+from testbed.sim.cohort.build import codec_names
+from testbed.sim.cohort.engine import CohortRun, Results
+from testbed.sim.cohort.state import REASONS
 from testbed.sim.footprint import footprints
-from testbed.sim.requests import RequestTable, Workloads
 from testbed.sim.simulate import simulate
-from testbed.sim.world import Answer, World, cast_of, fitted_sizes
+from testbed.sim.world import Answer, World, fitted_sizes
+
+__all__ = ["Observer", "Prepared", "Progress", "RunResult", "prepare", "run"]
 
 _EVENTS_PER_REPORT = 200
 
@@ -65,51 +63,12 @@ Observer = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A scenario found to be possible: its model resolved, its requests drawn, nothing started yet."""
-
-    scenario: Scenario
-    source: ModelSource
-    requests: RequestTable
-    calibration: tuple[tuple[int, ...], ...] = ()  # token ids, for quantisers that need text
-    payload_law: PayloadLaw | None = None  # of modelled messages whose size follows their content
-
-    @property
-    def is_real(self) -> bool:
-        return any(group.compute == "real" for group in self.scenario.fleet)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """A finished run: `summary` is what summary.json holds, `texts` the real requests' prompts and answers."""
 
     folder: Path
     summary: Mapping[str, Any]
     texts: Mapping[int, str]
-
-
-def prepare(scenario: Scenario) -> Prepared:
-    """Check everything that can be checked before a run.
-
-    Raises ScenarioError for a scenario that can't be run, ModelError for a model that can't be used.
-    """
-    try:
-        source = resolve(scenario.model)
-    except ModelError as error:
-        raise error.located(path="model") from None
-    check_scenario(scenario, source)
-    workloads = Workloads(
-        scenario, vocab_size=source.shape.vocab_size, tokenizer=lambda: load_tokenizer(source, scenario.tokenizer)
-    )
-    requests = workloads.requests()
-    check_requests(scenario, source, requests)
-    return Prepared(
-        scenario=scenario,
-        source=source,
-        requests=requests,
-        calibration=_calibration(scenario, source),
-        payload_law=_payload_law(scenario, source),
-    )
 
 
 def run(
@@ -132,12 +91,11 @@ def run(
     try:
         make_folder(folder, force=force)  # only now: hosts that can't be had leave an earlier run as it was
         write_inputs(folder, prepared.scenario, started=started_at)
-        recorder = RunRecorder(folder, cast_of(prepared.scenario), spans=prepared.scenario.record.spans)
-        emit = recorder if observe is None else _ProgressSink(recorder, observe, len(prepared.requests))
-        world = World(
-            prepared.scenario, prepared.source, executor=executor, emit=emit, payload_law=prepared.payload_law
-        )
-        running = _Running(prepared=prepared, folder=folder, world=world, recorder=recorder, started=started)
+        running: _Running | _Cohorts
+        if prepared.engine.name == "cohorts":
+            running = _Cohorts.begin(prepared, folder, observe, started)
+        else:
+            running = _Running.begin(prepared, folder, observe, started, executor)
         return running.go(when_incomplete)
     finally:
         if executor is not None:
@@ -153,6 +111,16 @@ class _Running:
     world: World
     recorder: RunRecorder
     started: float
+
+    @classmethod
+    def begin(
+        cls, prepared: Prepared, folder: Path, observe: Observer | None, started: float, executor: Executor | None
+    ) -> _Running:
+        scenario = prepared.scenario
+        recorder = RunRecorder(folder, cast_of(scenario), spans=scenario.record.spans)
+        emit = recorder if observe is None else _ProgressSink(recorder, observe, len(prepared.requests))
+        world = World(scenario, prepared.source, executor=executor, emit=emit, payload_law=prepared.payload_law)
+        return cls(prepared=prepared, folder=folder, world=world, recorder=recorder, started=started)
 
     def go(self, when_incomplete: Callable[[], None] | None) -> RunResult:
         scenario = self.prepared.scenario
@@ -189,11 +157,76 @@ class _Running:
             sealing=_sealing(scenario.seal),
             request_facts=self.prepared.requests.facts,
             footprints=footprints(scenario, self.prepared.source.shape, self.prepared.requests),
+            engine=self.prepared.engine,
         )
         self.recorder.close(end)
-        slo = None if scenario.slo is None else SloLimits(ttft_ns=scenario.slo.ttft, tpot_ns=scenario.slo.tpot)
-        summary = write_summary(self.folder, end=end, event_digest=self.recorder.digest, slo=slo)
-        return RunResult(folder=self.folder, summary=summary, texts=end.texts)
+        return _measured(self.prepared, self.folder, end, self.recorder.digest)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Cohorts:
+    """A run of the compiled engine under way, and how it ends."""
+
+    prepared: Prepared
+    folder: Path
+    cohorts: CohortRun
+    recorder: BulkRecorder
+    started: float
+
+    @classmethod
+    def begin(cls, prepared: Prepared, folder: Path, observe: Observer | None, started: float) -> _Cohorts:
+        scenario, source, num_requests = prepared.scenario, prepared.source, len(prepared.requests)
+        names = codec_names(scenario, source.shape.num_layers)
+        cast = cast_records(scenario)
+        recorder = BulkRecorder(folder, cast, prepared.requests.facts, codecs=names, reasons=REASONS)
+
+        def report(now_ns: int, num_ended: int) -> None:
+            if observe is not None:
+                observe(Progress(now_ns=now_ns, num_ended=num_ended, num_requests=num_requests))
+
+        results = Results(recorder.requests, recorder.iterations, report)
+        cohorts = CohortRun(scenario, source, prepared.requests, results)
+        return cls(prepared=prepared, folder=folder, cohorts=cohorts, recorder=recorder, started=started)
+
+    def go(self, when_incomplete: Callable[[], None] | None) -> RunResult:
+        try:
+            self.cohorts.run()
+        except BaseException as error:
+            self.recorder.requests(self.cohorts.unfinished())
+            self._finish(reason=_reason(error))
+            if when_incomplete is not None:
+                when_incomplete()
+            raise
+        return self._finish(reason="")
+
+    def _finish(self, *, reason: str) -> RunResult:
+        scenario, shape = self.prepared.scenario, self.prepared.source.shape
+        end_ns, memory = self.cohorts.now_ns, self.cohorts.memory
+        end = RunEnd(
+            end_ns=end_ns,
+            complete=not reason,
+            reason=reason,
+            deterministic=True,
+            wall_s=time.perf_counter() - self.started,
+            devices=device_ends(scenario, memory, end_ns),
+            servers=server_ends(scenario, memory, end_ns),
+            links=link_ends(scenario, memory),
+            assumed_sizes=assumed_sizes(scenario, shape.num_layers),
+            quality={},
+            texts={},
+            request_facts=self.prepared.requests.facts,
+            footprints=footprints(scenario, shape, self.prepared.requests),
+            engine=self.prepared.engine,
+        )
+        self.recorder.close(end)
+        return _measured(self.prepared, self.folder, end, None)
+
+
+def _measured(prepared: Prepared, folder: Path, end: RunEnd, event_digest: str | None) -> RunResult:
+    slo = prepared.scenario.slo
+    limits = None if slo is None else SloLimits(ttft_ns=slo.ttft, tpot_ns=slo.tpot)
+    summary = write_summary(folder, end=end, event_digest=event_digest, slo=limits)
+    return RunResult(folder=folder, summary=summary, texts=end.texts)
 
 
 class _ProgressSink:
@@ -214,43 +247,12 @@ class _ProgressSink:
             self._observe(Progress(now_ns=event.time_ns, num_ended=self._num_ended, num_requests=self._num_requests))
 
 
-def _calibration(scenario: Scenario, source: ModelSource) -> tuple[tuple[int, ...], ...]:
-    """The calibration texts as token ids: the weights' own, the scenario's, or the shipped corpus; none if not needed.
-
-    Needed by methods of quantising that read text, and by codecs whose sessions agree on something first.
-    """
-    packs = scenario.weights is not None and scenario.weights.needs_text
-    agrees = any(needs_agreement(setting) for setting, _ in codecs_at_cuts(scenario, source.shape.num_layers))
-    if not (packs or agrees) or not any(group.compute == "real" for group in scenario.fleet):
-        return ()
-    tokenizer = load_tokenizer(source, scenario.tokenizer)
-    num_shipped = CORPUS_TEXTS if packs else AGREEMENT_TEXTS
-    tokens = calibration_tokens(_own_texts(scenario), tokenizer, num_shipped=num_shipped)
-    path = "weights.calibration" if scenario.weights is not None and scenario.weights.calibration else "calibration"
-    return calibration_sequences(tokens, source.shape.max_positions, path=path)
-
-
-def _own_texts(scenario: Scenario) -> Sequence[str]:
-    return (scenario.weights.calibration if scenario.weights is not None else ()) or scenario.calibration or ()
-
-
 def _calibrated(prepared: Prepared) -> Calibration | None:
     """What a run says of the text that its shards read."""
     if not prepared.calibration:
         return None
-    text = "the scenario's texts" if _own_texts(prepared.scenario) else CORPUS
+    text = "the scenario's texts" if own_texts(prepared.scenario) else CORPUS
     return Calibration(text=text, num_tokens=sum(map(len, prepared.calibration)))
-
-
-def _payload_law(scenario: Scenario, source: ModelSource) -> PayloadLaw | None:
-    """The law that the scenario names, else the one beside the model's weights, else none."""
-    if scenario.payload_law is not None:
-        try:
-            return read_payload_law(Path(scenario.payload_law), source.shape.hidden_size)
-        except ScenarioError as error:
-            raise error.located(path="payload_law") from None
-    beside = None if source.folder is None else source.folder / LAW_FILE
-    return read_payload_law(beside, source.shape.hidden_size) if beside is not None and beside.is_file() else None
 
 
 def host_spec(prepared: Prepared) -> HostSpec:

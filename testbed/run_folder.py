@@ -20,7 +20,7 @@ from testbed.scenarios.yaml_file import yaml_text
 RUN_MARK = files.SCENARIO
 _WRITTEN_BY_A_RUN = {
     files.SCENARIO, files.ENVIRONMENT, files.SUMMARY, files.REQUESTS, files.SPANS, files.TRANSFERS, files.SERVERS,
-    files.SERVER_TOTALS, files.LINKS, files.EDGES, files.DEVICES, files.REPORT,
+    files.SERVER_TOTALS, files.SERVER_STATES, files.SCALE_EVENTS, files.LINKS, files.EDGES, files.DEVICES, files.REPORT,
 }  # fmt: skip
 _PACKAGES = ("numpy", "simpy", "torch", "transformers", "ray", "safetensors", "pyarrow")
 

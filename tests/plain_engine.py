@@ -16,7 +16,7 @@ from testbed.core.rng import entity_key
 from testbed.core.work import Work
 from tests.plain_link import NORMAL, PlainLink
 
-ADMISSION, ITERATION_END, FORMATION = range(NORMAL + 1, NORMAL + 4)
+ARRIVAL, ADMISSION, ITERATION_END, FORMATION = range(NORMAL + 1, NORMAL + 5)
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 
 
@@ -227,12 +227,16 @@ class Trip:
             self.server.outstanding -= 1
             self.server.free(self)
         self.engine.next_turn(self.request.device)
+        self.engine.expect_follower(self.request.request)
 
 
 class PlainEngine:
-    """Runs at construction: `trips` in order of request, and `iterations` as they ended."""
+    """Runs at construction: `trips` in order of request, and `iterations` as they ended.
 
-    def __init__(self, scenario, shape, requests):
+    `table` says which requests there are, and which come only when another has ended.
+    """
+
+    def __init__(self, scenario, shape, table):
         self.scenario, self.shape, self.bits, self.now = scenario, shape, BITS[scenario.dtype], 0
         self.heap, self.order, self.iterations, self.asking = [], itertools.count(), [], []
         members = [(group, place) for group in scenario.fleet for place in range(group.count)]
@@ -246,9 +250,10 @@ class PlainEngine:
         splits = chosen - {shape.num_layers}
         self.servers = [PlainServer(self, number, group, splits) for number, group in enumerate(racks)]
         self.turns = [[] for _ in members]
-        self.trips = [Trip(self, request) for request in requests]
-        for trip in self.trips:
-            self.at(trip.request.arrival_ns, NORMAL, lambda trip=trip: self.arrive(trip))
+        self.table, self.trips = table, [None] * len(table)
+        for request in table:
+            if table.after[request.request] < 0:
+                self.expect(request.request, request.arrival_ns)
         while self.heap:
             self.now, _, _, act = heapq.heappop(self.heap)
             act()
@@ -261,6 +266,18 @@ class PlainEngine:
 
     def costs(self, profile):
         return CostModel(profile=profile, shape=self.shape, weight_bits=self.bits, kv_bits=self.bits)
+
+    def expect(self, number, time):
+        heapq.heappush(self.heap, (time, ARRIVAL, number, lambda: self.enter(number)))
+
+    def expect_follower(self, ended):
+        for number in range(ended + 1, len(self.table)):
+            if self.table.after[number] == ended:
+                self.expect(number, self.now + int(self.table.gap_ns[number]))
+
+    def enter(self, number):
+        self.trips[number] = Trip(self, self.table.arriving(number, self.now))
+        self.arrive(self.trips[number])
 
     def arrive(self, trip):
         turns = self.turns[trip.request.device]

@@ -78,6 +78,7 @@ class PlainServer:
 
     def arrive(self, sequence):
         sequence.length = sequence.left
+        sequence.ready_at = sequence.ready
         sequence.since = sequence.arrival
         self.inside.append(sequence)
 

@@ -73,15 +73,21 @@ class WholeCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackItem:
-    """One sequence of a server's batch: its message, or token ids where `split` is 0."""
+    """One sequence of a server's batch: its message, or token ids where `split` is 0.
+
+    A pass may come in parts: the first has the message, of which it runs `num_tokens` positions, the others go on with
+    what is left of it. A token comes out of the last.
+    """
 
     session: int
     sampling_seed: int
     split: int
     codec: str
-    message: bytes
+    message: bytes | None  # None: what is left of the session's last one
     mode: Mode = "stateful"
     is_sealed: bool = False  # no token that the server goes on with by itself is
+    num_tokens: int | None = None  # None: all of the message
+    is_last: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,8 +120,9 @@ class CloudWorker:
 
         def tokens() -> list[int]:
             done = promise()
-            for place, token, kv in zip(real, done.value, done.kv, strict=True):
-                chosen[place] = _accepted(batch[place].item, token)
+            for place, answer, kv in zip(real, done.value, done.kv, strict=True):
+                token = _accepted(batch[place].item, answer)
+                chosen[place] = token if token == REFUSED or batch[place].is_last else NO_TOKEN
                 if kv:
                     batch[place].item.session.shipped.append(kv)
             return chosen
@@ -190,7 +191,9 @@ def _item(part: Part) -> BackItem:
         sampling_seed=session.sampling_seed,
         split=session.split,
         codec=session.codec_name,
-        message=item.payload.message,
+        message=item.payload.message if part.is_first else None,
         mode=session.crossing.mode,
-        is_sealed=item.payload.seal_bytes > 0,
+        is_sealed=part.is_first and item.payload.seal_bytes > 0,
+        num_tokens=None if part.is_first and part.is_last else part.num_tokens,
+        is_last=part.is_last,
     )

@@ -22,15 +22,19 @@ from testbed.models.kv_format import KVFormat
 from testbed.models.shape import ModelShape
 from testbed.scenarios.profiles import ProcessorProfile
 
-_Load = tuple[int, ...]
+_Load = Sequence[int]
 
 
 class Kernels(Protocol):
-    """What a pass consists of. A load is what one sequence brings to a layer; loads add up, element by element."""
+    """What a pass consists of. A load of `load_size` numbers is what sequences bring to a layer, the first one tokens.
 
+    `add` adds one sequence's to a load of others; what loads of different layers add up to is again a load.
+    """
+
+    load_size: int
     overhead_ns: int
 
-    def load(self, work: Work) -> _Load: ...
+    def add(self, load: list[int], work: Work) -> None: ...
 
     def layer_ns(self, load: _Load) -> int: ...
 
@@ -78,22 +82,29 @@ class CostModel:
         Sequences that start at different layers share the weight reads of the layers they have in common. The
         embedding is a gather of the new tokens' rows; the head runs once for the batch, on one row a sequence.
         """
-        kernels = self._kernels
-        loads: dict[tuple[int, int], _Load] = {}
+        kernels, add = self._kernels, self._kernels.add
+        loads: dict[tuple[int, int], list[int]] = {}
         num_embedded = num_heads_rows = 0
         last_layer = self.shape.num_layers
         for work in works:
             start, stop, new = work.start, work.stop, work.new_tokens
             if start >= stop or new <= 0:
                 continue
-            load, others = kernels.load(work), loads.get((start, stop))
-            loads[start, stop] = load if others is None else tuple(map(int.__add__, others, load))
+            load = loads.get((start, stop))
+            if load is None:
+                load = loads[start, stop] = [0] * kernels.load_size
+            add(load, work)
             num_embedded += new if start == 0 else 0
             num_heads_rows += stop == last_layer and work.has_head
         if not loads:
             return 0
         layers_ns = sum((stop - start) * kernels.layer_ns(load) for start, stop, load in _segments(loads))
         return kernels.overhead_ns + kernels.embedding_ns(num_embedded) + layers_ns + kernels.head_ns(num_heads_rows)
+
+    @property
+    def roofline(self) -> Roofline:
+        """The law of all that no table was given for."""
+        return self._roofline
 
     def codec_ns(self, raw_bytes: int, encoded_bytes: int, passes_percent: int = 100) -> int:
         """Encoding or decoding a message at the cut: so many passes over its values and bytes (codecs/effort.py)."""
@@ -108,7 +119,7 @@ def _plain_bits(kv: KVLaw) -> float | None:
     return None if isinstance(kv, KVFormat) else kv
 
 
-def _segments(loads: dict[tuple[int, int], _Load]) -> Iterable[tuple[int, int, _Load]]:
+def _segments(loads: dict[tuple[int, int], list[int]]) -> Iterable[tuple[int, int, _Load]]:
     """The layers cut where a sequence begins or ends: (start, stop, what all sequences running there add up to)."""
     if len(loads) == 1:  # every decode step of one split, by far the most frequent call
         ((start, stop), load) = next(iter(loads.items()))
@@ -128,4 +139,4 @@ def _sweep(changes: list[tuple[int, list[int]]]) -> Iterable[tuple[int, int, _Lo
     for (start, change), (stop, _) in itertools.pairwise(changes):
         load = [amount + more for amount, more in zip(load, change, strict=True)]
         if load[0]:
-            yield start, stop, tuple(load)
+            yield start, stop, load

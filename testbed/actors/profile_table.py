@@ -181,7 +181,7 @@ def check_table(
             raise ScenarioError(problem, value=used, allowed=f"{measured:g} bits, or a table measured like this")
     if profile.num_processors != table.processors:
         raise ScenarioError(
-            f"{table.name} was measured on {table.processors} that share every layer",
+            f"{table.name} was measured on {table.processors} processors that share every layer",
             value=profile.num_processors, allowed=f"tensor_parallel: {table.processors}",
         )  # fmt: skip
 

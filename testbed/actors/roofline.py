@@ -11,7 +11,8 @@ that leaves no corner there. Both laws are convex: two batches together take no 
 nanoseconds, rounded up.
 
 Bytes of the matrices are the layer's weights, read once for the whole batch, and each token's activations; those of
-attention are K and V of each sequence. `layer_ns` is ``kernel_overhead + matrices + attention + all-reduces``.
+attention are K and V of each sequence. A layer takes ``kernel_overhead + matrices + attention + all-reduces``, or
+`host_time` where the host takes longer to launch all that.
 
 Tensor parallelism: n processors hold 1/n of each layer's heads, MLP columns and vocabulary and run at the same time,
 each by the law above; K and V heads that are fewer than n are held more than once. After attention and after the MLP
@@ -21,7 +22,9 @@ they add up the hidden states by an all-reduce over a ring, which takes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from testbed.actors.kv import KVLaw, kv_bytes
 from testbed.actors.weights import WeightLaw
@@ -35,9 +38,32 @@ ACTIVATION_BYTES = 2  # a half-precision value, on every processor [our design]
 ALL_REDUCES = 2  # in a layer
 
 
+class RooflineConstants(NamedTuple):
+    """What a roofline adds up: rates a second; bytes and operations of a layer, token, position, pair or row."""
+
+    overhead_ns: int
+    host_ns: int
+    bandwidth: int
+    compute: int
+    overlaps_fully: int  # 1 or 0
+    layer_bytes: int
+    token_bytes: int
+    token_flops: int
+    position_bytes: int
+    pair_flops: int
+    all_reduce_ns: int  # before the first byte
+    ring_bytes: int  # of a token
+    ring_bandwidth: int
+    embedding_bytes: int
+    head_bytes: int
+    head_row_bytes: int
+    head_row_flops: int
+
+
 class Roofline:
     """One model's kernels on one processor, or on several that share every layer."""
 
+    load_size = 3
     __slots__ = (
         "_bandwidth",
         "_compute",
@@ -48,6 +74,7 @@ class Roofline:
         "_head_flops_per_row",
         "_head_row_bytes",
         "_hidden_bytes",
+        "_host_ns",
         "_kv_bytes_per_token",
         "_latency_ns",
         "_layer_bytes",
@@ -60,6 +87,7 @@ class Roofline:
 
     def __init__(self, profile: ProcessorProfile, shape: ModelShape, weights: WeightLaw, kv: KVLaw) -> None:
         self.overhead_ns = profile.kernel_overhead
+        self._host_ns = profile.host_time
         self._bandwidth = max(1, round(profile.memory_bandwidth))
         self._compute = max(1, round(profile.compute))
         self._overlaps_fully = profile.overlap == "full"
@@ -76,17 +104,42 @@ class Roofline:
         self._head_row_bytes = (own.hidden_size + own.vocab_size) * ACTIVATION_BYTES
         self._head_flops_per_row = 2 * own.head_params
 
-    @staticmethod
-    def load(work: Work) -> tuple[int, ...]:
-        """New tokens, KV positions moved, and pairs of a new token and a position it attends to: they add up."""
-        new, past = work.new_tokens, work.past_tokens
-        return new, past + 2 * new, new * past + new * (new + 1) // 2
+    @property
+    def constants(self) -> RooflineConstants:
+        """All that the laws below need, for an engine that has them compiled."""
+        return RooflineConstants(
+            overhead_ns=self.overhead_ns,
+            host_ns=self._host_ns,
+            bandwidth=self._bandwidth,
+            compute=self._compute,
+            overlaps_fully=int(self._overlaps_fully),
+            layer_bytes=self._layer_bytes,
+            token_bytes=self._token_bytes,
+            token_flops=self._flops_per_token,
+            position_bytes=self._kv_bytes_per_token,
+            pair_flops=self._flops_per_pair,
+            all_reduce_ns=self._latency_ns,
+            ring_bytes=2 * (self._num_processors - 1) * self._hidden_bytes,
+            ring_bandwidth=self._num_processors * self._ring_bandwidth,
+            embedding_bytes=self._embedding_row_bytes,
+            head_bytes=self._head_bytes,
+            head_row_bytes=self._head_row_bytes,
+            head_row_flops=self._head_flops_per_row,
+        )
 
-    def layer_ns(self, load: tuple[int, ...]) -> int:
-        """One layer with all that sequences bring to it, as `load` counts it."""
+    @staticmethod
+    def add(load: list[int], work: Work) -> None:
+        """New tokens, KV positions moved, and pairs of a new token and a position it attends to."""
+        new, past = work.new_tokens, work.past_tokens
+        load[0] += new
+        load[1] += past + 2 * new
+        load[2] += new * past + new * (new + 1) // 2
+
+    def layer_ns(self, load: Sequence[int]) -> int:
+        """One layer with all that sequences bring to it, as `add` counts it."""
         tokens, positions, pairs = load
         kernels_ns = self.matrices_ns(tokens) + self.attention_ns(positions, pairs)
-        return self.overhead_ns + kernels_ns + ALL_REDUCES * self.all_reduce_ns(tokens)
+        return max(self._host_ns, self.overhead_ns + kernels_ns + ALL_REDUCES * self.all_reduce_ns(tokens))
 
     def matrices_ns(self, tokens: int) -> int:
         """The matrices of one layer and what lies between them, without attention."""

@@ -66,6 +66,7 @@ class ShardHost:
         self._messages = StatelessMessages(spec)
         self._codecs: dict[tuple[str, int], Codec] = {}
         self._seals = SessionSeals(spec)
+        self._rest: dict[int, ShardInput] = {}  # by session: what parts of its last message are to come
         self._samplers: dict[int, Sampler] = {}
         self._logits: dict[int, list[Logits]] = {}
         self._run: dict[type[Call], Callable[[Any], Done]] = {
@@ -142,7 +143,8 @@ class ShardHost:
             logits = shard.forward([good[place] for place in places])
             for place, past, logits_V in zip(places, past_tokens, logits, strict=True):
                 item = call.items[place]
-                tokens[place] = self._choose(item, logits_V)
+                if item.is_last:
+                    tokens[place] = self._choose(item, logits_V)
                 spans[place] = (past, shard.length(item.session))
             for place, past in zip(places, past_tokens, strict=True):
                 if (item := call.items[place]).mode != "stateful":
@@ -167,15 +169,32 @@ class ShardHost:
         shard = self.shards.back(item.split)
         return shard.length(item.session) if item.session in shard.sessions else 0
 
-    def _opened(self, item: BackItem) -> bytes | Refused:
-        """The message in the clear. Raises SealError where it can't be opened, unless that is an answer."""
+    def _opened(self, item: BackItem) -> bytes | Refused | None:
+        """The message in the clear, if one came. Raises SealError where it can't be, unless that is an answer."""
+        if item.message is None:
+            return None
         seal = self._seals.of("server", item.session, item.split) if item.is_sealed else None
         try:
             return item.message if seal is None else seal.open(item.message)
         except CodecError as error:
             return self._refused(error)
 
-    def _input(self, item: BackItem, message: bytes | Refused) -> ShardInput | Refused:
+    def _input(self, item: BackItem, message: bytes | Refused | None) -> ShardInput | Refused:
+        """What the shard runs of a pass now; the rest waits for the pass's next part."""
+        whole = self._left(item) if message is None else self._decoded(item, message)
+        if isinstance(whole, Refused) or item.num_tokens is None:
+            return whole
+        now, rest = _cut(whole, item.num_tokens)
+        if not item.is_last:
+            self._rest[item.session] = rest
+        return now
+
+    def _left(self, item: BackItem) -> ShardInput:
+        """What is left of the session's last message; filler for a session that has ended (see FillCall)."""
+        assert item.num_tokens is not None, "a part says how long it is"
+        return self._rest.pop(item.session, None) or self._filler(item.session, item.split, item.num_tokens)
+
+    def _decoded(self, item: BackItem, message: bytes | Refused) -> ShardInput | Refused:
         if isinstance(message, Refused):
             return message
         if item.split == 0:
@@ -199,6 +218,7 @@ class ShardHost:
         for shard in self.shards:
             if call.session in shard.sessions:
                 shard.close(call.session)
+        self._rest.pop(call.session, None)
         self._messages.forget(call.session)
         self._samplers.pop(call.session, None)
         self._logits.pop(call.session, None)
@@ -207,13 +227,14 @@ class ShardHost:
 
     def _fill(self, call: FillCall) -> Done:
         shard = self.shards.back(call.split, call.session)
-        if call.split == 0:
-            filler = ShardInput(session=call.session, tokens=[0] * call.num_tokens)
-        else:
-            hidden_ND = np.zeros((call.num_tokens, self._spec.source.shape.hidden_size), dtype=np.float32)
-            filler = ShardInput(session=call.session, hidden=hidden_ND)
-        shard.forward([filler], batched=False)
+        shard.forward([self._filler(call.session, call.split, call.num_tokens)], batched=False)
         return Done(value=None)
+
+    def _filler(self, session: int, split: int, num_tokens: int) -> ShardInput:
+        if split == 0:
+            return ShardInput(session=session, tokens=[0] * num_tokens)
+        hidden_ND = np.zeros((num_tokens, self._spec.source.shape.hidden_size), dtype=np.float32)
+        return ShardInput(session=session, hidden=hidden_ND)
 
     def _audit(self, call: AuditCall) -> Done:
         """Teacher-forced: at each step the unsplit model sees the tokens that the split run chose."""
@@ -244,3 +265,14 @@ class ShardHost:
                 raise CodecError(f"no session agreed on codec {name} behind layer {split}")
             self._codecs[pair] = make_codec(name, self._spec.agreed.get(pair))
         return self._codecs[pair]
+
+
+def _cut(whole: ShardInput, num_tokens: int) -> tuple[ShardInput, ShardInput]:
+    """An input's first tokens, and the others."""
+    parts = slice(None, num_tokens), slice(num_tokens, None)
+    if whole.tokens is not None:
+        first, others = (ShardInput(session=whole.session, tokens=whole.tokens[part]) for part in parts)
+    else:
+        assert whole.hidden is not None, "an input is tokens or hidden states"
+        first, others = (ShardInput(session=whole.session, hidden=whole.hidden[part]) for part in parts)
+    return first, others

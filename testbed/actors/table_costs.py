@@ -90,6 +90,8 @@ def _line(left: int, right: int, left_ns: int, right_ns: int, place: int) -> int
 class TableKernels:
     """One model's kernels on one processor by what was measured; `reached` has each axis that was left, and how far."""
 
+    load_size = 7
+
     def __init__(self, table: ProfileTable, roofline: Roofline, *, extrapolate: bool) -> None:
         self.overhead_ns = table.overhead_ns
         self.table = table
@@ -108,17 +110,22 @@ class TableKernels:
         if table.head is not None:
             self._head = Line("head.sequences", table.head.sequences, table.head.time_ns, beyond)
 
-    def load(self, work: Work) -> tuple[int, ...]:
-        """New tokens, prefills' attention in ns, prefills, steps, their contexts; and what the roofline asks for."""
+    def add(self, load: list[int], work: Work) -> None:
+        """New tokens, prefills' attention in ns, prefills, steps, their contexts; what the roofline is asked for."""
         new, past = work.new_tokens, work.past_tokens
-        grid = self._decode if new == 1 else self._prefill
-        positions, pairs = (0, 0) if grid is not None else self._roofline.load(work)[1:]
+        load[0] += new
         if new == 1:
-            return 1, 0, 0, 1, past, positions, pairs
-        return new, 0 if self._prefill is None else self._prefill.at(new, past), 1, 0, 0, positions, pairs
+            load[3] += 1
+            load[4] += past
+        else:
+            load[2] += 1
+            load[1] += 0 if self._prefill is None else self._prefill.at(new, past)
+        if (self._decode if new == 1 else self._prefill) is None:
+            load[5] += past + 2 * new
+            load[6] += new * past + new * (new + 1) // 2
 
-    def layer_ns(self, load: tuple[int, ...]) -> int:
-        """One layer with all that sequences bring to it, as `load` counts it."""
+    def layer_ns(self, load: Sequence[int]) -> int:
+        """One layer with all that sequences bring to it, as `add` counts it."""
         tokens, prefill_ns, num_prefills, num_steps, contexts, positions, pairs = load
         attention_ns = prefill_ns + self._roofline.attention_ns(positions, pairs)
         if num_steps and self._decode is not None:

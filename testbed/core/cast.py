@@ -73,6 +73,22 @@ class DeviceStateEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperationEnd:
+    """How long a server was what: it costs while it starts, is up and drains, and the rest of the run it was off."""
+
+    starting_ns: int
+    up_ns: int
+    draining_ns: int
+    down_ns: int
+    failures: int
+    cost_usd: float | None  # None where its profile has no price
+
+    @property
+    def serving_ns(self) -> int:
+        return self.up_ns + self.draining_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerEnd:
     server: int
     busy_ns: int
@@ -81,9 +97,11 @@ class ServerEnd:
     preemptions: int = 0
     swapped_bytes: int = 0  # both ways
     recomputed_tokens: int = 0
+    prefix_tokens: int = 0  # positions of earlier turns found held
     rejected: int = 0  # requests turned away at the door
     seal_ns: int = 0
     seal_j: float = 0.0
+    operation: OperationEnd | None = None  # None: up all the time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +227,14 @@ class TableUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChoice:
+    """What moved the requests, and where it was not the compiled engine, why."""
+
+    name: str = "requests"  # or cohorts
+    why: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
     """What the world knows when the clock stops."""
 
@@ -231,3 +257,4 @@ class RunEnd:
     sealing: Sealing | None = None  # None where messages travel in the clear
     footprints: Mapping[str, Sequence[Footprint]] = field(default_factory=dict)  # by group
     request_facts: RequestFacts | None = None
+    engine: EngineChoice = field(default_factory=EngineChoice)

@@ -25,6 +25,7 @@ class Outcome(StrEnum):
     BATTERY = "battery"  # its device's battery was, or came to be, at its cut-off
     THERMAL = "thermal"  # its device had shut itself off by heat, or did
     CHURN = "churn"  # its device was away or asleep, left, fell asleep or crashed
+    SERVER_FAILURE = "server_failure"  # its server failed, or none takes requests any more
     REJECTED = "rejected"  # the server's admission control turned it away at the door
     INCOMPLETE = "incomplete"  # the run stopped first
 
@@ -43,6 +44,7 @@ class Hop(StrEnum):
     UP_PROPAGATE = "up_propagate"
     UP_JITTER = "up_jitter"
     UP_RETRANSMIT = "up_retransmit"  # waiting for, and repeating, lost packets
+    ROUTER_WAIT = "router_wait"  # no server took requests
     SERVER_WAIT = "server_wait"  # for the next iteration, or for room in it
     OPEN = "open"  # decrypting messages on the server
     DECODE = "decode"  # bytes to hidden states on the server
@@ -56,7 +58,7 @@ class Hop(StrEnum):
     DOWN_JITTER = "down_jitter"
     DOWN_RETRANSMIT = "down_retransmit"
     OPEN_TOKEN = "open_token"  # decrypting a token on the device
-    CUT_SHORT = "cut_short"  # what was under way when the request was ended from outside
+    CUT_SHORT = "cut_short"  # what was under way when the request was ended from outside, or its server failed
 
 
 HOPS = tuple(Hop)
@@ -196,6 +198,45 @@ class SequenceResumed(Event):
     server: int
     recomputed_tokens: int  # positions that are run again
     swapped_bytes: int  # from host memory
+
+
+@_record
+class PrefixFound(Event):
+    """A turn of a session found positions of earlier turns still held by its server."""
+
+    rank: ClassVar[int] = 11
+    request: int
+    server: int
+    kv_tokens: int
+
+
+@_record
+class RequestRequeued(Event):
+    """Its server failed; it looks for another, and begins anew there."""
+
+    rank: ClassVar[int] = 12
+    request: int
+    server: int
+
+
+@_record
+class ServerChanged(Event):
+    """A server of a group that is scaled, or that can fail, is in another state."""
+
+    rank: ClassVar[int] = 13
+    server: int
+    state: str  # off | starting | up | draining | down
+
+
+@_record
+class ServersScaled(Event):
+    """An autoscaler has ordered another number of servers."""
+
+    rank: ClassVar[int] = 14
+    group: str
+    num_before: int  # that run or are starting
+    num_after: int
+    why: str
 
 
 EventSink = Callable[[Event], None]

@@ -129,7 +129,18 @@ SCHEDULERS = Registry(
         "fair": "testbed.schedulers.fair:FairScheduler",
     },
 )
-ROUTERS = Registry("router", {"least-loaded": "testbed.schedulers.routing:LeastLoaded"})
+ROUTERS = Registry(
+    "router",
+    {
+        "least-loaded": "testbed.schedulers.routers.least_loaded:LeastLoaded",
+        "round-robin": "testbed.schedulers.routers.round_robin:RoundRobin",
+        "random": "testbed.schedulers.routers.at_random:AtRandom",
+        "power-of-two": "testbed.schedulers.routers.at_random:PowerOfTwo",
+        "kv-affinity": "testbed.schedulers.routers.kv_affinity:KvAffinity",
+        "nearest-region": "testbed.schedulers.routers.regional:NearestRegion",
+        "spill-over": "testbed.schedulers.routers.regional:SpillOver",
+    },
+)
 ARRIVALS = Registry(
     "arrivals",
     {

@@ -8,6 +8,7 @@ run under the same seed meet the same channel (common random numbers). The mix i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,10 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _M1 = 0xBF58476D1CE4E5B9
 _M2 = 0x94D049BB133111EB
 _TWO_53 = 2.0**-53
+# For arrays: made once, because making one takes as long as a hundred draws
+_U_GOLDEN, _U_M1, _U_M2 = np.uint64(_GOLDEN), np.uint64(_M1), np.uint64(_M2)
+_U27, _U30, _U31, _U32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
+_FEW = 32  # draws: under this many, plain ints beat an array
 
 U64Array = npt.NDArray[np.uint64]
 I64Array = npt.NDArray[np.int64]
@@ -32,14 +37,18 @@ def mix64(value: int) -> int:
 
 
 def _mix64_array(value: U64Array) -> U64Array:
-    for shift, factor in ((30, _M1), (27, _M2)):
-        shifted = value >> np.uint64(shift)
-        shifted ^= value
-        shifted *= np.uint64(factor)
-        value = shifted
-    mixed = value >> np.uint64(31)
-    mixed ^= value
-    return mixed
+    """`mix64`, in place."""
+    _mix64_but_last(value)
+    value ^= value >> _U31
+    return value
+
+
+def _mix64_but_last(value: U64Array) -> None:
+    """All but its last shift, in place."""
+    value ^= value >> _U30
+    value *= _U_M1
+    value ^= value >> _U27
+    value *= _U_M2
 
 
 def stream_key(seed: int, name: str) -> int:
@@ -77,10 +86,45 @@ class Draws:
 
     def u64_run(self, first_counter: int, count: int) -> U64Array:
         """`count` draws for consecutive counters, bit for bit what `u64` gives one by one."""
-        counters = np.arange(first_counter + 1, first_counter + 1 + count, dtype=np.uint64)
-        counters *= np.uint64(_GOLDEN)
-        counters += np.uint64(self.key)
-        return _mix64_array(counters)
+        values = np.arange(first_counter + 1, first_counter + 1 + count, dtype=np.uint64)
+        values *= _U_GOLDEN
+        values += np.uint64(self.key)
+        return _mix64_array(values)
+
+    def where_below(self, bound_u32: int, numbers: Sequence[int], base: int = 0) -> list[int]:
+        """Those of `numbers` for which the draw of counter `base` + number has upper 32 bits below the bound.
+
+        The bound is 1 to 2**32. Few numbers are drawn as plain ints, many as an array: the same bits.
+        """
+        if len(numbers) >= _FEW:
+            return self._where_below_array(bound_u32, numbers, base)
+        key, bound, found = self.key + (base + 1) * _GOLDEN, bound_u32 << 32, list[int]()
+        for number in numbers:
+            value = (key + number * _GOLDEN) & MASK64  # `mix64`, written out
+            value = ((value ^ (value >> 30)) * _M1) & MASK64
+            value = ((value ^ (value >> 27)) * _M2) & MASK64
+            if value ^ (value >> 31) < bound:
+                found.append(number)
+        return found
+
+    def _where_below_array(self, bound_u32: int, numbers: Sequence[int], base: int) -> list[int]:
+        """Only draws whose upper 31 bits let it be are mixed to the end: the last step leaves those as they are."""
+        counters = _as_array(numbers)
+        values = counters * _U_GOLDEN
+        values += np.uint64((self.key + (base + 1) * _GOLDEN) & MASK64)
+        _mix64_but_last(values)
+        places = (values <= np.uint64(((bound_u32 + 1) // 2 << 33) - 1)).nonzero()[0]
+        values = values[places]
+        values ^= values >> _U31
+        below = values >> _U32 < np.uint64(bound_u32)
+        found: list[int] = counters[places[below]].tolist()
+        return found
+
+
+def _as_array(numbers: Sequence[int]) -> U64Array:
+    if isinstance(numbers, range):
+        return np.arange(numbers.start, numbers.stop, numbers.step, dtype=np.uint64)
+    return np.array(numbers, dtype=np.uint64)
 
 
 @dataclass(frozen=True, slots=True)

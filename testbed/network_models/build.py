@@ -32,10 +32,12 @@ def build_access(
 ) -> Access:
     """Both directions of one link; `entity` keys its draws. Without a seat in a cell its air is its own."""
     if resolution(profile, in_cell=seat is not None) == "messages":
-        access = _transport(profile).over_messages(env, *_channels(profile, entity=entity, seed=seed))
+        up, down = _origins(entity=entity, seed=seed)
+        access = _transport(profile).over_messages(env, build_channel(profile, up), build_channel(profile, down))
     else:
         ports = build_ports(env, profile, entity=entity, seed=seed, seat=seat)
-        access = connect(env, profile, *(Path(ports=(port,), entity=entity) for port in ports))
+        up_path, down_path = Path(ports=(ports.up,), entity=entity), Path(ports=(ports.down,), entity=entity)
+        access = connect(env, profile, up_path, down_path)
     return behind_radio(env, access, radio_of(profile))
 
 
@@ -43,8 +45,11 @@ def build_ports(
     env: simpy.Environment, profile: LinkProfile, *, entity: int, seed: int, seat: Seat | None = None
 ) -> Ports:
     """The ports of a link on its own, that connections to several servers may share."""
-    up, down = _channels(profile, entity=entity, seed=seed)
-    return Ports(port_of(env, up), port_of(env, down)) if seat is None else Ports(seat.port(up), seat.port(down))
+    origins = _origins(entity=entity, seed=seed)
+    (up, up_origin), (down, down_origin) = ((build_channel(profile, origin), origin) for origin in origins)
+    if seat is None:
+        return Ports(port_of(env, up), port_of(env, down))
+    return Ports(seat.port(up, up_origin), seat.port(down, down_origin))
 
 
 def connect(env: simpy.Environment, profile: LinkProfile, up: Path, down: Path) -> Access:
@@ -52,12 +57,12 @@ def connect(env: simpy.Environment, profile: LinkProfile, up: Path, down: Path) 
     return _transport(profile).over_packets(env, framing_of(profile), up, down)
 
 
-def _channels(profile: LinkProfile, *, entity: int, seed: int) -> tuple[Channel, Channel]:
-    """Up and down."""
-    up, down = (
-        build_channel(profile, Origin(seed=seed, direction=direction, entity=entity)) for direction in Direction
+def _origins(*, entity: int, seed: int) -> tuple[Origin, Origin]:
+    """Of the link up and of the link down."""
+    return (
+        Origin(seed=seed, direction=Direction.UP, entity=entity),
+        Origin(seed=seed, direction=Direction.DOWN, entity=entity),
     )
-    return up, down
 
 
 def _transport(profile: LinkProfile) -> Transport:
@@ -89,13 +94,15 @@ def resolution(profile: LinkProfile, *, in_cell: bool = False) -> str:
 
     Raises ScenarioError where messages are asked for and a piece can't have them.
     """
+    if profile.resolution == "packets":
+        return "packets"
     reason = needs_packets(profile) or (_IN_CELL if in_cell else "")
     if profile.resolution == "messages" and reason:
         raise ScenarioError(
             f"this link can't be computed by messages: {reason}", path="resolution", value="messages",
             allowed="packets, auto",
         )  # fmt: skip
-    return "packets" if reason or profile.resolution == "packets" else "messages"
+    return "packets" if reason else "messages"
 
 
 def needs_packets(profile: LinkProfile) -> str:

@@ -39,7 +39,6 @@ class Loss(Protocol):
 class Channel:
     """One direction of one link: its pieces with their draws."""
 
-    origin: Origin
     framing: Framing
     rate: Rate
     loss: Loss
@@ -49,6 +48,12 @@ class Channel:
     keeps_order: bool  # what leaves later never arrives earlier, whatever its jitter
     propagation_ns: int
     queue: QueueConfig
+
+    @property
+    def delays_alike(self) -> bool:
+        """Whether packets of a message that were sent together come out as they left, each once and right."""
+        is_right = self.corruption is None and self.duplication is None
+        return is_right and not self.keeps_order and not self.jitter.of_packets
 
     def missing(self, packets: Sequence[int], attempt: int) -> tuple[list[int], list[int]]:
         """Of these transmissions those that are lost, and those of the others that come with a wrong bit."""
@@ -80,7 +85,6 @@ def build_channel(profile: LinkProfile, origin: Origin) -> Channel:
     if profile.outages:
         rate, loss = _with_outages(profile, origin, rate, loss)
     return Channel(
-        origin=origin,
         framing=framing_of(profile),
         rate=rate,
         loss=loss,

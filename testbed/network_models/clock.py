@@ -22,8 +22,8 @@ class Timer(simpy.Event):
     """Calls back after `delay_ns`, ahead of everything of normal priority at that instant."""
 
     def __init__(self, env: simpy.Environment, delay_ns: int, callback: Callable[[simpy.Event], None]) -> None:
-        super().__init__(env)
-        self.callbacks.append(callback)
+        self.env = env
+        self.callbacks = [callback]
         self._ok = True
         self._value = None
         env.schedule(self, URGENT, delay_ns)

@@ -61,14 +61,14 @@ class Jitter:
     process's value at its instant. Messages and packets share the law and the process, not the draws.
     """
 
-    __slots__ = ("_draws", "_latest", "_latest_ns", "_of_packets", "_table", "_wave")
+    __slots__ = ("_draws", "_latest", "_latest_ns", "_table", "_wave", "of_packets")
 
     def __init__(self, config: JitterConfig | None, origin: Origin) -> None:
         self._table = None if config is None else jitter_table(config)
         self._draws = origin.draws("jitter")
         self._latest = (-1, 0)  # message and its sending
         self._latest_ns = 0
-        self._of_packets = config is not None and config.per == "packet"
+        self.of_packets = config is not None and config.per == "packet"
         is_wave = config is not None and config.correlation_time > 0
         self._wave = Wave(config.correlation_time, origin, "jitter") if config is not None and is_wave else None
 
@@ -82,7 +82,7 @@ class Jitter:
 
     def packet_delay_ns(self, packet: Packet, left_ns: int) -> int:
         """Of a packet whose last bit leaves at `left_ns`: its message's, or where each has its own that."""
-        if not self._of_packets:
+        if not self.of_packets:
             key = packet.message, packet.sent_ns
             if key != self._latest:  # packets of one message come together
                 self._latest, self._latest_ns = key, self.delay_ns(*key)

@@ -29,6 +29,10 @@ class Static:
     def codecs(self) -> tuple[str, ...]:
         return (self._decision.codec,)
 
+    def fixed(self, num_layers: int) -> Decision:
+        """What is decided for every request, whatever is observed."""
+        return self._decision
+
     def decide(self, observation: Observation, state: None = None) -> tuple[Decision, None]:
         return self._decision, state
 
@@ -47,6 +51,10 @@ class CloudOnly:
 
     def codecs(self) -> tuple[str, ...]:
         return (self._decision.codec,)
+
+    def fixed(self, num_layers: int) -> Decision:
+        """What is decided for every request, whatever is observed."""
+        return self._decision
 
     def decide(self, observation: Observation, state: None = None) -> tuple[Decision, None]:
         return self._decision, state
@@ -67,5 +75,9 @@ class EdgeOnly:
     def codecs(self) -> tuple[str, ...]:
         return ("raw-float32",)
 
+    def fixed(self, num_layers: int) -> Decision:
+        """What is decided for every request, whatever is observed."""
+        return Decision(split=num_layers, codec="raw-float32")
+
     def decide(self, observation: Observation, state: None = None) -> tuple[Decision, None]:
-        return Decision(split=observation.num_layers, codec="raw-float32"), state
+        return self.fixed(observation.num_layers), state

@@ -11,7 +11,7 @@ Shapes: R rows, C columns, G groups a row, g columns a group.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -90,14 +90,22 @@ def dequantise(
     codes_RC: torch.Tensor, scales_RG: torch.Tensor, zeros_RG: torch.Tensor | None, fmt: WeightFormat
 ) -> torch.Tensor:
     """The weights that codes stand for, float32; without zero points the format's symmetric one."""
-    columns = codes_RC.shape[1]
     weight_RC = codes_RC.float()
-    if zeros_RG is None:
-        weight_RC -= float(2 ** (fmt.bits - 1))
-    else:
-        weight_RC -= spread(zeros_RG, columns, fmt).float()
-    weight_RC *= spread(scales_RG, columns, fmt).float()
+    for weight_RGg, groups in _whole_and_last(weight_RC, fmt):
+        weight_RGg.sub_(float(2 ** (fmt.bits - 1)) if zeros_RG is None else zeros_RG[:, groups, None].float())
+        weight_RGg.mul_(scales_RG[:, groups, None].float())
     return weight_RC
+
+
+def _whole_and_last(weight_RC: torch.Tensor, fmt: WeightFormat) -> Iterator[tuple[torch.Tensor, slice]]:
+    """Views [R, G, g] of the groups of full width, and of a shorter one at the end; which groups they are."""
+    columns = weight_RC.shape[1]
+    width = columns if fmt.group_size is None else min(fmt.group_size, columns)
+    groups, rest = divmod(columns, width)
+    whole_RC = weight_RC[:, : columns - rest] if rest else weight_RC
+    yield whole_RC.view(-1, groups, width), slice(groups)
+    if rest:
+        yield weight_RC[:, columns - rest :].unsqueeze(1), slice(groups, None)
 
 
 def spread(per_group_RG: torch.Tensor, columns: int, fmt: WeightFormat) -> torch.Tensor:

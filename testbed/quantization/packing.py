@@ -8,6 +8,8 @@ Shapes: R rows, C columns, B = ceil(R / 8) bundles, Q bits.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from testbed.quantization.formats import ROWS_PER_BUNDLE
@@ -19,25 +21,36 @@ def pack(codes_RC: torch.Tensor, bits: int) -> torch.Tensor:
     bundles = -(-rows // ROWS_PER_BUNDLE)
     padded = codes_RC.new_zeros((bundles * ROWS_PER_BUNDLE, columns))
     padded[:rows] = codes_RC
-    codes_B8C = padded.view(bundles, ROWS_PER_BUNDLE, columns)
     packed_BQC = codes_RC.new_zeros((bundles, bits, columns))
-    for place in range(ROWS_PER_BUNDLE):
+    codes_MPC, bytes_MSC = _parts(padded, packed_BQC)
+    for place in range(codes_MPC.shape[1]):
         byte, shift = divmod(place * bits, 8)
-        packed_BQC[:, byte] |= codes_B8C[:, place] << shift  # bits beyond the byte fall off
+        bytes_MSC[:, byte] |= codes_MPC[:, place] << shift  # bits beyond the byte fall off
         if shift + bits > 8:  # noqa: PLR2004 - bits of a byte
-            packed_BQC[:, byte + 1] |= codes_B8C[:, place] >> (8 - shift)
+            bytes_MSC[:, byte + 1] |= codes_MPC[:, place] >> (8 - shift)
     return packed_BQC
 
 
 def unpack(packed_BQC: torch.Tensor, rows: int) -> torch.Tensor:
     """The first `rows` rows of codes, [R, C] uint8."""
     bundles, bits, columns = packed_BQC.shape
-    codes_B8C = packed_BQC.new_empty((bundles, ROWS_PER_BUNDLE, columns))
-    mask = (1 << bits) - 1
-    for place in range(ROWS_PER_BUNDLE):
+    padded = packed_BQC.new_empty((bundles * ROWS_PER_BUNDLE, columns))
+    codes_MPC, bytes_MSC = _parts(padded, packed_BQC)
+    for place in range(codes_MPC.shape[1]):
         byte, shift = divmod(place * bits, 8)
-        codes = packed_BQC[:, byte] >> shift
+        codes_MC = torch.bitwise_right_shift(bytes_MSC[:, byte], shift, out=codes_MPC[:, place])
         if shift + bits > 8:  # noqa: PLR2004 - bits of a byte
-            codes |= packed_BQC[:, byte + 1] << (8 - shift)
-        codes_B8C[:, place] = codes & mask
-    return codes_B8C.view(bundles * ROWS_PER_BUNDLE, columns)[:rows]
+            codes_MC |= bytes_MSC[:, byte + 1] << (8 - shift)
+        codes_MC &= (1 << bits) - 1
+    return padded[:rows]
+
+
+def _parts(padded: torch.Tensor, packed_BQC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes [M, P, C] and their bytes [M, S, C]: bundles as the shortest parts that begin and end with a byte.
+
+    Two 4-bit codes are a byte, four 6-bit codes are three; eight of an odd number of bits are the whole bundle.
+    """
+    bundles, bits, columns = packed_BQC.shape
+    per_bundle = math.gcd(bits, 8)
+    parts = bundles * per_bundle
+    return padded.view(parts, 8 // per_bundle, columns), packed_BQC.view(parts, bits // per_bundle, columns)

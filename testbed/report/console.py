@@ -92,6 +92,20 @@ def _traffic_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     if summary["codec_changes"]:
         yield "codecs", f"changed {words.number(summary['codec_changes'])} times by the policy"
     yield "resent", words.plural(summary["retransmissions"], "packet")
+    yield from _kv_lines(summary)
+
+
+def _kv_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
+    """What servers short of memory did, and what sessions found."""
+    if summary["preemptions"]:
+        cost = f"{words.number(summary['recomputed_tokens'])} tokens run again"
+        if summary["swapped_bytes"]:
+            cost = f"{words.size(summary['swapped_bytes'])} swapped"
+        yield "preempted", f"{words.plural(summary['preemptions'], 'time')} by servers out of KV memory, {cost}"
+    if summary["requeues"]:
+        yield "requeued", f"{words.plural(summary['requeues'], 'time')} a request began anew after a server failure"
+    if summary["prefix_tokens"]:
+        yield "prefixes", f"{words.number(summary['prefix_tokens'])} tokens of earlier turns found on their server"
 
 
 def _edge_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
@@ -113,6 +127,10 @@ def _compute_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
         if batch is not None:
             told += f"; batch {words.number(batch['mean'])} mean, {words.number(batch['p95'])} p95, {batch['max']} max"
         yield "servers", told
+    if summary["operation"] is not None:
+        yield "operation", words.operation(summary["operation"])
+    if summary["cost"]["total_usd"] is not None:
+        yield "cost", words.cost(summary["cost"])
     used = {kind: value for by_kind in summary["energy_j"].values() for kind, value in by_kind.items()}
     yield from _device_lines(summary["device_state"])
     yield "energy", ", ".join(f"{kind} {words.energy(value)}" for kind, value in used.items())
@@ -166,4 +184,8 @@ def _provenance_lines(summary: Mapping[str, Any]) -> Iterator[Line]:
     if summary["assumed_sizes"]:
         yield "assumed", f"sizes of modelled messages by {words.assumed_codecs(summary)}: from settings, not content"
     told = "deterministic" if summary["deterministic"] else "not deterministic: compute times were measured"
-    yield "digest", f"{summary['event_digest'][:_DIGEST_DIGITS]}, {told}"
+    if told_engine := words.engine(summary["engine"]):
+        yield "engine", told_engine
+    digests = [("results", summary["result_digest"]), ("events", summary["event_digest"])]
+    shown = ", ".join(f"{name} {digest[:_DIGEST_DIGITS]}" for name, digest in digests if digest is not None)
+    yield "digest", f"{shown}; {told}"

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testbed.report import device_section, network_sections, results_sections, run_sections, topology_section
+from testbed.report import (
+    cluster_section,
+    device_section,
+    network_sections,
+    results_sections,
+    run_sections,
+    topology_section,
+)
 from testbed.report.markup import Markup, element, join
 from testbed.report.style import CSS
 from testbed.results import files
@@ -33,6 +40,7 @@ def render(run: Run) -> str:
         topology_section.topology(run),
         device_section.devices(run),
         results_sections.servers(run),
+        cluster_section.cluster(run),
         results_sections.quality(run),
         run_sections.environment(run),
     ]

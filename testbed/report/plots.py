@@ -13,12 +13,13 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, MultipleLocator, NullFormatter, PercentFormatter
 
 from testbed.core.events import HOPS
 from testbed.report.markup import Markup
-from testbed.report.series import Delays, Load, Traffic, slice_edges_s
+from testbed.report.series import Delays, Load, Steps, Traffic, slice_edges_s
 from testbed.report.style import DASHES, HOP_COLOURS, NUM_SERIES
 
 FloatArray = npt.NDArray[np.float64]
@@ -44,8 +45,10 @@ _STYLE: Any = {  # Matplotlib types its keys one by one, and by version
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.axisbelow": True,
+    "figure.facecolor": "none",
     "grid.color": _GRID,
     "grid.linewidth": 0.6,
     "xtick.color": _INK,
@@ -161,6 +164,24 @@ def load_over_time(loads: Sequence[Load], duration_s: float) -> Markup:
         return _inline(figure, "load", "Server load over time: busy share, batch size and queue")
 
 
+def servers_over_time(load: FloatArray, counts: Mapping[str, Steps], duration_s: float) -> Markup:
+    """Requests under way, and below them how many servers there were."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE_IN, 3.4), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True)
+        above.plot(slice_edges_s(duration_s), load, **_line(0))
+        above.set_title("requests under way", loc="left", fontsize=9)
+        for index, (name, steps) in enumerate(counts.items()):
+            below.step(steps.start_s, steps.count, where="post", label=name, **_line(index))
+        below.set_title("servers", loc="left", fontsize=9)
+        below.legend(fontsize=8, frameon=False)
+        for axes in (above, below):
+            axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        _time_axis(below, duration_s)
+        return _inline(figure, "servers", "Requests under way and number of servers over time")
+
+
 def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     return figure, figure.subplots()
@@ -207,7 +228,8 @@ def _inline(figure: Figure, name: str, alternative: str) -> Markup:
     """The drawing as an element of the page, with ids of its own and without metadata."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    # Not by `savefig`, which would draw twice.
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     view_box = re.search(r'viewBox="[^"]*"', text)

@@ -67,6 +67,9 @@ def outcomes(run: Run) -> Markup:
         table("Outcomes by group", ends, [_outcome_row(*item, troubles) for item in groups.items()], num_text=3),
         table("Latency, payload and energy by group", costs, [_cost_row(*item) for item in groups.items()]),
     ]
+    if run.summary["by_kind"] is not None:
+        named = ["kind", "requests", "completed", "TTFT p50", "p95", "TPOT p50", "p95", "E2E p50", "p95"]
+        tables.append(table("By kind of request", named, [_kind_row(*item) for item in run.summary["by_kind"].items()]))
     memory = [_memory_row(name, item) for name, group in groups.items() for item in group.get("memory", [])]
     if memory:
         named = [
@@ -95,6 +98,11 @@ def _cost_row(name: str, group: Mapping[str, Any]) -> list[object]:
     latencies = [told for key in ("ttft_s", "tpot_s", "e2e_s") for told in words.spread(group[key], "p50", "p95")]
     per_token = [words.size(group[f"bytes_per_token_{direction}"]) for direction in ("up", "down")]
     return [name, *latencies, *per_token, words.energy(group["energy_j"])]
+
+
+def _kind_row(name: str, kind: Mapping[str, Any]) -> list[object]:
+    latencies = [text for key in ("ttft_s", "tpot_s", "e2e_s") for text in words.spread(kind[key], "p50", "p95")]
+    return [name, kind["requests"], kind["completed"], *latencies]
 
 
 def _memory_row(name: str, memory: Mapping[str, Any]) -> list[object]:

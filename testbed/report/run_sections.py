@@ -89,7 +89,9 @@ def environment(run: Run) -> Markup:
     source = element(
         "details", element("summary", "Scenario as resolved (YAML)"), element("pre", element("code", run.scenario_text))
     )
-    pairs = [("event digest", element("code", run.summary["event_digest"])), *_flat(run.environment)]
+    digests = [(f"{name} digest", run.summary[f"{name}_digest"]) for name in ("event", "result")]
+    told = [(name, element("code", digest)) for name, digest in digests if digest is not None]
+    pairs = [*told, *_flat(run.environment)]
     return section("Environment and scenario", facts(pairs), element("h3", source))
 
 

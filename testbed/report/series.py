@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from testbed.core.units import NS_PER_S
+from testbed.results.cluster import num_in
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -123,3 +124,30 @@ def _per_slice(start: FloatArray, end: FloatArray, level: npt.NDArray[np.number]
     times = np.column_stack([start, end]).ravel()
     areas = np.column_stack([np.concatenate([[0.0], area[:-1]]), area]).ravel()
     return np.diff(np.interp(edges, times, areas))
+
+
+def under_way(requests: pa.Table, duration_s: float) -> FloatArray:
+    """Requests that have arrived and not ended, at the edges of all slices: [NUM_SLICES + 1]."""
+    edges_ns = slice_edges_s(duration_s) * NS_PER_S
+    arrivals, ends = (np.sort(requests[name].drop_null().to_numpy()) for name in ("arrival_ns", "end_ns"))
+    counts = np.searchsorted(arrivals, edges_ns, side="right") - np.searchsorted(ends, edges_ns, side="right")
+    return counts.astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """A number that changes at instants: `count[i]` from `start_s[i]` on."""
+
+    start_s: FloatArray
+    count: IntArray
+
+
+def servers(states: pa.Table, duration_s: float) -> dict[str, Steps]:
+    """Servers that were up, and all that cost something; both up to the end of the run."""
+    named = {"up": ("up",), "starting, up or draining": ("starting", "up", "draining")}
+    found = {}
+    for name, wanted in named.items():
+        times_ns, counts = num_in(states, wanted)
+        start_s = np.append(times_ns / NS_PER_S, duration_s)
+        found[name] = Steps(start_s=start_s, count=np.append(counts, counts[-1:]))
+    return found

@@ -20,6 +20,7 @@ HOP_COLOURS: dict[str, str] = {
     Hop.UP_PROPAGATE: "#e57b1f",
     Hop.UP_JITTER: "#c25a10",
     Hop.UP_RETRANSMIT: "#8f3b0c",
+    Hop.ROUTER_WAIT: "#e0e2e6",
     Hop.SERVER_WAIT: "#b5dfc4",
     Hop.OPEN: "#86cba3",
     Hop.DECODE: "#57b883",

@@ -24,6 +24,7 @@ HOP_WORDS: Mapping[str, str] = {
     Hop.UP_PROPAGATE: "up: propagate",
     Hop.UP_JITTER: "up: jitter",
     Hop.UP_RETRANSMIT: "up: retransmit",
+    Hop.ROUTER_WAIT: "router: no server up",
     Hop.SERVER_WAIT: "server: wait",
     Hop.OPEN: "server: decrypt",
     Hop.DECODE: "server: decode",
@@ -48,6 +49,7 @@ TROUBLES: Mapping[str, str] = {
     Outcome.BATTERY: "battery empty",
     Outcome.THERMAL: "overheated",
     Outcome.CHURN: "device away",
+    Outcome.SERVER_FAILURE: "server failed",
     Outcome.INCOMPLETE: "unfinished",
 }
 _ALWAYS_TOLD = (Outcome.OOM, Outcome.FAILED, Outcome.INCOMPLETE)
@@ -180,3 +182,38 @@ def assumed_codecs(summary: Mapping[str, Any]) -> str:
 def calibration(found: Mapping[str, Any]) -> str:
     """What shards read before they started."""
     return f"{plural(found['num_tokens'], 'token')} of {found['text']}"
+
+
+def engine(chosen: Mapping[str, Any]) -> str:
+    """How requests were moved, where a planner would want to know."""
+    if chosen["name"] == "cohorts":
+        return "compiled cohorts: what a process a request would give, to the nanosecond"
+    why = [reason for reason in chosen["why"] if reason not in {"small", "asked for"}]
+    return f"a process a request, slower than cohorts, because of: {'; '.join(why)}" if why else ""
+
+
+def dollars(value: float | None) -> str:
+    """US dollars, three digits at least."""
+    return DASH if value is None else f"${value:,.2f}" if value >= 100 else f"${value:.3g}"  # noqa: PLR2004
+
+
+def cost(found: Mapping[str, Any]) -> str:
+    """What servers cost, and what for."""
+    told = f"{dollars(found['total_usd'])} for servers"
+    if found["per_1000_output_tokens_usd"] is not None:
+        told += f", {dollars(found['per_1000_output_tokens_usd'])} per 1,000 output tokens"
+    if found["per_request_usd"] is not None:
+        told += f", {dollars(found['per_request_usd'])} per completed request"
+    return told
+
+
+def operation(found: Mapping[str, Any]) -> str:
+    """How many servers were up, and how they failed."""
+    groups = (
+        f"{name} {number(entry['mean'])} up in the mean, {entry['min']} to {entry['max']}"
+        for name, entry in found["by_group"].items()
+    )
+    told = f"{'; '.join(groups)}; {plural(found['scale_events'], 'order')} by autoscalers"
+    if found["failures"]:
+        told += f"; {plural(found['failures'], 'failure')}, available {share(found['availability'])} of the time"
+    return told

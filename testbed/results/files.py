@@ -17,6 +17,8 @@ SPANS = "spans.parquet"  # a row a stage of a request
 TRANSFERS = "transfers.parquet"  # a row a message on a link
 SERVERS = "servers.parquet"  # a row an iteration of a server
 SERVER_TOTALS = "server_totals.parquet"  # a row a server
+SERVER_STATES = "server_states.parquet"  # a row a change of a server, where servers are scaled or can fail
+SCALE_EVENTS = "scale_events.parquet"  # a row an order of an autoscaler, beside it
 LINKS = "links.parquet"  # a row a direction of a device's link
 EDGES = "edges.parquet"  # a row a direction of an edge of the topology, where there is one
 DEVICES = "devices.parquet"  # a row a device
@@ -71,6 +73,8 @@ REQUEST_SCHEMA = pa.schema(
         ("preemptions", _INT),
         ("swapped_bytes", _INT),
         ("recomputed_tokens", _INT),
+        ("prefix_tokens", _INT),
+        ("requeues", _INT),
         *((hop_column(hop), _INT) for hop in HOPS),
         ("tokens", pa.list_(_INT)),
         ("text", _TEXT),
@@ -130,9 +134,18 @@ SERVER_TOTAL_SCHEMA = pa.schema(
         ("preemptions", _INT),
         ("swapped_bytes", _INT),
         ("recomputed_tokens", _INT),
+        ("prefix_tokens", _INT),
         ("rejected", _INT),
+        ("starting_ns", _INT),
+        ("up_ns", _INT),
+        ("draining_ns", _INT),
+        ("down_ns", _INT),
+        ("failures", _INT),
+        ("cost_usd", _REAL),
     ]
 )
+SERVER_STATE_SCHEMA = pa.schema([("time_ns", _INT), ("server", _INT), ("group", _TEXT), ("state", _TEXT)])
+SCALE_EVENT_SCHEMA = pa.schema([("time_ns", _INT), ("group", _TEXT), ("from", _INT), ("to", _INT), ("why", _TEXT)])
 LINK_SCHEMA = pa.schema(
     [
         ("device", _INT),
@@ -187,6 +200,7 @@ DEVICE_SCHEMA = pa.schema(
         ("battery", _INT),
         ("thermal", _INT),
         ("churn", _INT),
+        ("server_failure", _INT),
         ("rejected", _INT),
         ("incomplete", _INT),
         ("busy_ns", _INT),

@@ -25,6 +25,8 @@ class Tables:
     links: pa.Table
     devices: pa.Table
     edges: pa.Table | None = None  # where the run had a topology
+    server_states: pa.Table | None = None  # where servers were scaled, or could fail
+    scale_events: pa.Table | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,9 @@ def read_tables(folder: Path) -> Tables:
         server_totals=_read_table(folder, files.SERVER_TOTALS),
         links=_read_table(folder, files.LINKS),
         devices=_read_table(folder, files.DEVICES),
-        edges=_read_table(folder, files.EDGES) if (folder / files.EDGES).exists() else None,
+        edges=_perhaps_table(folder, files.EDGES),
+        server_states=_perhaps_table(folder, files.SERVER_STATES),
+        scale_events=_perhaps_table(folder, files.SCALE_EVENTS),
     )
 
 
@@ -72,6 +76,11 @@ def batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
             yield from opened.iter_batches(columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise _broken(file, error) from None
+
+
+def _perhaps_table(folder: Path, name: str) -> pa.Table | None:
+    """None where the run had no use for it."""
+    return _read_table(folder, name) if (folder / name).exists() else None
 
 
 def _read_table(folder: Path, name: str) -> pa.Table:

@@ -18,7 +18,9 @@ from testbed.core.cast import DeviceEnd, Footprint, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
 from testbed.core.units import BITS_PER_BYTE, NS_PER_S
 from testbed.results import files
+from testbed.results.cluster import costs, operation
 from testbed.results.device_state import device_state, energy_by_state
+from testbed.results.digest import result_digest
 from testbed.results.folder import Tables, read_tables
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,6 +34,11 @@ TRAFFIC = {
     "wire_bytes_down": "wire_bytes_down",
     "retransmissions": "retransmissions",
     "codec_changes": "codec_changes",
+    "preemptions": "preemptions",
+    "swapped_bytes": "swapped_bytes",
+    "recomputed_tokens": "recomputed_tokens",
+    "prefix_tokens": "prefix_tokens",
+    "requeues": "requeues",
 }
 
 
@@ -43,13 +50,15 @@ class SloLimits:
     tpot_ns: int
 
 
-def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits | None) -> dict[str, Any]:
+def summarise(tables: Tables, *, end: RunEnd, event_digest: str | None, slo: SloLimits | None) -> dict[str, Any]:
     """Plain data for summary.json. Only `wall_s` may differ between two runs of one deterministic scenario."""
     requests = tables.requests
     completed = _with_outcome(requests, Outcome.COMPLETED)
     duration_s = end.end_ns / NS_PER_S
     return {
         "event_digest": event_digest,
+        "result_digest": result_digest(tables),
+        "engine": asdict(end.engine),
         "deterministic": end.deterministic,
         "complete": end.complete,
         "reason": end.reason,
@@ -59,6 +68,8 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
         "tokens_per_s": _ratio(_total(requests, "output_tokens"), duration_s),
         **{name: _total(requests, column) for name, column in TRAFFIC.items()},
         "servers": _servers(tables, end.end_ns),
+        "operation": operation(tables.server_totals, tables.server_states, tables.scale_events, end.end_ns),
+        "cost": costs(tables.server_totals, requests, completed.num_rows),
         "edges": edges(tables.edges, end.end_ns),
         "cells": cells(end),
         "energy_j": {
@@ -81,7 +92,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str, slo: SloLimits 
     }
 
 
-def write_summary(folder: Path, *, end: RunEnd, event_digest: str, slo: SloLimits | None) -> dict[str, Any]:
+def write_summary(folder: Path, *, end: RunEnd, event_digest: str | None, slo: SloLimits | None) -> dict[str, Any]:
     """Measure a run folder's tables and leave summary.json beside them; the same text for the same figures."""
     summary = summarise(read_tables(folder), end=end, event_digest=event_digest, slo=slo)
     # A logit difference that is no number stands as NaN: a broken model's run still ends with its results written.
@@ -211,6 +222,7 @@ def _outcomes(requests: pa.Table) -> dict[str, int]:
 def _servers(tables: Tables, end_ns: int) -> dict[str, Any]:
     """Utilisation and batch size, of each server and of all; a server without iterations has no batch size."""
     totals, iterations = tables.server_totals, tables.servers
+    rows = totals.to_pylist()
     ids, sizes = _ints(iterations, "server"), _ints(iterations, "num_sequences").astype(np.float64)
     each = [
         {
@@ -218,18 +230,23 @@ def _servers(tables: Tables, end_ns: int) -> dict[str, Any]:
             "group": row["group"],
             "kind": row["kind"],
             "iterations": row["iterations"],
-            "utilisation": _ratio(row["busy_ns"], end_ns),
+            "utilisation": _ratio(row["busy_ns"], _serving_ns(row, end_ns)),
             "batch_size": _batch_size(sizes[ids == row["server"]]),
         }
-        for row in totals.to_pylist()
+        for row in rows
     ]
     return {
         "count": totals.num_rows,
         "iterations": iterations.num_rows,
-        "utilisation": _ratio(pc.sum(totals["busy_ns"]).as_py(), totals.num_rows * end_ns),
+        "utilisation": _ratio(pc.sum(totals["busy_ns"]).as_py(), sum(_serving_ns(row, end_ns) for row in rows)),
         "batch_size": _batch_size(sizes),
         "each": each,
     }
+
+
+def _serving_ns(row: Mapping[str, Any], end_ns: int) -> int:
+    """How long a server took part: up or draining; all the time where nothing is known of it."""
+    return end_ns if row["up_ns"] is None else int(row["up_ns"] + row["draining_ns"])
 
 
 def _batch_size(sizes: FloatArray) -> dict[str, float] | None:

@@ -13,20 +13,33 @@ from testbed.core.events import (
     Event,
     EventDigest,
     IterationEnded,
+    PrefixFound,
     RequestAdmitted,
     RequestArrived,
     RequestEnded,
+    RequestRequeued,
     SequencePreempted,
     SequenceResumed,
+    ServerChanged,
+    ServersScaled,
     SpanEnded,
     TokenDelivered,
     TransferEnded,
 )
-from testbed.core.request_row import ADMITTED_NS, CODEC, CURRENT_CODEC, SERVER, SPLIT
+from testbed.core.request_row import ADMITTED_NS, CODEC, CURRENT_CODEC, SERVER, SPLIT, UNKNOWN
 from testbed.results import files
+from testbed.results.cluster import ClusterRecorder
 from testbed.results.rows import RequestRows
 from testbed.results.stream import TableStream, write_table
-from testbed.results.tables import device_table, edge_table, link_table, request_table, server_total_table
+from testbed.results.tables import (
+    Answers,
+    Identity,
+    device_table,
+    edge_table,
+    link_table,
+    request_table,
+    server_total_table,
+)
 
 DIRECTIONS = ("up", "down")
 
@@ -42,6 +55,7 @@ class RunRecorder:
         self._folder = folder
         self._cast = cast
         self._rows = RequestRows()
+        self._cluster = ClusterRecorder(cast)
         self._digest = EventDigest()
         self._hop_index = {hop: index for index, hop in enumerate(HOPS)}
         self._num_iterations = [0] * len(cast.servers)
@@ -60,6 +74,10 @@ class RunRecorder:
             RequestEnded: self._rows.ended,
             SequencePreempted: self._rows.preempted,
             SequenceResumed: self._rows.resumed,
+            PrefixFound: self._rows.prefix_found,
+            RequestRequeued: self._rows.requeued,
+            ServerChanged: self._cluster.changed,
+            ServersScaled: self._cluster.scaled,
         }
 
     def __call__(self, event: Event) -> None:
@@ -83,7 +101,8 @@ class RunRecorder:
         for stream in (self._iterations, self._spans, self._transfers):
             if stream is not None:
                 stream.close()
-        requests = request_table(self._rows, self._cast, end)
+        answers = Answers(quality=end.quality, texts=end.texts)
+        requests = request_table(self._rows, Identity.of(self._cast), end.request_facts, answers)
         write_table(requests, self._folder / files.REQUESTS)
         write_table(device_table(requests, self._cast, end), self._folder / files.DEVICES)
         write_table(link_table(self._cast, end), self._folder / files.LINKS)
@@ -91,6 +110,7 @@ class RunRecorder:
             write_table(edge_table(end), self._folder / files.EDGES)
         totals = server_total_table(self._num_iterations, self._cast, end)
         write_table(totals, self._folder / files.SERVER_TOTALS)
+        self._cluster.close(self._folder)
 
     def _span(self, event: SpanEnded) -> None:
         hop, start_ns, end_ns, request = self._hop_index[event.hop], event.start_ns, event.end_ns, event.request
@@ -102,7 +122,8 @@ class RunRecorder:
     def _admitted(self, event: RequestAdmitted) -> None:
         rows = self._rows
         base = rows.base[event.request]
-        rows.cells[base + ADMITTED_NS] = event.time_ns
+        if rows.cells[base + ADMITTED_NS] == UNKNOWN:  # a second time where its server failed
+            rows.cells[base + ADMITTED_NS] = event.time_ns
         rows.cells[base + SPLIT] = event.split
         rows.cells[base + SERVER] = event.server
         rows.cells[base + CODEC] = rows.cells[base + CURRENT_CODEC] = rows.codec_number(event.codec)

@@ -10,8 +10,10 @@ import numpy.typing as npt
 from testbed.core.events import (
     CodecChanged,
     Outcome,
+    PrefixFound,
     RequestArrived,
     RequestEnded,
+    RequestRequeued,
     SequencePreempted,
     SequenceResumed,
     TokenDelivered,
@@ -50,7 +52,9 @@ class RequestRows:
         self.codecs: dict[str, int] = {}
         self.reasons: dict[str, int] = {"": 0}
         self.tokens: dict[int, array[int]] = {}  # request -> token ids, for real ones
-        self.moves: dict[int, list[int]] = {}  # request -> preemptions, bytes swapped, positions run again
+        self.moves: dict[
+            int, list[int]
+        ] = {}  # request -> preemptions, bytes swapped, positions run again, found, requeues
         self._outcomes = {outcome: index for index, outcome in enumerate(OUTCOMES)}
 
     def arrived(self, event: RequestArrived) -> None:
@@ -67,7 +71,7 @@ class RequestRows:
         self.base[event.request] = base
 
     def preempted(self, event: SequencePreempted) -> None:
-        moves = self.moves.setdefault(event.request, [0, 0, 0])
+        moves = self.moves.setdefault(event.request, [0, 0, 0, 0, 0])
         moves[0] += 1
         moves[1] += event.swapped_bytes
 
@@ -75,6 +79,12 @@ class RequestRows:
         moves = self.moves[event.request]
         moves[1] += event.swapped_bytes
         moves[2] += event.recomputed_tokens
+
+    def prefix_found(self, event: PrefixFound) -> None:
+        self.moves.setdefault(event.request, [0, 0, 0, 0, 0])[3] += event.kv_tokens
+
+    def requeued(self, event: RequestRequeued) -> None:
+        self.moves.setdefault(event.request, [0, 0, 0, 0, 0])[4] += 1
 
     def codec_number(self, codec: str) -> int:
         return self.codecs.setdefault(codec, len(self.codecs))

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from testbed.core.rng import I64Array
+
 COMPRESSION = "zstd"
 ROWS_PER_GROUP = 65_536
 
@@ -41,6 +43,12 @@ class TableStream:
     def append(self, *row: int) -> None:
         """One row, in the schema's order; NumPy integers will do."""
         self._cells += self._row.pack(*row)  # packed: a quarter of what array("q").extend takes
+        if len(self._cells) >= self._full:
+            self._flush()
+
+    def extend(self, rows_RC: I64Array) -> None:
+        """Many rows at once."""
+        self._cells += np.ascontiguousarray(rows_RC, dtype=np.int64).tobytes()
         if len(self._cells) >= self._full:
             self._flush()
 

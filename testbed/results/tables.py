@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,33 +12,91 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from testbed.core import request_row as rows
-from testbed.core.cast import Cast, DeviceEnd, DeviceStateEnd, RequestFacts, RunEnd, ServerEnd
+from testbed.core.cast import Cast, DeviceEnd, DeviceStateEnd, Quality, RequestFacts, RunEnd, ServerEnd
 from testbed.core.events import HOPS, Outcome
+from testbed.core.records import Records, column_of
 from testbed.core.request_row import OUTCOMES, UNKNOWN
 from testbed.core.units import NS_PER_S
 from testbed.results import files
-from testbed.results.rows import RequestRows
 
 IntArray = npt.NDArray[np.int64]
+_SERVER_OPERATION = ("starting_ns", "up_ns", "draining_ns", "down_ns", "failures", "cost_usd")
 _SERVER_ACCOUNT = (
     *("busy_ns", "energy_j", "peak_kv_bytes"),
-    *("preemptions", "swapped_bytes", "recomputed_tokens", "rejected"),
+    *("preemptions", "swapped_bytes", "recomputed_tokens", "prefix_tokens", "rejected"),
 )
 _COMPLETED = OUTCOMES.index(Outcome.COMPLETED)
 
 
-def request_table(requests: RequestRows, cast: Cast, end: RunEnd) -> pa.Table:
+class Rows(Protocol):
+    """Requests as rows of numbers (testbed.core.request_row), and what some of the numbers stand for."""
+
+    @property
+    def codecs(self) -> Collection[str]: ...
+
+    @property
+    def reasons(self) -> Collection[str]: ...
+
+    @property
+    def tokens(self) -> Mapping[int, Sequence[int]]:
+        """Ids that real requests answered."""
+        ...
+
+    @property
+    def moves(self) -> Mapping[int, Sequence[int]]:
+        """Of preempted requests: how often, bytes swapped, tokens computed again."""
+        ...
+
+    def table(self) -> IntArray: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What real requests answered: how that compares with the unsplit model, and as text."""
+
+    quality: Mapping[int, Quality]
+    texts: Mapping[int, str]
+
+
+NO_ANSWERS = Answers(quality={}, texts={})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who devices are, by their number."""
+
+    groups: Sequence[str]
+    kinds: Sequence[str]
+    group: IntArray  # index into `groups`
+    kind: IntArray
+    real: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, cast: Cast) -> Identity:
+        groups, group = _coded(column_of(cast.devices, "group"))
+        kinds, kind = _coded(column_of(cast.devices, "kind"))
+        real = np.asarray(column_of(cast.devices, "real"), dtype=np.bool_)
+        return cls(groups=groups, kinds=kinds, group=group, kind=kind, real=real)
+
+
+def _coded(names: Any) -> tuple[list[str], IntArray]:
+    """The different names in order, and each name's place among them."""
+    known, codes = np.unique(np.asarray(names, dtype=object), return_inverse=True)
+    return [str(name) for name in known], codes.astype(np.int64)
+
+
+def request_table(requests: Rows, identity: Identity, facts: RequestFacts | None, answers: Answers) -> pa.Table:
     """A row a request, sorted by its number; null where a thing is not defined."""
     cells_RC = requests.table()
     columns: dict[str, Any] = {
-        **_identity_columns(cells_RC, cast),
-        **_fact_columns(cells_RC[:, rows.REQUEST], end.request_facts),
+        **_identity_columns(cells_RC, identity),
+        **_fact_columns(cells_RC[:, rows.REQUEST], facts),
         **_decision_columns(cells_RC, requests),
         **_time_columns(cells_RC),
         **_traffic_columns(cells_RC),
         **_move_columns(cells_RC[:, rows.REQUEST], requests),
         **{files.hop_column(hop): _ints(cells_RC[:, index]) for index, hop in enumerate(HOPS)},
-        **_answer_columns(cells_RC[:, rows.REQUEST], requests, end),
+        **_answer_columns(cells_RC[:, rows.REQUEST], requests, answers),
     }
     return pa.table({name: columns[name] for name in files.REQUEST_SCHEMA.names}, schema=files.REQUEST_SCHEMA)
 
@@ -58,19 +116,14 @@ def _names(codes: IntArray, names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, pa.array(list(names), pa.string())).dictionary_decode()
 
 
-def _identity_columns(cells_RC: IntArray, cast: Cast) -> dict[str, pa.Array]:
+def _identity_columns(cells_RC: IntArray, identity: Identity) -> dict[str, pa.Array]:
     devices = cells_RC[:, rows.DEVICE]
-    groups = sorted({entry.group for entry in cast.devices})
-    kinds = sorted({entry.kind for entry in cast.devices})
-    group_of = np.array([groups.index(entry.group) for entry in cast.devices], dtype=np.int64)
-    kind_of = np.array([kinds.index(entry.kind) for entry in cast.devices], dtype=np.int64)
-    real_of = np.array([entry.real for entry in cast.devices], dtype=np.bool_)
     return {
         "request": _ints(cells_RC[:, rows.REQUEST]),
         "device": _ints(devices),
-        "group": _names(group_of[devices], groups),
-        "device_kind": _names(kind_of[devices], kinds),
-        "real": pa.array(real_of[devices]),
+        "group": _names(identity.group[devices], identity.groups),
+        "device_kind": _names(identity.kind[devices], identity.kinds),
+        "real": pa.array(identity.real[devices]),
     }
 
 
@@ -89,7 +142,7 @@ def _fact_columns(ids: IntArray, facts: RequestFacts | None) -> dict[str, pa.Arr
     }
 
 
-def _decision_columns(cells_RC: IntArray, requests: RequestRows) -> dict[str, pa.Array]:
+def _decision_columns(cells_RC: IntArray, requests: Rows) -> dict[str, pa.Array]:
     return {
         "server": _known(cells_RC[:, rows.SERVER]),
         "split": _known(cells_RC[:, rows.SPLIT]),
@@ -121,11 +174,11 @@ def _time_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
     }
 
 
-def _move_columns(ids: IntArray, requests: RequestRows) -> dict[str, pa.Array]:
-    """What preemption on a server cost each request."""
-    moves_R3 = np.array([requests.moves.get(request, (0, 0, 0)) for request in ids.tolist()], dtype=np.int64)
-    names = ("preemptions", "swapped_bytes", "recomputed_tokens")
-    return {name: _ints(column) for name, column in zip(names, moves_R3.reshape(-1, 3).T, strict=True)}
+def _move_columns(ids: IntArray, requests: Rows) -> dict[str, pa.Array]:
+    """What preemption on a server cost each request, and what it found of earlier turns."""
+    moves_R5 = np.array([requests.moves.get(request, (0, 0, 0, 0, 0)) for request in ids.tolist()], dtype=np.int64)
+    names = ("preemptions", "swapped_bytes", "recomputed_tokens", "prefix_tokens", "requeues")
+    return {name: _ints(column) for name, column in zip(names, moves_R5.reshape(-1, 5).T, strict=True)}
 
 
 def _traffic_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
@@ -138,15 +191,15 @@ def _traffic_columns(cells_RC: IntArray) -> dict[str, pa.Array]:
     }
 
 
-def _answer_columns(ids: IntArray, requests: RequestRows, end: RunEnd) -> dict[str, pa.Array]:
+def _answer_columns(ids: IntArray, requests: Rows, answers: Answers) -> dict[str, pa.Array]:
     """What real requests answered, and how it compares with the unsplit model."""
     order: list[int] = ids.tolist()
     tokens = [None if request not in requests.tokens else list(requests.tokens[request]) for request in order]
-    quality = [end.quality.get(request) for request in order]
+    quality = [answers.quality.get(request) for request in order]
     agreement = [None if q is None or q.num_tokens == 0 else q.num_agree / q.num_tokens for q in quality]
     return {
         "tokens": pa.array(tokens, pa.list_(pa.int64())),
-        "text": pa.array([end.texts.get(request) for request in order], pa.string()),
+        "text": pa.array([answers.texts.get(request) for request in order], pa.string()),
         "compared_tokens": pa.array([None if q is None else q.num_tokens for q in quality], pa.int64()),
         "agreeing_tokens": pa.array([None if q is None else q.num_agree for q in quality], pa.int64()),
         "token_agreement": pa.array(agreement, pa.float64()),
@@ -166,19 +219,23 @@ _STATE_FIGURES = tuple(field.name for field in fields(DeviceStateEnd))
 def device_table(requests: pa.Table, cast: Cast, end: RunEnd) -> pa.Table:
     """A row a device: its requests by outcome, and its account where the run could still give one."""
     counts = {outcome: _count_by_device(requests, outcome, len(cast.devices)) for outcome in OUTCOMES}
-    ends = {entry.device: entry for entry in end.devices}
-    found: list[DeviceEnd | None] = [ends.get(entry.device) for entry in cast.devices]
     columns = {
-        "device": [entry.device for entry in cast.devices],
-        "group": [entry.group for entry in cast.devices],
-        "kind": [entry.kind for entry in cast.devices],
-        "real": [entry.real for entry in cast.devices],
+        **{name: column_of(cast.devices, name) for name in ("device", "group", "kind", "real")},
         "requests": sum(counts.values()),
         **{str(outcome): count for outcome, count in counts.items()},
-        **_accounts(found, _DEVICE_FIGURES),
-        **_accounts([None if entry is None else entry.state for entry in found], _STATE_FIGURES),
+        **_device_accounts(cast, end.devices),
     }
     return pa.table(columns, schema=files.DEVICE_SCHEMA)
+
+
+def _device_accounts(cast: Cast, ends: Sequence[DeviceEnd]) -> dict[str, Any]:
+    if isinstance(ends, Records):
+        nothing = {name: pa.nulls(len(ends), files.DEVICE_SCHEMA.field(name).type) for name in _STATE_FIGURES}
+        return {**{name: ends.column(name) for name in _DEVICE_FIGURES}, **nothing}
+    known = {entry.device: entry for entry in ends}
+    found: list[DeviceEnd | None] = [known.get(entry.device) for entry in cast.devices]
+    states = [None if entry is None else entry.state for entry in found]
+    return {**_accounts(found, _DEVICE_FIGURES), **_accounts(states, _STATE_FIGURES)}
 
 
 def _count_by_device(requests: pa.Table, outcome: Outcome, num_devices: int) -> IntArray:
@@ -194,8 +251,9 @@ def _accounts(entries: Sequence[Any | None], names: Sequence[str]) -> dict[str, 
 def link_table(cast: Cast, end: RunEnd) -> pa.Table:
     """A row a direction of a device's link."""
     names = [name for name in files.LINK_SCHEMA.names if name != "group"]
-    columns = _accounts(end.links, names)
-    columns["group"] = [cast.devices[entry.device].group for entry in end.links]
+    columns: dict[str, Any] = {name: column_of(end.links, name) for name in names}
+    identity = Identity.of(cast)
+    columns["group"] = _names(identity.group[np.asarray(columns["device"], dtype=np.int64)], identity.groups)
     return pa.table({name: columns[name] for name in files.LINK_SCHEMA.names}, schema=files.LINK_SCHEMA)
 
 
@@ -214,5 +272,6 @@ def server_total_table(num_iterations: Sequence[int], cast: Cast, end: RunEnd) -
         "kind": [entry.kind for entry in cast.servers],
         "iterations": list(num_iterations),
         **_accounts(found, _SERVER_ACCOUNT),
+        **_accounts([None if entry is None else entry.operation for entry in found], _SERVER_OPERATION),
     }
     return pa.table(columns, schema=files.SERVER_TOTAL_SCHEMA)

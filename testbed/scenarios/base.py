@@ -149,6 +149,7 @@ ComputeRate = Annotated[float, _reader("compute", float, above_zero=True), _sche
 Frequency = Annotated[
     float, _reader("frequency", float, above_zero=True, at_least=_LEAST_RATE), _schema("frequency"), _written("/s")
 ]
+FrequencyOrZero = Annotated[float, _reader("frequency", float, at_least=_ZERO), _schema("frequency"), _written("/s")]
 Distance = Annotated[float, _reader("distance", float, at_least=_ZERO), _schema("distance"), _written("m")]
 PositiveDistance = Annotated[float, _reader("distance", float, above_zero=True), _schema("distance"), _written("m")]
 Speed = Annotated[float, _reader("speed", float, above_zero=True), _schema("speed"), _written("m/s")]

@@ -162,6 +162,12 @@ class GroupState(Block):
     background: Background | None = None
     kv_claim: Literal["full", "as-used"] = "full"  # at full length at admission, or token by token
 
+    @property
+    def changing(self) -> list[str]:
+        """What may change in its devices by itself."""
+        parts = {"battery": self.battery, "heat": self.heat, "churn": self.churn, "other programs": self.background}
+        return [name for name, part in parts.items() if part]
+
     @model_validator(mode="after")
     def _wakes(self) -> Self:
         if self.wake_delay and not self.wake_for_requests:

@@ -13,11 +13,13 @@ from testbed.core.registry import (
     POLICIES,
     QUEUES,
     RATES,
+    ROUTERS,
     SCHEDULERS,
     TRANSPORTS,
     Registry,
 )
 from testbed.scenarios.catalogue import entries
+from testbed.scenarios.mix import DRAWS
 from testbed.scenarios.schema import Scenario
 from testbed.scenarios.topology_shapes import SHAPES
 
@@ -32,6 +34,7 @@ _PIECES: dict[str, tuple[Registry, tuple[str, str] | None]] = {
     "DisciplineConfig": (DISCIPLINES, None),
     "ArrivalConfig": (ARRIVALS, None),
     "SchedulerConfig": (SCHEDULERS, None),
+    "RouterConfig": (ROUTERS, None),
 }
 _SOURCED = {"type": "object", "required": ["value"], "additionalProperties": False}
 
@@ -48,6 +51,9 @@ def scenario_json_schema() -> str:
         definitions[name] = {
             "anyOf": [{"enum": list(entries(kind))}, _reference(f"{name}ByName"), _reference(f"{name}Described")]
         }
+    for name in [name for name in definitions if name.startswith(("Between_", "Steps_"))]:
+        definitions[name] = _perhaps_bare(definitions, definitions[name])
+    definitions["Group"] = _perhaps_mixed(definitions["Group"])
     definitions["TopologyDescribed"] = definitions["Topology"]
     definitions["Topology"] = {"anyOf": [{"enum": list(entries("topology"))}, *_network_ways(definitions["Topology"])]}
     definitions["PolicyConfig"] = {"anyOf": [{"enum": list(POLICIES)}, *_kinds(POLICIES)]}
@@ -63,6 +69,30 @@ def _perhaps_sourced(key: str, item: dict[str, Any]) -> dict[str, Any]:
         return item
     text = {"type": "string"}
     return {"anyOf": [item, {**_SOURCED, "properties": {"value": item, "source": text}}]}
+
+
+def _perhaps_bare(definitions: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+    """A range may be one value, a schedule one that never changes."""
+    if "low" in item["properties"]:
+        return {"anyOf": [item, item["properties"]["low"]]}
+    step = definitions[item["properties"]["steps"]["items"]["$ref"].rsplit("/", 1)[1]]
+    return {"anyOf": [item, step["properties"]["value"]]}
+
+
+def _perhaps_mixed(group: dict[str, Any]) -> dict[str, Any]:
+    """One device for all of the group, or a mix of them; churn of one kind needs no list."""
+    churn = group["properties"]["churn"]
+    keys = {**group["properties"], "churn": {"anyOf": [churn, churn["items"]]}}
+    entry = {key: item for key, item in keys.items() if key != "count"} | {"share": {"type": ["number", "string"]}}
+    required = ["device", "share"]
+    described = {"type": "object", "required": required, "additionalProperties": False, "properties": entry}
+    mix = {"mix": {"type": "array", "minItems": 1, "items": described}, "mix_draw": {"enum": list(DRAWS)}}
+    return {
+        **group,
+        "properties": {**keys, **mix},
+        "required": [key for key in group["required"] if key != "device"],
+        "anyOf": [{"required": ["device"]}, {"required": ["mix"]}],
+    }
 
 
 def _by_name(kind: str, profile: dict[str, Any]) -> dict[str, Any]:

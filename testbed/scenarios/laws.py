@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from testbed.core.errors import ScenarioError
 from testbed.core.units import format_seconds, ns_to_seconds
-from testbed.scenarios.base import Block, PositiveTimeNs, TimeNs, as_pydantic
+from testbed.scenarios.base import Block, FileName, PositiveTimeNs, TimeNs, as_pydantic
 
 NumTokens = Annotated[int, Field(ge=1, lt=10**9)]
 
@@ -44,10 +44,20 @@ class LognormalLength(Block):
 
 
 class EmpiricalLength(Block):
-    """One of these values, each equally likely."""
+    """One of these values, or of those in a column of a CSV file with a header row, each equally likely."""
 
     law: Literal["empirical"]
-    values: list[NumTokens] = Field(min_length=1)
+    values: list[NumTokens] | None = Field(default=None, min_length=1)
+    file: FileName | None = None
+    column: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.values is None) == (self.file is None):
+            raise as_pydantic(ScenarioError("give either values or a file, not both or neither"))
+        if (self.file is None) != (self.column is None):
+            raise as_pydantic(ScenarioError("a file and its column go together", path="column"))
+        return self
 
 
 class GeometricLength(Block):

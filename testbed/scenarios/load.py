@@ -11,6 +11,7 @@ from typing import Any
 from testbed.core.errors import ScenarioError, nearest_name
 from testbed.scenarios.catalogue import entries, find
 from testbed.scenarios.file_paths import absolute, with_absolute_files
+from testbed.scenarios.mix import Expansion
 from testbed.scenarios.overrides import apply_overrides
 from testbed.scenarios.problems import validate
 from testbed.scenarios.profiles import DeviceProfile, LinkProfile, Profile, ServerProfile
@@ -62,10 +63,14 @@ def _nearest_file(path: Path, known: Iterable[str]) -> str | None:
 
 def build_scenario(data: Mapping[str, Any], *, base: Path) -> Scenario:
     """Validate plain data; the files and folders it names are looked up below `base`, the scenario's folder, first."""
-    resolved = _resolve_files(_resolve_references(copy.deepcopy(dict(data))), base)
-    if resolved.get("topology") is not None:
-        resolved["topology"] = _resolve_network(resolved["topology"], base)
-    return validate(Scenario, resolved)
+    expansion = Expansion(copy.deepcopy(dict(data)))
+    try:
+        resolved = _resolve_files(_resolve_references(expansion.data), base)
+        if resolved.get("topology") is not None:
+            resolved["topology"] = _resolve_network(resolved["topology"], base)
+        return validate(Scenario, resolved)
+    except ScenarioError as error:
+        raise expansion.written(error) from None
 
 
 def load_link(source: str, overrides: Iterable[str] = ()) -> LinkProfile:

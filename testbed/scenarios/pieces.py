@@ -102,7 +102,7 @@ def _kind(registry: Registry, data: dict[str, Any]) -> str:
         raise ScenarioError("required key is missing", path="kind", allowed=sorted(registry))
     kind = data["kind"]
     if not isinstance(kind, str):
-        raise ScenarioError(f"a {registry.kind}'s name is expected", path="kind", value=kind, allowed=sorted(registry))
+        raise ScenarioError("a name is expected", path="kind", value=kind, allowed=sorted(registry))
     try:
         registry.check(kind)
     except ScenarioError as error:

@@ -86,6 +86,7 @@ class ProcessorProfile(Profile):
     memory_bandwidth: Bandwidth
     compute: ComputeRate
     kernel_overhead: TimeNs  # per decoder layer and per stage: launches, dispatch
+    host_time: TimeNs = Field(default=0, validate_default=False)  # to launch a layer, while kernels run
     overlap: Literal["full", "partial"] = "full"  # of a kernel's loads with its arithmetic
     idle_power: Power
     active_power: Power

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from testbed.core.errors import ScenarioError
-from testbed.core.registry import POLICIES, ROUTERS
-from testbed.scenarios.base import Block, LossProbability, PositiveTimeNs, as_pydantic, registered
+from testbed.core.registry import POLICIES
+from testbed.scenarios.base import Block, LossProbability, PositiveTimeNs, as_pydantic
 from testbed.scenarios.cells import Cells, check_cells, check_membership
+from testbed.scenarios.cluster import Operation, Region, Router, check_operation
 from testbed.scenarios.device_state import GroupState, check_figures
 from testbed.scenarios.kv import KV
 from testbed.scenarios.problems import validate
@@ -80,6 +81,7 @@ class Group(GroupState):
     cell: str | None = None  # None: every link has its air to itself
     weight: int | None = Field(default=None, ge=1, le=2**20)  # in the cell, where its discipline takes weights
     at: At | None = None  # where its links lead, in a topology
+    region: Region | None = None  # for routers that go by distance
     policy: Policy | None = None
     workload: Workload | None = None
 
@@ -89,13 +91,18 @@ class Group(GroupState):
         return self
 
 
-class Servers(Serving):
+class Servers(Serving, Operation):
     """Equal cloud workers with iteration-level continuous batching."""
 
     name: Name = "cloud"
     server: ServerProfile
-    count: int = Field(default=1, ge=1)
+    count: int = Field(default=1, ge=0)  # with `autoscale`, at the start
     at: At | None = None  # where it stands, in a topology
+
+    @property
+    def num_workers(self) -> int:
+        """All that may ever run: ids are given to so many."""
+        return self.count if self.autoscale is None else self.autoscale.max
 
 
 class Slo(Block):
@@ -120,6 +127,7 @@ class Execution(Block):
     cloud_hosts: int = Field(default=1, ge=1, le=1024)  # Ray actors that share the servers' real work
     costs: Literal["modelled", "measured"] = "modelled"
     on_failure: Literal["fail", "replay"] = "fail"  # when a host is lost
+    engine: Literal["auto", "requests", "cohorts"] = "auto"  # a process a request, or compiled where that says the same
 
 
 class Record(Block):
@@ -183,7 +191,7 @@ class Scenario(Block):
     fleet: list[Group] = Field(min_length=1)
     servers: list[Servers] = Field(default_factory=list)
     topology: Topology | None = None  # None: a device's link leads straight to every server
-    router: Annotated[str, registered(ROUTERS)] = "least-loaded"
+    router: Router = Field(default="least-loaded", validate_default=True)
     workload: Workload | None = None
     sampling: Sampling = Sampling()
     slo: Slo | None = None
@@ -197,6 +205,8 @@ class Scenario(Block):
         _check_unique("fleet", [group.name for group in self.fleet])
         _check_unique("servers", [servers.name for servers in self.servers])
         check_cells(self.cells)
+        for index, servers in enumerate(self.servers):
+            check_operation(f"servers[{index}]", servers.count, servers)
         for index, group in enumerate(self.fleet):
             check_membership(f"fleet[{index}]", self.cells, group.cell, group.weight, group.link.queue.kind)
         _check_places("fleet", self.fleet, self.topology)

@@ -31,6 +31,7 @@ class KvCache(Block):
     block_tokens: int = Field(default=16, ge=1)
     preemption: Literal["recompute", "swap"] = "recompute"
     swap_bandwidth: Bandwidth | None = None  # between the server and its host memory, both ways together
+    prefix: Literal["none", "session"] = "none"  # what a session's turn held stays in free blocks for its next turn
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -45,6 +45,13 @@ one, before all that were never preempted, of its like in the own order. When it
 latest. By `recompute` its pass runs all positions from the first on. By `swap` its blocks went to host memory and come
 back whole: its pass goes on where it was.
 
+With `prefix: session` what a sequence holds when it ends stays *parked* under its session, whatever its outcome. The
+first pass of the session's next turn here, whose history counts h positions, begins behind min(parked, h) of them: its
+first share takes the parked blocks over. Parked blocks are evicted before anybody waits or is preempted, if they
+suffice together with the free ones: whole sessions, the one parked longest ago first, until the free ones suffice. A
+turn that waits when its session is evicted runs all its positions, as a recomputed one does; so does a turn that was
+preempted.
+
 Time [our own design]: a message is opened once, and decoded with the first share of its pass. The server keeps opened
 messages, still encoded, in host memory without limit: a pass that runs positions again decodes all of the sequence's
 messages again, in one launch with the iteration's other ones. Bytes swapped out and in since the last iteration began
@@ -62,6 +69,7 @@ from bisect import insort
 from typing import ClassVar
 
 from testbed.core.work import KvDemand
+from testbed.schedulers.budget import Budget
 from testbed.schedulers.entry import Entry, Limits, Place, Share
 from testbed.schedulers.memory import KvMemory
 from testbed.schedulers.residents import Move, Residents
@@ -143,6 +151,11 @@ class BatchScheduler(ABC):
             self.dropped_tokens += entry.left_tokens
             self._unqueue(entry)
 
+    def park(self, request: int, session: int) -> None:
+        """The sequence has ended; its positions stay, as long as there is room, for the session's next turn."""
+        self.residents.park(request, session)
+        self.done(request)
+
     def take_moves(self) -> list[Move]:
         """Who was preempted, and who came back, since this was asked last."""
         moves, self.residents.moves = self.residents.moves, []
@@ -162,7 +175,7 @@ class BatchScheduler(ABC):
         self._prefills.sort(key=_among_prefills)
 
     def _walk(self) -> list[Share]:
-        budget, shares = _Budget(self.limits, len(self._steps)), list[Share]()
+        budget, shares = Budget(self.limits, len(self._steps)), list[Share]()
         while len(shares) < self.limits.max_batch:
             step = self._steps[0] if self._steps and budget.step_tokens > 0 else None
             prefill = self._ready_prefill(budget)
@@ -183,7 +196,7 @@ class BatchScheduler(ABC):
             return step.order < prefill.order
         return self.limits.priority == "decode"
 
-    def _ready_prefill(self, budget: _Budget) -> Entry | None:
+    def _ready_prefill(self, budget: Budget) -> Entry | None:
         """The head of the prefills, if the iteration still has tokens for it."""
         if self._partial is not None:
             entry = self._partial
@@ -193,16 +206,31 @@ class BatchScheduler(ABC):
             return None
         return entry if budget.prefill_share(entry.left_tokens) else None
 
-    def _admits(self, entry: Entry, budget: _Budget) -> bool:
+    def _admits(self, entry: Entry, budget: Budget) -> bool:
         """Claim what the prefill's share needs, if it is there."""
         limit = self.limits.max_resident
         if limit is not None and entry.request not in self.residents and len(self.residents) >= limit:
             return False
-        return self.residents.admit(entry, entry.done_tokens + budget.prefill_share(entry.left_tokens))
+        return self._claims(entry, entry.done_tokens + budget.prefill_share(entry.left_tokens))
 
-    def _makes_room(self, step: Entry, budget: _Budget) -> bool:
+    def _claims(self, entry: Entry, end_tokens: int) -> bool:
+        """Room up to a position; who waited to find what is evicted for it has to run it again."""
+        evicted = self.residents.admit(entry, end_tokens)
+        if evicted:
+            for other in self._queued.values():
+                if other.session in evicted and other.request not in self.residents:
+                    self._start_over(other)
+        return evicted is not None
+
+    def _start_over(self, entry: Entry) -> None:
+        """Its pass begins behind what is still there."""
+        done_tokens = self.residents.found(entry)
+        self.asked_tokens += entry.done_tokens - done_tokens
+        entry.done_tokens = done_tokens
+
+    def _makes_room(self, step: Entry, budget: Budget) -> bool:
         """Claim what a step needs, preempting until it is there; False where the step's own turn came."""
-        while not self.residents.admit(step, step.end_tokens):
+        while not self._claims(step, step.end_tokens):
             victim = self.residents.victim(budget.seated)
             budget.hold_prefills()
             self._preempt(victim)
@@ -217,9 +245,7 @@ class BatchScheduler(ABC):
         if entry is None:
             return
         self._unqueue(entry)
-        done_tokens = self.residents.found(entry)
-        self.asked_tokens += entry.done_tokens - done_tokens
-        entry.done_tokens = done_tokens
+        self._start_over(entry)
         entry.has_begun = entry.has_begun and self.limits.preempts_by_swap
         entry.is_new = False
         insort(self._prefills, entry, key=_among_prefills)
@@ -231,12 +257,12 @@ class BatchScheduler(ABC):
             self._prefills = [other for other in self._prefills if other is not entry]
             self._steps = [other for other in self._steps if other is not entry]
 
-    def _take_step(self, budget: _Budget) -> Share:
+    def _take_step(self, budget: Budget) -> Share:
         entry = self._steps.pop(0)
         budget.step_tokens -= entry.left_tokens
         return self._share(entry, entry.left_tokens, budget, is_prefill=False)
 
-    def _take_prefill(self, entry: Entry, budget: _Budget) -> Share:
+    def _take_prefill(self, entry: Entry, budget: Budget) -> Share:
         num_tokens = budget.take_prefill(entry.left_tokens)
         if entry is not self._partial:
             self._prefills.pop(0)
@@ -246,7 +272,7 @@ class BatchScheduler(ABC):
             budget.hold_prefills()
         return share
 
-    def _share(self, entry: Entry, num_tokens: int, budget: _Budget, *, is_prefill: bool) -> Share:
+    def _share(self, entry: Entry, num_tokens: int, budget: Budget, *, is_prefill: bool) -> Share:
         """Positions move from `left` to `done`; a pass that is through leaves its queue."""
         share = Share(
             entry=entry,
@@ -264,42 +290,3 @@ class BatchScheduler(ABC):
         if share.is_last:
             del self._queued[entry.request]
         return share
-
-
-class _Budget:
-    """The tokens that prefills and steps may still take in the iteration that is being formed."""
-
-    __slots__ = ("_chunked", "_is_held", "_num_prefills", "_shared", "prefill_tokens", "seated", "step_tokens")
-
-    def __init__(self, limits: Limits, num_steps: int) -> None:
-        chunk = limits.chunk_tokens
-        self._chunked = chunk is not None
-        self._shared = chunk is not None and limits.priority == "prefill"
-        self._num_prefills = 0
-        self._is_held = False
-        self.seated: set[int] = set()  # requests with a share
-        self.prefill_tokens = limits.max_prefill_tokens
-        self.step_tokens = limits.max_batch if chunk is None else chunk
-        if chunk is not None:
-            set_aside = 0 if self._shared else min(num_steps, limits.max_batch)
-            self.prefill_tokens = min(limits.max_prefill_tokens, chunk - set_aside)
-
-    def hold_prefills(self) -> None:
-        """The first prefill has to wait, and later ones do not pass it."""
-        self._is_held = True
-
-    def prefill_share(self, left_tokens: int) -> int:
-        """How many of its tokens the next prefill may run; 0: it has to wait."""
-        if self._is_held:
-            return 0
-        if self._chunked:
-            return max(0, min(left_tokens, self.prefill_tokens))
-        return left_tokens if self._num_prefills == 0 or left_tokens <= self.prefill_tokens else 0
-
-    def take_prefill(self, left_tokens: int) -> int:
-        taken = self.prefill_share(left_tokens)
-        self.prefill_tokens -= taken
-        self._num_prefills += 1
-        if self._shared:
-            self.step_tokens -= taken
-        return taken

@@ -12,7 +12,7 @@ from testbed.schedulers.memory import KvMemory
 
 
 class EarliestDeadlineScheduler(BatchScheduler):
-    """Order (deadline, ready_ns, request), fixed when the pass is queued.
+    """What is due first goes first: order (deadline, ready_ns, request), fixed when the pass is queued.
 
     The deadline of a request's first token is its arrival at the device plus `ttft`, that of a later one the end of
     the iteration that gave its last token plus `tpot`. Two requests' deadlines differ by no more than time does, so a

@@ -25,6 +25,7 @@ class Entry:
     end_tokens: int
     demand: KvDemand
     device: int = 0
+    session: int = -1  # of which its request is a later turn; -1 for none, or where nothing was kept for it
     since_ns: int = 0  # what a deadline counts from: the request's arrival for its first token, then its last token
     is_first: bool = True  # its token will be the request's first
     step_tokens: int = 0  # positions before those that this pass is about, as its device sees it

@@ -11,8 +11,9 @@ from testbed.schedulers.memory import KvMemory
 
 
 class FairScheduler(BatchScheduler):
-    """Order (served, ready_ns, request), where `served` counts the tokens that this server has run for the device.
+    """The device that has been served least goes first: order (served, ready_ns, request).
 
+    `served` counts the tokens that this server has run for the device.
     All passes count, prefills, steps and what is run again, by the tokens of their shares; an order holds for the
     forming of one batch, and the shares taken in it count from the next one on. A device that has been away is served
     first until it has caught up [our own design; a virtual token counter would lift it to the least of those waiting].

@@ -6,18 +6,19 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from testbed.schedulers.entry import Entry
-from testbed.schedulers.memory import KvMemory
+from testbed.schedulers.memory import NO_SESSION, KvMemory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """A sequence was preempted, or came back: by reading its KV from host memory, or by running positions again."""
+    """A sequence was preempted, or came back (its KV read from host memory, or positions run again), or found some."""
 
     request: int
     is_preemption: bool
     kv_tokens: int = 0  # that it gave up
+    swapped_bytes: int = 0  # over the link to host memory
     recomputed_tokens: int = 0  # positions that are run again
-    swapped_bytes: int  # over the link to host memory
+    found_tokens: int = 0  # of its session's earlier turns, that it found held
 
 
 class Residents:
@@ -29,6 +30,7 @@ class Residents:
         self._memory = memory
         self._swap = swap
         self._held: dict[int, int] = {}  # a preempted one that comes back is the latest again
+        self._parked: dict[int, int] = {}  # positions that a session's last turn left, by session
         self._away: dict[int, tuple[int, int]] = {}  # preempted: positions given up, bytes in host memory
 
     def __contains__(self, request: int) -> bool:
@@ -45,16 +47,37 @@ class Residents:
         held = self._held.get(entry.request)
         if held is None and self._swap and entry.request in self._away:
             held = self._away[entry.request][0]
+        if held is None and entry.is_first and entry.request not in self._away:
+            held = self._left_by_session(entry)
         return entry.base_tokens if held is None else held
 
-    def admit(self, entry: Entry, end_tokens: int) -> bool:
-        """See to room up to `end_tokens`; a sequence that held none is resident from now on."""
-        if not self._memory.claim(entry.request, entry.demand, end_tokens):
-            return False
-        if entry.request not in self._held:
+    def admit(self, entry: Entry, end_tokens: int) -> list[int] | None:
+        """See to room up to `end_tokens`; a sequence that held none is resident from now on.
+
+        The sessions whose parked positions had to go; None where there is no room.
+        """
+        is_new = entry.request not in self._held
+        session = entry.session if is_new and entry.session in self._parked and entry.done_tokens else NO_SESSION
+        evicted = self._memory.claim(entry.request, entry.demand, end_tokens, session)
+        if evicted is None:
+            return None
+        for gone in evicted:
+            del self._parked[gone]
+        if is_new:
             self._held[entry.request] = 0
             self._come_back(entry)
-        return True
+        if session != NO_SESSION:
+            del self._parked[session]
+            self.moves.append(Move(request=entry.request, is_preemption=False, found_tokens=entry.done_tokens))
+        return evicted
+
+    def park(self, request: int, session: int) -> None:
+        """It has ended; what it holds stays for its session's next turn."""
+        held = self._held.pop(request, None)
+        if held is not None:
+            self.kv_tokens -= held
+            self._memory.park(request, session)
+            self._parked[session] = held
 
     def grow(self, entry: Entry) -> None:
         """It holds `entry.done_tokens` positions now."""
@@ -79,6 +102,11 @@ class Residents:
         self._memory.release(request)
         self.kv_tokens -= self._held.pop(request, 0)
         self._away.pop(request, None)
+
+    def _left_by_session(self, entry: Entry) -> int | None:
+        """Positions of the history that its session's last turn left here; what lies behind them is dropped."""
+        left = self._parked.get(entry.session)
+        return None if left is None else min(left, entry.step_tokens)
 
     def _come_back(self, entry: Entry) -> None:
         away = self._away.pop(entry.request, None)

@@ -11,7 +11,7 @@ from testbed.schedulers.memory import KvMemory
 
 
 class ShortestFirstScheduler(BatchScheduler):
-    """Order (length, ready_ns, request), fixed when the pass is queued.
+    """The shortest prompt or the shortest answer goes first: order (length, ready_ns, request), fixed when queued.
 
     `by: prompt` takes for a pass's length the tokens it has to run: a prompt, or 1 for a step. `by: output` takes the
     most tokens that the request may be answered with, a prefill's and a step's alike. No wait is bounded: a long one

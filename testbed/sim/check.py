@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from testbed.actors.kv import kv_laws
-from testbed.actors.memory import edge_demand, free_bytes, largest_split, server_weights_bytes
+from testbed.actors.memory import free_bytes, server_weights_bytes
 from testbed.actors.roofline import check_parallel
 from testbed.actors.weight_plan import check_saved, check_weights, weight_laws
 from testbed.core.errors import ScenarioError
@@ -17,9 +16,12 @@ from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.network_models.build import check_link
 from testbed.scenarios.schema import Group, Scenario
+from testbed.sim.check_cluster import check_cluster
+from testbed.sim.check_devices import check_device
 from testbed.sim.check_serving import check_serving
 from testbed.sim.check_topology import check_topology
 from testbed.sim.choosing import Policy, build_policies
+from testbed.sim.fleet import Fleet
 from testbed.sim.measured import BITS, check_reach, check_tables
 from testbed.sim.requests import RequestTable
 from testbed.workloads.instants import LAST_NS
@@ -45,7 +47,9 @@ def check_scenario(scenario: Scenario, source: ModelSource) -> None:
         for split in policy.splits(source.shape.num_layers):
             _check_split(scenario, source.shape, index, split)
     check_topology(scenario)
+    Fleet(scenario)  # reads its traces
     check_serving(scenario)
+    check_cluster(scenario)
     _check_servers(scenario, source.shape, policies)
     check_tables(scenario, source.shape)
     _check_saved(scenario, source, policies)
@@ -99,7 +103,7 @@ def _check_split(scenario: Scenario, shape: ModelShape, index: int, split: int) 
             "layers behind the cut need a server, and there is none", path=path, value=split,
             allowed=f"{shape.num_layers}, or an entry under servers",
         )  # fmt: skip
-    _check_device(scenario, shape, index, split)
+    check_device(scenario, shape, index, split, path)
 
 
 def _split_path(scenario: Scenario, index: int) -> str:
@@ -107,29 +111,6 @@ def _split_path(scenario: Scenario, index: int) -> str:
     group = scenario.fleet[index]
     policy = "policy" if group.policy is None else f"fleet[{index}].policy"
     return f"{policy}.split" if hasattr(scenario.policy_of(group), "split") else policy
-
-
-def _check_device(scenario: Scenario, shape: ModelShape, index: int, split: int) -> None:
-    """One token must fit at least; longer requests that don't are out-of-memory outcomes of the run."""
-    group, path, bits = scenario.fleet[index], _split_path(scenario, index), BITS[scenario.dtype]
-    (weights, _), (kv, _) = weight_laws(scenario.weights, bits), kv_laws(scenario.kv, bits)
-    demand, free = edge_demand(shape, split, 1, weights, kv).total_bytes, free_bytes(group.device)
-    if demand and not free:
-        raise ScenarioError(
-            f"group {group.name}: the reserved memory of a {group.device.name} leaves none for {split} layers",
-            path=path,
-            value=split,
-            allowed="0",
-        )
-    if demand > free:
-        most = largest_split(group.device, shape, 1, weights, kv)
-        raise ScenarioError(
-            f"group {group.name}: a {group.device.name} has {format_si(free, 'B')} free, and the front of {split} "
-            f"layers takes {format_si(demand, 'B')}",
-            path=path,
-            value=split,
-            allowed=f"0 to {most}" if most else "0",
-        )
 
 
 def _check_saved(scenario: Scenario, source: ModelSource, policies: Iterable[Policy]) -> None:

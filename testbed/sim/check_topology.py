@@ -41,7 +41,8 @@ def _nodes(scenario: Scenario, entry: Group | Servers) -> list[str]:
     """Where the members stand; fewer members than nodes leave some out."""
     assert scenario.topology is not None
     assert entry.at is not None, "checked when the scenario was read"
-    return sorted(set(places(entry.at, scenario.topology)[: entry.count]))
+    num_members = entry.num_workers if isinstance(entry, Servers) else entry.count
+    return sorted(set(places(entry.at, scenario.topology)[:num_members]))
 
 
 def _check_resolution(index: int, group: Group, nodes: set[str], server_nodes: set[str]) -> None:

@@ -41,6 +41,7 @@ class Device:
     watch: Watch | None = None  # None: it is always there and nothing changes in it
     claims_as_used: bool = False  # memory for keys and values token by token, else at full length at admission
     peak_memory_bytes: int = 0
+    front_session: int = -1  # whose turns' keys and values its front still holds: the last request's, if that completed
     _claimant: tuple[Request, Decision] | None = None
 
     def observe(self, clock: Clock, request: Request) -> Observation:
@@ -57,7 +58,12 @@ class Device:
 
     def board(self, request: int) -> Absence | None:
         """A request has come: why it can't stay, where the device is away. The process at work is the request's."""
-        return None if self.watch is None else self.watch.board(request)
+        if self.watch is None:
+            return None
+        absence = self.watch.board(request)
+        if self.watch.has_been_off():
+            self.front_session = -1
+        return absence
 
     def alight(self, request: int) -> None:
         """A request has ended, however it did."""

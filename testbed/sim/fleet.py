@@ -72,7 +72,7 @@ class Fleet:
     ) -> Watch | None:  # fmt: skip
         """None for a device that is always there and in which nothing changes."""
         changes = self._changes[group.name]
-        if not (group.battery or group.heat or group.churn or group.background):
+        if not group.changing:
             return None
         return Watch(
             clock,
@@ -121,7 +121,9 @@ class Fleet:
     def _read(self, group: Group, path: str) -> _Changes:
         def read(key: str, config: Config, convert: Callable[[Any], int]) -> _ByPlace:
             try:
-                return levels_of(config, convert, seed=self._seed, group=group.name, purpose=f"device.{key}")
+                return levels_of(
+                    config, convert, seed=self._seed, group=group.name, count=group.count, purpose=f"device.{key}"
+                )
             except ScenarioError as error:
                 raise error.located(path=f"{path}.{key}") from None
 

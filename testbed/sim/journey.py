@@ -66,6 +66,13 @@ class TurnedAwayError(EndedEarlyError):
     """No server takes the request: nothing of it has run."""
 
 
+class ServerLostError(EndedEarlyError):
+    """The request's server has failed, and with it all that it held of the request."""
+
+    def __init__(self, server: int) -> None:
+        super().__init__(f"server {server} failed", Outcome.SERVER_FAILURE)
+
+
 @dataclass(slots=True, kw_only=True)
 class Journey:
     """One admitted request. `server` is None where the device holds the whole model."""
@@ -81,6 +88,7 @@ class Journey:
     tampering: Tampering
     kv_demand: KvDemand  # on the server's KV cache
     stop_tokens: frozenset[int]
+    server_life: int  # the server's when the request was sent there
     step: Step  # the pass to run next: the prompt, then the token chosen last
     answer_bytes: int = TOKEN_BYTES  # of the last pass, in the clear
     output: list[int] = field(default_factory=list)
@@ -209,16 +217,23 @@ class Journey:
             since_ns=self.request.arrival_ns if self.served_ns is None else self.served_ns,
             is_first=self.served_ns is None,
             max_output_tokens=self.request.max_output_tokens,
+            session=self.request.session,
         )
 
     def serve(self, server: Server, payload: Payload) -> Wait[int]:
         """The server's share of a step: wait for an iteration, which serves many; the next token comes out of it.
 
-        Raises MessageLostError where the payload was altered on its way.
+        Raises MessageLostError where the payload was altered on its way, ServerLostError where the server is down,
+        was meanwhile, or fails before the pass is through.
         """
+        if not server.knows(self.server_life):
+            raise ServerLostError(server.server)
         step = BackStep(session=self.session, step=self._server_step(), payload=payload, real=self.is_real)
         self.answer_bytes = step.answer_bytes
-        served: Served = yield server.submit(step, self.kv_demand, self._asked())
+        served: Served | None = yield server.submit(step, self.kv_demand, self._asked())
+        if served is None:
+            self.trace.span(self.clock.now_ns, Hop.CUT_SHORT)
+            raise ServerLostError(server.server)
         now_ns = self.served_ns = self.clock.now_ns
         parts = (
             (Hop.OPEN, served.open_ns),

@@ -1,11 +1,12 @@
 """The clock: SimPy with whole nanoseconds and a written order for what happens at one instant.
 
-At one instant devices go off first, in the order of their numbers, then comes everything of SimPy's own priorities
-(deliveries, stages and requests that end), then requests that arrive, then the admission of requests whose turn on
-their device has come, both in the order of the requests' numbers, then the ends of server iterations, then the forming
-of new batches, both in the order of the servers' numbers. So a router knows of every request that has ended by its
-instant, and a batch holds all that is ready by its instant, whatever the order in which it became so. Queues are
-ordered by (ready time, request), never by arrival in a list.
+At one instant servers fail, are repaired and come up first, then devices go off, each in the order of their numbers,
+then comes everything of SimPy's own priorities (deliveries, stages and requests that end), then requests that arrive,
+then the admission of requests whose turn on their device has come, both in the order of the requests' numbers, then the
+ends of server iterations, then the forming of new batches, both in the order of the servers' numbers, and at last
+autoscalers look. So a router knows of every request that has ended by its instant, and a batch holds all that is ready
+by its instant, whatever the order in which it became so. Queues are ordered by (ready time, request), never by arrival
+in a list.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ Wait = Generator[simpy.Event, Any, T]
 class Rank(IntEnum):
     """Order within an instant; SimPy's own URGENT is 0 and NORMAL is 1."""
 
+    SERVER_STATE = -2
     DEVICE_STATE = -1
     ARRIVAL = 2
     ADMISSION = 3
     ITERATION_END = 4
     BATCH_FORMATION = 5
+    SCALING = 6
 
 
 _PLACES = 1 << 32  # of events of one rank at one instant

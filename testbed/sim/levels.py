@@ -82,14 +82,14 @@ class RandomStates:
 
 
 def levels_of(
-    config: Config, convert: Callable[[Any], int], *, seed: int, group: str, purpose: str
+    config: Config, convert: Callable[[Any], int], *, seed: int, group: str, count: int, purpose: str
 ) -> Callable[[int], Levels]:
-    """The levels of each member of a group, by its place; `convert` makes whole numbers of values.
+    """The levels of each of `count` members of a group, by its place; `convert` makes whole numbers of values.
 
     Reads a trace at once. Raises ScenarioError for one that can't be read, with its file and line.
     """
     if isinstance(config, TraceLevels):
-        return _traced(config, convert)
+        return _traced(config, convert, count)
     if isinstance(config, RandomLevels):
         values = [convert(state.value) for state in config.states]
         means_ns = [state.mean for state in config.states]
@@ -102,8 +102,8 @@ def levels_of(
     return lambda place: Schedule(starts, values, every_ns, offsets.below(every_ns, entity_key(group, place), 0))
 
 
-def _traced(config: TraceLevels[Any], convert: Callable[[Any], int]) -> Callable[[int], Levels]:
-    rows = _rows(config, convert)
+def _traced(config: TraceLevels[Any], convert: Callable[[Any], int], count: int) -> Callable[[int], Levels]:
+    rows = _rows(config, convert, count)
     first = convert(config.initial)
 
     def schedule(place: int) -> Schedule:
@@ -113,7 +113,9 @@ def _traced(config: TraceLevels[Any], convert: Callable[[Any], int]) -> Callable
     return schedule
 
 
-def _rows(config: TraceLevels[Any], convert: Callable[[Any], int]) -> dict[int | None, list[tuple[int, int]]]:
+def _rows(
+    config: TraceLevels[Any], convert: Callable[[Any], int], count: int
+) -> dict[int | None, list[tuple[int, int]]]:
     """(time, value) by device, in the file's order."""
     table = read_csv(config.file)
     time, value = table.column(config.time_column), table.column(config.value_column)
@@ -125,7 +127,7 @@ def _rows(config: TraceLevels[Any], convert: Callable[[Any], int]) -> dict[int |
             text = _cell(cells, value)
             if text not in known:
                 known[text] = convert(config.value_of(text))
-            place = None if device is None else _whole(_cell(cells, device), 1, "a device's number, from 0")
+            place = None if device is None else _place(_cell(cells, device), count)
             rows[place].append((_whole(_cell(cells, time), _NS_PER_UNIT[config.time_unit], "a time"), known[text]))
         except ScenarioError as error:
             raise ScenarioError(f"line {line}: {error.problem}", file=config.file, value=error.value,
@@ -139,6 +141,12 @@ def _cell(cells: Sequence[str], column: int) -> str:
     if column >= len(cells):
         raise ScenarioError(f"{len(cells)} columns, too few")
     return cells[column].strip()
+
+
+def _place(text: str, count: int) -> int:
+    if not text.isdecimal() or int(text) >= count:
+        raise ScenarioError("no such device in the group", value=text, allowed=f"a number from 0 to {count - 1}")
+    return int(text)
 
 
 def _whole(text: str, unit: int, meant: str) -> int:

@@ -9,8 +9,9 @@ import simpy
 
 from testbed.actors.edge import Payload, token_payload
 from testbed.core.events import Hop, Outcome
+from testbed.core.plan import Decision
 from testbed.sim.cut import Cut
-from testbed.sim.journey import EndedEarlyError, Journey, TurnedAwayError
+from testbed.sim.journey import EndedEarlyError, Journey, ServerLostError
 from testbed.sim.kernel import Wait
 from testbed.sim.request_table import Request
 from testbed.sim.server import Server
@@ -48,16 +49,25 @@ def _answer(world: World, request: Request, trace: Trace) -> Wait[None]:
             trace.ended(clock.now_ns, Outcome.OOM, "device memory")
             return
         try:
-            journey = world.embark(request, decision, trace)
-        except TurnedAwayError as turned:
-            trace.ended(clock.now_ns, turned.outcome, str(turned))
-            return
-        try:
-            finish = yield from _generate(journey, journey.server) if journey.server else _generate_alone(journey)
-            trace.ended(clock.now_ns, Outcome.COMPLETED, finish)
-            world.completed(journey)
+            yield from _travel(world, request, decision, trace)
         except EndedEarlyError as end:
             trace.ended(clock.now_ns, end.outcome, str(end))
+
+
+def _travel(world: World, request: Request, decision: Decision, trace: Trace) -> Wait[None]:
+    """With a server, and where that fails with another, from the prompt again."""
+    num_losses = 0
+    while True:
+        journey = yield from world.embark(request, decision, trace, num_losses)
+        try:
+            finish = yield from _generate(journey, journey.server) if journey.server else _generate_alone(journey)
+            trace.ended(world.clock.now_ns, Outcome.COMPLETED, finish)
+            world.completed(journey)
+            return
+        except ServerLostError as lost:
+            num_losses += 1
+            if not world.requeues(journey, num_losses):
+                raise lost
         finally:
             world.disembark(journey)
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from testbed.core.errors import ScenarioError
+from testbed.scenarios.prompts import RandomPrompts
 from testbed.scenarios.schema import Group, Scenario
 from testbed.scenarios.workload import RequestKind
 from testbed.sim.prompts import Encoder, Ids, PromptReader
 from testbed.sim.request_table import GroupPart, GroupPrompts, Request, RequestTable, table_of
+from testbed.workloads.lengths import length_law
 from testbed.workloads.members import Members
 from testbed.workloads.rows import openings_of, rows_of
 
@@ -50,11 +52,20 @@ class Workloads:
         return GroupPart(members=members, rows=rows_of(workload, members, openings, lengths), prompts=prompts)
 
     def _listed(self, index: int, number: int, kind: RequestKind) -> Sequence[Ids]:
-        workload = self._scenario.workload_of(self._scenario.fleet[index])
-        is_own = workload.kinds is not None and workload.kinds[number].prompts is not None
+        """The kind's prompts; whatever its laws read from files is read here, too, where it can be located."""
         assert kind.prompts is not None, "checked when the workload was read"
-        with self._located(index, f"kinds[{number}].prompts" if is_own else "prompts"):
+        assert kind.output_tokens is not None, "checked as well"
+        with self._located(index, self._key(index, number, "output_tokens")):
+            length_law(kind.output_tokens)
+        with self._located(index, self._key(index, number, "prompts")):
+            if isinstance(kind.prompts, RandomPrompts):
+                length_law(kind.prompts.length)
             return self._reader.listed(kind.prompts)
+
+    def _key(self, index: int, number: int, key: str) -> str:
+        """Where a kind's key stands: with the kind, or else with the workload."""
+        kinds = self._scenario.workload_of(self._scenario.fleet[index]).kinds
+        return f"kinds[{number}].{key}" if kinds is not None and getattr(kinds[number], key) is not None else key
 
     @contextmanager
     def _located(self, group: int, key: str) -> Iterator[None]:

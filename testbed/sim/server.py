@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import simpy
 
 from testbed.actors.cloud import REFUSED, BackStep, CloudWorker, Iteration, Part
-from testbed.core.events import EventSink, IterationEnded, SequencePreempted, SequenceResumed
+from testbed.core.events import EventSink, IterationEnded, PrefixFound, SequencePreempted, SequenceResumed
 from testbed.core.work import KvDemand
 from testbed.scenarios.serving import Admission
 from testbed.schedulers.entry import Entry, Share
@@ -36,6 +37,16 @@ class Asked:
     since_ns: int  # the request's arrival, or the end of the iteration that gave its last token
     is_first: bool  # its token will be the request's first
     max_output_tokens: int
+    session: int = -1  # of which the request is a turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """What a server keeps of a session between its turns, in host memory: the messages of so many positions."""
+
+    split: int
+    num_tokens: int
+    kept_work: int  # of decoding them again
 
 
 class Scheduler(Protocol):
@@ -57,6 +68,8 @@ class Scheduler(Protocol):
 
     def done(self, request: int) -> None: ...
 
+    def park(self, request: int, session: int) -> None: ...
+
     def take_moves(self) -> list[Move]: ...
 
     def check(self) -> None: ...
@@ -71,9 +84,10 @@ class Server:
         server: int,
         *,
         worker: CloudWorker,
-        scheduler: Scheduler,
+        make_scheduler: Callable[[], Scheduler],
         emit: EventSink,
         admission: Admission | None = None,
+        keeps_sessions: bool = False,
     ) -> None:
         self.server = server
         self.door = Door(admission)
@@ -81,16 +95,23 @@ class Server:
         self.peak_kv_bytes = 0
         self._clock = clock
         self._worker = worker
-        self._scheduler = scheduler
+        self._make_scheduler = make_scheduler
+        self._scheduler = make_scheduler()
         self._emit = emit
         self._ready: dict[int, tuple[BackStep, simpy.Event]] = {}
+        self._session_of: dict[int, int] = {}  # of requests inside, where sessions are kept
         self._opened: set[int] = set()  # requests whose pass's message has been opened
         self._kept_work: dict[int, int] = {}  # of decoding again what came for earlier passes, by request
         self._swapped_bytes = 0  # that the next iteration moves
-        self.num_preemptions = self.swapped_bytes = self.recomputed_tokens = 0
+        self._keeps_sessions = keeps_sessions
+        self._turns: dict[int, _Turn] = {}  # by session: its last turn here
+        self._under_way: dict[int, tuple[int, int, int]] = {}  # by request: session, split, positions served
+        self.num_preemptions = self.swapped_bytes = self.recomputed_tokens = self.prefix_tokens = 0
         self._num_iterations = 0
         self._wakeup: simpy.Event | None = None
-        clock.process(self._serve())
+        self.is_down = False
+        self.life = 0  # how often it has failed
+        clock.process(self._serve(self.life))
 
     def fits_ever(self, demand: KvDemand) -> bool:
         """Whether a sequence that grows to this KV size can be served here at all."""
@@ -118,9 +139,44 @@ class Server:
         """No pass of this request comes any more: its KV is free, also while its last token is on its way down."""
         self._ready.pop(request, None)
         self._opened.discard(request)
-        self._kept_work.pop(request, None)
-        self._scheduler.done(request)
+        kept_work = self._kept_work.pop(request, 0)
+        self._session_of.pop(request, None)
+        turn = self._under_way.pop(request, None)
+        if turn is None:
+            self._scheduler.done(request)
+        else:
+            session, split, num_tokens = turn
+            self._turns[session] = _Turn(split=split, num_tokens=num_tokens, kept_work=kept_work)
+            self._scheduler.park(request, session)
         self._wake()
+
+    def fail(self) -> None:
+        """All that it holds is lost, and its queues are empty: who waits or runs here is handed None at once."""
+        self.is_down = True
+        self.life += 1
+        self.busy.stop(self._clock.now_ns)
+        self._scheduler = self._make_scheduler()
+        for book in (self._session_of, self._opened, self._kept_work, self._turns, self._under_way):
+            book.clear()
+        self._swapped_bytes = 0
+        self._wakeup = None
+        self._clock.process(self._serve(self.life))
+        ready, self._ready = self._ready, {}
+        for request in sorted(ready):
+            ready[request][1].succeed(None)
+
+    def repair(self) -> None:
+        """It serves again."""
+        self.is_down = False
+
+    def knows(self, life: int) -> bool:
+        """Whether it is up, and has not failed since it had failed so often."""
+        return not self.is_down and self.life == life
+
+    def remembers(self, session: int, split: int) -> int:
+        """Positions of a session's earlier turns, cut at the same layer, whose messages the server has."""
+        turn = self._turns.get(session)
+        return 0 if turn is None or turn.split != split else turn.num_tokens
 
     def check(self) -> None:
         """Internal errors where the server's books do not balance; once nobody is inside, nothing is held."""
@@ -131,8 +187,13 @@ class Server:
             assert left == (0, 0, 0), f"nobody is inside, and yet there are waiting passes and KV: {left}"
 
     def submit(self, item: BackStep, demand: KvDemand, asked: Asked) -> simpy.Event:
-        """A sequence is ready for its next pass; the event succeeds with its `Served`."""
+        """A sequence is ready for its next pass; the event succeeds with its `Served`, or None if it fails first."""
         request, past_tokens = item.session.request, item.step.past_tokens
+        resumes = asked.is_first and past_tokens > 0
+        if self._keeps_sessions and not item.session.crossing.is_stateless:
+            self._session_of[request] = asked.session
+        if resumes:
+            self._kept_work[request] = self._turns[asked.session].kept_work
         entry = Entry(
             request=request,
             ready_ns=self._clock.now_ns,
@@ -140,6 +201,7 @@ class Server:
             end_tokens=past_tokens + item.step.num_tokens,
             demand=demand,
             device=asked.device,
+            session=asked.session if resumes else -1,
             since_ns=asked.since_ns,
             is_first=asked.is_first,
             step_tokens=past_tokens,
@@ -156,9 +218,11 @@ class Server:
             self._wakeup.succeed()
             self._wakeup = None
 
-    def _serve(self) -> Wait[None]:
+    def _serve(self, life: int) -> Wait[None]:
         while True:
             yield self._clock.at(0, Rank.BATCH_FORMATION, self.server)
+            if self.life != life:
+                return
             batch = self._scheduler.next_batch()
             self._note_moves()
             if batch:
@@ -177,7 +241,10 @@ class Server:
         duration_ns = iteration.duration_ns
         self.peak_kv_bytes = max(self.peak_kv_bytes, self._scheduler.kv_claimed_bytes)
         self.busy.start(start_ns, duration_ns)
+        life = self.life
         yield self._clock.at(duration_ns, Rank.ITERATION_END, self.server)
+        if self.life != life:
+            return
         tokens = iteration.back.value()
         for part, (_, served), token in zip(parts, ready, tokens, strict=True):
             if token == REFUSED or part.is_last:
@@ -197,6 +264,9 @@ class Server:
             self._scheduler.done(request)
         else:
             self._kept_work[request] = self._kept_work.get(request, 0) + self._worker.decode_work(item)
+            session = self._session_of.get(request, -1)
+            if session >= 0:
+                self._under_way[request] = (session, item.session.split, item.step.past_tokens + item.step.num_tokens)
         served.succeed(result)
 
     def _account(
@@ -238,9 +308,12 @@ class Server:
             self._swapped_bytes += move.swapped_bytes
             self.swapped_bytes += move.swapped_bytes
             self.num_preemptions += move.is_preemption
+            self.prefix_tokens += move.found_tokens
             known = {"time_ns": self._clock.now_ns, "request": move.request, "server": self.server}
             if move.is_preemption:
                 self._emit(SequencePreempted(**known, kv_tokens=move.kv_tokens, swapped_bytes=move.swapped_bytes))
+            elif move.found_tokens:
+                self._emit(PrefixFound(**known, kv_tokens=move.found_tokens))
             else:
                 self.recomputed_tokens += move.recomputed_tokens
                 self._emit(

@@ -17,11 +17,11 @@ from testbed.sim.world import World
 def simulate(world: World, requests: RequestTable, *, stop_at_ns: int | None = None) -> None:
     """Advance virtual time until every request has ended; with `stop_at_ns`, to that instant whatever happens.
 
-    What would happen at `stop_at_ns` itself does not happen any more. Where devices go off by themselves the clock
-    stands still once the last request has ended, else when nothing is left to happen.
+    What would happen at `stop_at_ns` itself does not happen any more. Where devices or servers change by themselves
+    the clock stands still once the last request has ended, else when nothing is left to happen.
     """
     arrivals = Arrivals(world, requests)
-    end = arrivals.over if stop_at_ns is None and world.is_watched and len(requests) else stop_at_ns
+    end = arrivals.over if stop_at_ns is None and world.is_watched else stop_at_ns
     with rare_collections():
         world.clock.run(until=end)
     world.check()
@@ -46,6 +46,8 @@ class Arrivals:
         self._timers: set[int] = set()  # the instants at which one rings
         self._num_left = len(requests)
         self.over = world.clock.event()  # the last request has ended
+        if not self._num_left:
+            self.over.succeed()
         self._next_root()
         self._set_timer()
 

@@ -13,6 +13,7 @@ from testbed.core.events import (
     RequestAdmitted,
     RequestArrived,
     RequestEnded,
+    RequestRequeued,
     SpanEnded,
     TokenDelivered,
     TransferEnded,
@@ -46,7 +47,7 @@ _PIECES = {
 class Trace:
     """Emits a request's events. `cursor_ns` is where its next span begins. Once it has ended nothing is told of it."""
 
-    __slots__ = ("_cut_hop", "_emit", "cursor_ns", "device", "request", "step")
+    __slots__ = ("_cut_hop", "_emit", "_num_tokens", "cursor_ns", "device", "request", "step")
 
     def __init__(self, request: Request, emit: EventSink) -> None:
         self.request = request.request
@@ -54,7 +55,8 @@ class Trace:
         self.step = 0
         self.cursor_ns = request.arrival_ns
         self._emit = emit
-        self._cut_hop = Hop.DEVICE_WAIT  # what it does until it is admitted
+        self._num_tokens = 0
+        self._cut_hop = Hop.DEVICE_WAIT  # what it does until its turn
         self._emit(
             RequestArrived(
                 time_ns=request.arrival_ns,
@@ -66,8 +68,12 @@ class Trace:
         )
 
     def admitted(self, now_ns: int, *, split: int, codec: str, server: int) -> None:
-        self._cut_hop = Hop.CUT_SHORT
         self._emit(RequestAdmitted(time_ns=now_ns, request=self.request, split=split, codec=codec, server=server))
+
+    def requeued(self, now_ns: int, server: int) -> None:
+        """Its server failed; it begins anew."""
+        self.step = 0
+        self._emit(RequestRequeued(time_ns=now_ns, request=self.request, server=server))
 
     def codec_changed(self, now_ns: int, codec: str) -> None:
         """The next message is encoded otherwise than the one before."""
@@ -75,6 +81,7 @@ class Trace:
 
     def span(self, now_ns: int, hop: Hop) -> None:
         """What passed since the last span was `hop`; nothing where no time passed."""
+        self._cut_hop = Hop.CUT_SHORT
         if now_ns > self.cursor_ns:
             self._span(now_ns, hop, self.cursor_ns, now_ns, 0)
 
@@ -113,6 +120,10 @@ class Trace:
         )
 
     def token(self, now_ns: int, index: int, token: int) -> None:
+        """Delivered; told once, also where it was generated again after a server failure."""
+        if index < self._num_tokens:
+            return
+        self._num_tokens += 1
         self._emit(TokenDelivered(time_ns=now_ns, request=self.request, index=index, token=token))
 
     def ended(self, now_ns: int, outcome: Outcome, reason: str) -> None:

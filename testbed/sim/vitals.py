@@ -157,6 +157,12 @@ class Vitals:
     def is_asleep(self) -> bool:
         return self._presence is Presence.ASLEEP and not (self._wakes and self._num_aboard) and not self._is_off
 
+    @property
+    def num_offs(self) -> int:
+        """How often it has gone off or away."""
+        cutoffs = 0 if self.battery is None else self.battery.num_cutoffs
+        return self.account.departures + cutoffs + (0 if self.heat is None else self.heat.num_shutdowns)
+
     def board(self) -> None:
         """One more request is on the device."""
         self._num_aboard += 1

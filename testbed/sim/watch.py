@@ -48,6 +48,7 @@ class Watch:
         self._wake_delay_ns = wake_delay_ns
         self._notice_ns = notice_ns
         self._aboard: dict[int, simpy.Process] = {}
+        self._num_offs = 0  # that `has_been_off` has told of
         self._awake_ns = 0  # when it is, or was, awake for the requests on it
         self._radio_ns = (0, 0)  # of its link's busy time up and down, what has been accounted for
         self._holder = -1  # the request that holds memory
@@ -72,6 +73,11 @@ class Watch:
         self.vitals.board()
         self._arm()
         return None
+
+    def has_been_off(self) -> bool:
+        """Whether it has been off or away since this was asked last: what its programs held is lost."""
+        before, self._num_offs = self._num_offs, self.vitals.num_offs
+        return self._num_offs != before
 
     @property
     def waking_ns(self) -> int:

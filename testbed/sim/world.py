@@ -5,29 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import simpy
 
 from testbed.actors.calls import AuditCall, CloseCall
-from testbed.actors.cloud import CloudWorker
-from testbed.actors.costs import CostModel
 from testbed.actors.edge import EdgeDevice, Session, Step
-from testbed.actors.energy import processor_energy_j
 from testbed.actors.executor import Executor, HostPort, HostRef, Promise
-from testbed.actors.kv import KVLaw, kv_bytes, kv_laws
-from testbed.actors.memory import free_bytes, server_kv_bytes, server_weights_bytes
+from testbed.actors.kv import kv_laws
+from testbed.actors.memory import server_kv_bytes
 from testbed.actors.modes import crossing_of
 from testbed.actors.payload_law import MessageSizes, PayloadLaw, SizeOf
 from testbed.actors.sealing import Sealer, seal_secret
 from testbed.actors.weight_plan import weight_laws
-from testbed.actors.weights import WeightLaw
 from testbed.codecs.framing import Codec
 from testbed.codecs.named import size_law
-from testbed.core.cast import Cast, DeviceEntry, EdgeEnd, FittedSizes, ServerEnd, ServerEntry
-from testbed.core.events import EventSink, Outcome
+from testbed.core.cast import EdgeEnd, FittedSizes, ServerEnd
+from testbed.core.events import EventSink, Hop, Outcome
 from testbed.core.plan import Decision
-from testbed.core.registry import ROUTERS, SCHEDULERS
 from testbed.core.rng import Stream, entity_key
 from testbed.core.work import KvDemand
 from testbed.models.source import ModelSource
@@ -35,18 +29,22 @@ from testbed.network_models.build import build_access
 from testbed.network_models.connections import Connections, OneEach, OneForAll
 from testbed.network_models.sharing.cell import Cell, Seat
 from testbed.network_models.topology.network import Network
-from testbed.scenarios.profiles import ProcessorProfile, ServerProfile
+from testbed.scenarios.profiles import ProcessorProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
-from testbed.schedulers.entry import Limits
-from testbed.schedulers.memory import FullReserve, KvMemory, PagedBlocks
+from testbed.sim.casting import device_members, server_members
 from testbed.sim.choosing import Chooser
+from testbed.sim.cluster import Cluster
 from testbed.sim.device import Device
 from testbed.sim.fleet import Fleet
 from testbed.sim.journey import Journey, TurnedAwayError
-from testbed.sim.kernel import BusyTime, Clock, Gate, Rank
+from testbed.sim.kernel import BusyTime, Clock, Gate, Rank, Wait
 from testbed.sim.measured import BITS, Measured
+from testbed.sim.placement import Distances
+from testbed.sim.racks import BuiltServer, ServerBuilder
 from testbed.sim.request_table import Request
+from testbed.sim.scaling import start_scalers
 from testbed.sim.server import Server
+from testbed.sim.slo_watch import slo_watch_of
 from testbed.sim.tampering import Tampering
 from testbed.sim.trace import Trace
 
@@ -57,15 +55,6 @@ class Answer:
 
     prompt: tuple[int, ...]
     output: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Built:
-    """A server and the profile it was built from."""
-
-    server: Server
-    profile: ServerProfile
-    sealer: Sealer
 
 
 class World:
@@ -89,9 +78,9 @@ class World:
         self._front_kv, self._back_kv = kv_laws(scenario.kv, bits)
         self._stop_tokens = frozenset(source.stop_token_ids)
         self._executor = executor
-        self._emit = emit
+        slo_watch = slo_watch_of(scenario, emit)
+        self._emit = emit = slo_watch or emit
         self._chooser = Chooser(scenario)
-        self._router = ROUTERS.load(scenario.router)()
         self._codecs: dict[str, Codec] = {}
         tamper = 0.0 if scenario.security is None else scenario.security.tamper
         self._tampering = Tampering(scenario.seed, tamper)
@@ -103,7 +92,8 @@ class World:
         self.answers: dict[int, Answer] = {}  # of completed real requests
         self.audits: dict[int, Promise] = {}
         self.admission = Gate(self.clock, Rank.ADMISSION)
-        self._server_nodes = [str(scenario.place_of(group, place)) for group, place in _each(scenario.servers)]
+        members = server_members(scenario)
+        self._server_nodes = [str(scenario.place_of(group, place)) for group, place in members]
         self._network = None
         if scenario.topology is not None:
             self._network = Network(self.clock, scenario.topology, seed=scenario.seed)
@@ -111,9 +101,20 @@ class World:
             cells.name: [Cell(self.clock, cells, name) for name in cells.names()] for cells in scenario.cells
         }
         self._fleet = Fleet(scenario)
-        self.devices = [self._device(number, *member) for number, member in enumerate(_each(scenario.fleet))]
+        self.devices = [self._device(number, *member) for number, member in enumerate(device_members(scenario))]
         self.is_watched = any(device.watch is not None for device in self.devices)  # some may go off by themselves
-        self._built = [self._server(number, group) for number, (group, _) in enumerate(_each(scenario.servers))]
+        self._built = self._servers(members)
+        self.cluster = Cluster(
+            self.clock,
+            scenario,
+            [built.server for built in self._built],
+            members,
+            distances=Distances(scenario, device_members(scenario), members),
+            admission=self.admission,
+            emit=emit,
+        )
+        self.is_watched |= self.cluster.is_watched
+        start_scalers(self.clock, scenario, self.cluster, slo_watch, emit)
 
     def trace(self, request: Request) -> Trace:
         """Begins a request's account: it has arrived."""
@@ -123,10 +124,11 @@ class World:
         """Ask the group's policy; its state is the device's own."""
         return self._chooser.decide(request, self.devices[request.device].observe(self.clock, request))
 
-    def embark(self, request: Request, decision: Decision, trace: Trace) -> Journey:
-        """Open the session, with a server unless the device holds all.
+    def embark(self, request: Request, decision: Decision, trace: Trace, attempt: int) -> Wait[Journey]:
+        """Open the session, with a server unless the device holds all; `attempt` counts servers that were lost.
 
-        Raises TurnedAwayError where no server could ever hold it, or the one that it is routed to lets nobody in.
+        Raises TurnedAwayError where no server could ever hold it, none will take it, or the one that it is routed to
+        lets nobody in.
         """
         edge_only = decision.split == self._shape.num_layers
         tokens = request.num_prompt_tokens + request.max_output_tokens
@@ -135,13 +137,16 @@ class World:
             num_layers=self._shape.num_layers - decision.split,
             full_bytes=server_kv_bytes(self._shape, decision.split, tokens, self._back_kv),
         )
-        server = None if edge_only else self._route(request.device, demand)
+        device = self.devices[request.device]
+        server = None if edge_only else (yield from self.cluster.place(request, device.links, demand, attempt))
+        trace.span(self.clock.now_ns, Hop.ROUTER_WAIT)
         if server is not None:
             if refusal := server.refusal():
                 server.door.num_rejected += 1
                 raise TurnedAwayError(refusal, Outcome.REJECTED)
             server.enter(request.request)
-        device = self.devices[request.device]
+        known_tokens = 0 if server is None else self._known_tokens(request, decision, device, server)
+        device.front_session = -1
         device.take(request, decision)
         number = -1 if server is None else server.server
         trace.admitted(self.clock.now_ns, split=decision.split, codec=decision.codec, server=number)
@@ -166,12 +171,27 @@ class World:
             trace=trace,
             tampering=self._tampering,
             kv_demand=demand,
-            step=Step(num_tokens=request.num_prompt_tokens, past_tokens=0, tokens=request.prompt),
+            step=Step(
+                num_tokens=request.num_prompt_tokens - known_tokens, past_tokens=known_tokens, tokens=request.prompt
+            ),
             stop_tokens=frozenset() if request.ignore_eos else self._stop_tokens,
+            server_life=0 if server is None else server.life,
         )
+
+    def _known_tokens(self, request: Request, decision: Decision, device: Device, server: Server) -> int:
+        """Positions of a session's earlier turns that need not travel again [our own design].
+
+        The server must have had them, cut at the same layer, and the device's front must still hold them: its last
+        request was the session's turn before, and completed. Otherwise the whole prompt goes its way again.
+        """
+        front_holds = decision.split == 0 or device.front_session == request.session
+        if not request.history_tokens or decision.mode != "stateful" or not front_holds:
+            return 0
+        return min(server.remembers(request.session, decision.split), request.history_tokens)
 
     def completed(self, journey: Journey) -> None:
         """A real answer is kept, and held against the unsplit model: in real time only."""
+        journey.device.front_session = journey.request.session
         number, prompt, output = journey.request.request, journey.request.prompt, tuple(journey.output)
         if self._executor is None or prompt is None:
             return
@@ -179,6 +199,16 @@ class World:
         if self.scenario.record.quality:
             call = AuditCall(session=number, prompt=prompt, output=output)
             self.audits[number] = self._executor.submit(self._sampling_host(journey), call)
+
+    def requeues(self, journey: Journey, num_losses: int) -> bool:
+        """A request's server has failed: whether it looks for another."""
+        server = journey.server
+        assert server is not None, "it was lost"
+        self.cluster.found_lost(server)
+        if not self.cluster.may_requeue(server, num_losses):
+            return False
+        journey.trace.requeued(self.clock.now_ns, server.server)
+        return True
 
     def disembark(self, journey: Journey) -> None:
         """The session ends, however it did: caches and reservations are free, at once or when that is noticed."""
@@ -194,6 +224,7 @@ class World:
         request = journey.request.request
         if journey.server is not None:
             journey.server.leave(request)
+            self.cluster.left(journey.server)
         if self._executor is not None and journey.is_real:
             for host in {self._edge_host(journey.request.device), self._sampling_host(journey)}:
                 self._executor.submit(host, CloseCall(session=request))
@@ -204,23 +235,13 @@ class World:
 
     def server_ends(self, duration_ns: int) -> list[ServerEnd]:
         """Every server's account of a run that took this long."""
-        return [_server_end(built, duration_ns) for built in self._built]
+        pairs = zip(self._built, self.cluster.slots, strict=True)
+        return [built.end(slot, duration_ns) for built, slot in pairs]
 
     @property
     def cells(self) -> list[Cell]:
         """All of them, in the scenario's order."""
         return [cell for cells in self._cells.values() for cell in cells]
-
-    def _route(self, device: int, demand: KvDemand) -> Server:
-        able = [
-            built.server
-            for built in self._built
-            if built.server.fits_ever(demand) and self.devices[device].links.reaches(built.server.server)
-        ]
-        if not able:
-            raise TurnedAwayError("server memory", Outcome.OOM)
-        place: int = self._router.choose([server.num_outstanding for server in able])
-        return able[place]
 
     def _device(self, number: int, group: Group, place: int) -> Device:
         port = self._port(self._edge_host(number)) if group.compute == "real" else None
@@ -232,7 +253,7 @@ class World:
             weights=self._front_law,
             kv=self._front_kv,
             back_kv=self._back_kv,
-            edge=EdgeDevice(self._costs(profile, self._front_law, self._front_kv), port, self._sealer(profile)),
+            edge=EdgeDevice(self.measured.costs(profile, self._front_law, self._front_kv), port, self._sealer(profile)),
             links=links,
             turn=simpy.Resource(self.clock),
             busy=busy,
@@ -258,27 +279,21 @@ class World:
         cells = self._cells[group.cell]
         return Seat(cells[place % len(cells)], group.weight or 1)
 
-    def _server(self, number: int, group: Servers) -> _Built:
-        capacity = free_bytes(group.server) - server_weights_bytes(self._shape, self.served_splits(), self._back_law)
-        scheduler = SCHEDULERS.load(group.scheduler.kind)(
-            group.scheduler, limits=_limits(group), memory=self._kv_memory(group, capacity)
+    def _servers(self, members: Sequence[tuple[Servers, int]]) -> list[BuiltServer]:
+        builder = ServerBuilder(
+            clock=self.clock,
+            shape=self._shape,
+            measured=self.measured,
+            weights=self._back_law,
+            kv=self._back_kv,
+            splits=self.served_splits(),
+            sealer=self._sealer,
+            emit=self._emit,
         )
-        costs, port = self._costs(group.server, self._back_law, self._back_kv), self._port(self._cloud_host(number))
-        swap_bandwidth = max(1, round(group.kv_cache.swap_bandwidth or 1))
-        worker = CloudWorker(costs, port, self._sealer(group.server), swap_bandwidth=swap_bandwidth)
-        server = Server(
-            self.clock, number, worker=worker, scheduler=scheduler, emit=self._emit, admission=group.admission
-        )
-        return _Built(server=server, profile=group.server, sealer=worker.sealer)
-
-    def _kv_memory(self, group: Servers, capacity_bytes: int) -> KvMemory:
-        cache = group.kv_cache
-        if cache.reserve == "full":
-            return FullReserve(capacity_bytes)
-        block_bytes = kv_bytes(self._shape, cache.block_tokens, 0, 1, self._back_kv)
-        return PagedBlocks(
-            num_blocks=capacity_bytes // block_bytes, block_tokens=cache.block_tokens, block_bytes=block_bytes
-        )
+        return [
+            builder.build(number, group, self._port(self._cloud_host(number)))
+            for number, (group, _) in enumerate(members)
+        ]
 
     def check(self) -> None:
         """Internal errors where what went in did not come out, or memory does not add up."""
@@ -289,9 +304,6 @@ class World:
         """Every split a server may be asked to continue from."""
         chosen = {split for policy in self._chooser.policies for split in policy.splits(self._shape.num_layers)}
         return chosen - {self._shape.num_layers}
-
-    def _costs(self, profile: ProcessorProfile, weights: WeightLaw, kv: KVLaw) -> CostModel:
-        return self.measured.costs(profile, weights, kv)
 
     def _sealer(self, profile: ProcessorProfile) -> Sealer:
         return Sealer(self.scenario.seal, profile, seal_secret(self.scenario))
@@ -335,49 +347,3 @@ def fitted_sizes(world: World) -> list[FittedSizes]:
         FittedSizes(codec=codec, split=split, prefill_error=law.held_out.prefill, decode_error=law.held_out.decode)
         for (codec, split), law in sorted(world.fitted_sizes.items())
     ]
-
-
-def cast_of(scenario: Scenario) -> Cast:
-    """Who takes part, for the results: ids as the world gives them."""
-    return Cast(
-        devices=[
-            DeviceEntry(device=number, group=group.name, kind=group.device.name, real=group.compute == "real")
-            for number, (group, _) in enumerate(_each(scenario.fleet))
-        ],
-        servers=[
-            ServerEntry(server=number, group=group.name, kind=group.server.name)
-            for number, (group, _) in enumerate(_each(scenario.servers))
-        ],
-    )
-
-
-def _limits(group: Servers) -> Limits:
-    return Limits(
-        max_batch=group.max_batch,
-        max_prefill_tokens=group.max_prefill_tokens,
-        chunk_tokens=group.chunk_tokens,
-        priority=group.priority,
-        max_resident=group.max_resident,
-        preempts_by_swap=group.kv_cache.preemption == "swap",
-    )
-
-
-def _server_end(built: _Built, duration_ns: int) -> ServerEnd:
-    server, busy_ns = built.server, built.server.busy.until(duration_ns)
-    return ServerEnd(
-        server=server.server,
-        busy_ns=busy_ns,
-        energy_j=processor_energy_j(built.profile, duration_ns=duration_ns, busy_ns=busy_ns),
-        peak_kv_bytes=server.peak_kv_bytes,
-        preemptions=server.num_preemptions,
-        swapped_bytes=server.swapped_bytes,
-        recomputed_tokens=server.recomputed_tokens,
-        rejected=server.door.num_rejected,
-        seal_ns=built.sealer.total_ns,
-        seal_j=built.sealer.energy_j,
-    )
-
-
-def _each(groups: Sequence[Any]) -> list[tuple[Any, int]]:
-    """Every group with each place in it, in order: the index is the member's id."""
-    return [(group, place) for group in groups for place in range(group.count)]

@@ -2,20 +2,19 @@
 
 Held out of a table is what lies between the entries of a thinned one (every second entry of every axis): neither the
 prefill nor the steps of a mixed batch are entries. Of whole passes several prompts at once and other contexts are held
-out, too. Rows that a profile's roofline was fitted on are left out.
+out, too. Rows that a profile's roofline was fitted on are left out, and the step that a `host_time` was read off.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from testbed.actors.profile_table import ProfileTable
 from testbed.actors.roofline import sliced
-from testbed.core.errors import ScenarioError
 from testbed.core.work import Work
 from testbed.scenarios.profiles import ProcessorProfile
 from testbed.studies.profile_data.rows import Measurement, decode_pass, model_shape, prefill_pass
@@ -39,13 +38,14 @@ _P90 = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """One measured pass with the table that may predict it; `has_roofline` where a profile was fitted elsewhere."""
+    """One measured pass, and what predicts it: a roofline where a profile describes the device, a table, or both."""
 
     device: str
     regime: str
     measurement: Measurement
     table: ProfileTable
     has_roofline: bool = True
+    host_ns: int = 0  # above 0: the roofline with this host_time, and no table
 
 
 def held_out_rows(data: Path, known: Mapping[str, ProcessorProfile]) -> Iterator[HeldOut]:
@@ -66,7 +66,7 @@ def _vidur(folder: Path) -> Iterator[HeldOut]:
                 if parallel != processors or tokens in table.layer.tokens:
                     continue
                 measurement = Measurement(
-                    profile=device if device != "a40" else "a100",
+                    profile=device if device != "a40" else "a100",  # a table of layers asks nothing of the profile
                     dataset="vidur",
                     label=f"one layer of Llama 2 7B, 1/{parallel} slice, {tokens} tokens",
                     kind="layer",
@@ -127,41 +127,43 @@ def _regime(new: int, steps: int) -> str:
 def _splitwise(path: Path, known: Mapping[str, ProcessorProfile]) -> Iterator[HeldOut]:
     shape, passes = model_shape("llama-2-70b"), splitwise_passes(path)
     for device in DGX.values():
+        host_ns = round(passes[device, 8, 512, 1][1] * NS_PER_MS / shape.num_layers)  # one step, which GPUs hardly slow
         for processors in (2, 4, 8):
             table = splitwise_table(passes, known[device], processors, thin=True)
-            for prompt, batch, prefill_ms, step_ms in _of(passes, device, processors):
-                tokens = prompt * batch
-                is_own = tokens in table.layer.tokens and (batch == 1 or tokens == table.layer.tokens[-1])
-                pairs = [("decode", decode_pass(shape, mean_context(prompt), batch), step_ms)]
-                if not is_own:
-                    pairs.append(("prefill", prefill_pass(shape, prompt, batch=batch), prefill_ms))
-                if prompt == 512 and batch in table.layer.tokens:  # noqa: PLR2004
-                    del pairs[0]
-                for kind, works, time_ms in pairs:
-                    measurement = Measurement(
-                        profile=device,
-                        dataset="splitwise",
-                        label=f"Llama 2 70B, {processors} GPUs, prompt {prompt} batch {batch}, {kind}",
-                        kind=kind,
-                        shape=shape,
-                        bits=BITS,
-                        works=works,
-                        seconds=time_ms * NS_PER_MS / _NS_PER_S,
-                        devices=processors,
-                    )
-                    several = "1 sequence" if batch == 1 else "2-64 sequences"
-                    yield HeldOut(
-                        device=device,
-                        regime=f"{kind}, {several}, {processors} GPUs",
-                        measurement=measurement,
-                        table=table,
-                    )
+            for kind, prompt, batch, time_ms in _between_entries(passes, device, processors, table.layer.tokens):
+                is_step = kind == "decode"
+                measurement = Measurement(
+                    profile=device,
+                    dataset="splitwise",
+                    label=f"Llama 2 70B, {processors} GPUs, prompt {prompt} batch {batch}, {kind}",
+                    kind=kind,
+                    shape=shape,
+                    bits=BITS,
+                    works=decode_pass(shape, mean_context(prompt), batch)
+                    if is_step
+                    else prefill_pass(shape, prompt, batch=batch),
+                    seconds=time_ms * NS_PER_MS / _NS_PER_S,
+                    devices=processors,
+                )
+                several = "1 sequence" if batch == 1 else "2-64 sequences"
+                regime = f"{kind}, {several}, {processors} GPUs"
+                row = HeldOut(device=device, regime=regime, measurement=measurement, table=table)
+                yield row
+                yield replace(row, device=f"{device}, host_time {host_ns / 1e3:.0f} us", host_ns=host_ns)
 
 
-def _of(passes: Passes, device: str, processors: int) -> Iterator[tuple[int, int, float, float]]:
-    for key, (prefill_ms, step_ms) in sorted(passes.items()):
-        if key[:2] == (device, processors):
-            yield key[2], key[3], prefill_ms, step_ms
+def _between_entries(
+    passes: Passes, device: str, processors: int, entries: Sequence[int]
+) -> Iterator[tuple[str, int, int, float]]:
+    """Kind, prompt, batch and ms of the passes that a table with these numbers of tokens was not made of."""
+    for (own_device, own_processors, prompt, batch), (prefill_ms, step_ms) in sorted(passes.items()):
+        if (own_device, own_processors) != (device, processors):
+            continue
+        tokens = prompt * batch
+        if tokens not in entries or (batch > 1 and tokens != entries[-1]):
+            yield "prefill", prompt, batch, prefill_ms
+        if prompt != 512 or batch not in entries:  # noqa: PLR2004
+            yield "decode", prompt, batch, step_ms
 
 
 def _bucket(value: int, ends: Sequence[int], unit: str) -> str:
@@ -184,22 +186,23 @@ class Comparison:
 
 
 def compare(rows: Iterator[HeldOut], known: Mapping[str, ProcessorProfile]) -> list[Comparison]:
-    """By regime, in the order of the rows; a regime that a table can't reach is an error of ours."""
+    """By regime, those of one device together, in the order of the rows."""
     groups: dict[tuple[str, str, str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for row in rows:
         measurement = row.measurement
         model = row.table.model.name
         roofline, table = groups[measurement.dataset, row.device, model, row.regime]
-        profile = known[measurement.profile]
+        profile = known[measurement.profile].model_copy(update={"host_time": row.host_ns})
         if row.has_roofline:
             roofline.append(abs(measurement.seconds / predict_seconds(profile, measurement) - 1))
-        try:
+        if not row.host_ns:
             table.append(abs(measurement.seconds / predict_seconds(profile, measurement, row.table) - 1))
-        except ScenarioError as error:
-            raise AssertionError(f"{row.table.name}: {measurement.label}: {error}") from error
+    devices = list(dict.fromkeys(key[:2] for key in groups))
     return [
         Comparison(source=source, device=device, model=model, regime=regime, roofline=roofline, table=table)
-        for (source, device, model, regime), (roofline, table) in groups.items()
+        for (source, device, model, regime), (roofline, table) in sorted(
+            groups.items(), key=lambda item: devices.index(item[0][:2])
+        )
     ]
 
 
@@ -211,7 +214,7 @@ def comparison_table(compared: Sequence[Comparison]) -> tuple[Sequence[str], lis
             item.device,
             item.model,
             item.regime,
-            str(len(item.table)),
+            str(max(len(item.roofline), len(item.table))),
             *_both(item.roofline),
             *_both(item.table),
         )

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, ClassVar
 
 from testbed.core.rng import Stream
 from testbed.core.work import KvDemand
 from testbed.schedulers.entry import Entry, Limits, Priority, Share
-from testbed.schedulers.memory import FullReserve, KvMemory
+from testbed.schedulers.memory import FullReserve, KvMemory, PagedBlocks
 
 if TYPE_CHECKING:
     from testbed.sim.server import Scheduler
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_BATCH, MAX_PREFILL_TOKENS, CHUNK_TOKENS, MAX_RESIDENT, KV_CAPACITY_BYTES = 4, 64, 13, 3, 1000
 NUM_CASES = 3
 NUM_DEVICES = 5
+NUM_BLOCKS, BLOCK_TOKENS = 14, 8  # one sequence of the longest kind has room
+MOST_ITERATIONS = 5000
 PRIORITIES: tuple[Priority, ...] = ("arrival", "decode", "prefill")
 LIMITS = [
     Limits(
@@ -234,6 +236,36 @@ class SchedulerContract(ABC):
             scheduler.add(_entry(second, 0, 1))
             scheduler.done(first.request)
             assert [share.entry.request for share in scheduler.next_batch()] == [second.request]
+
+    def test_with_paged_memory_every_pass_ends_and_no_block_is_lost(self) -> None:
+        """Sequences preempted or not: at every batch those within hold what they have claimed, and all end."""
+        for case, (limits, swap) in enumerate(product(LIMITS, (False, True))):
+            memory = PagedBlocks(num_blocks=NUM_BLOCKS, block_tokens=BLOCK_TOKENS, block_bytes=1)
+            scheduler = self.make_scheduler(replace(limits, preempts_by_swap=swap), memory)
+            sequences = {item.request: item for item in random_sequences(case)}
+            passes, iteration = dict.fromkeys(sequences, 0), 0
+            ready = {request: item.ready for request, item in sequences.items()}
+            while ready or len(scheduler):
+                for request in sorted(request for request, when in ready.items() if when <= iteration):
+                    del ready[request]
+                    scheduler.add(_entry(sequences[request], passes[request], iteration))
+                batch = scheduler.next_batch()
+                assert batch or any(when > iteration for when in ready.values()), "nobody runs, and nobody will come"
+                scheduler.check()
+                memory.check()
+                assert scheduler.kv_claimed_bytes <= NUM_BLOCKS
+                for share in batch:
+                    request = share.entry.request
+                    passes[request] += share.is_last
+                    if share.is_last and passes[request] == sequences[request].num_passes:
+                        scheduler.done(request)
+                    elif share.is_last:
+                        ready[request] = iteration + 1 + request % 3  # its device takes some time
+                iteration += 1
+                assert iteration < MOST_ITERATIONS, "sequences take each other's memory for ever"
+            assert passes == {request: item.num_passes for request, item in sequences.items()}
+            assert scheduler.kv_claimed_bytes == scheduler.kv_tokens == 0
+            assert memory.free_blocks == NUM_BLOCKS
 
     def test_it_says_what_can_never_fit(self) -> None:
         scheduler = self.fresh()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -20,6 +20,7 @@ from testbed.scenarios.laws import (
     LognormalLength,
     UniformLength,
 )
+from testbed.workloads.trace_file import read_counts
 
 _U_MIN = 2.0**-33  # at 0 the normal law would start at -inf
 _NUM_SUMMED = 1 << 16  # values whose probabilities are summed one by one; what lies above is integrated
@@ -27,20 +28,28 @@ _NUM_SUMMED = 1 << 16  # values whose probabilities are summed one by one; what 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthLaw:
-    """A law of whole numbers from 1: `at(u)` for u in [0, 1) in steps of 2**-53, its mean and its variance."""
+    """A law of whole numbers from 1: `at(u)` for u in [0, 1) in steps of 2**-53, and its first two moments."""
 
     at: Callable[[F64Array], I64Array]
-    mean: float
-    variance: float
+    moments: Callable[[], tuple[float, float]]  # the means of the number and of its square; not always quick
+
+    @property
+    def mean(self) -> float:
+        return self.moments()[0]
+
+    @property
+    def variance(self) -> float:
+        first, second = self.moments()
+        return max(0.0, second - first**2)
 
 
 def length_law(length: Length) -> LengthLaw:
-    """The law that a scenario names."""
+    """The law that a scenario names. Raises ScenarioError for a file that can't be read."""
     match length:
         case FixedLength():
             return _empirical([length.value])
         case EmpiricalLength():
-            return _empirical(length.values)
+            return _empirical(length.values or read_counts(str(length.file), str(length.column)))
         case UniformLength():
             return _uniform(length.low, length.high)
         case GeometricLength():
@@ -49,33 +58,40 @@ def length_law(length: Length) -> LengthLaw:
             return _lognormal(length)
 
 
-def _empirical(values: list[int]) -> LengthLaw:
+def _empirical(values: Sequence[int]) -> LengthLaw:
     listed = np.array(values, dtype=np.int64)
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((value - mean) ** 2 for value in values) / len(values)
-    return LengthLaw(at=lambda u: listed[(u * len(listed)).astype(np.int64)], mean=mean, variance=variance)
+
+    def moments() -> tuple[float, float]:
+        return sum(values) / len(values), sum(value**2 for value in values) / len(values)
+
+    return LengthLaw(at=lambda u: listed[(u * len(listed)).astype(np.int64)], moments=moments)
 
 
 def _uniform(low: int, high: int) -> LengthLaw:
-    span = high - low + 1
-    at: Callable[[F64Array], I64Array] = lambda u: low + (u * span).astype(np.int64)  # noqa: E731
-    return LengthLaw(at=at, mean=(low + high) / 2, variance=(span**2 - 1) / 12)
+    span, mean = high - low + 1, (low + high) / 2
+
+    def at(u: F64Array) -> I64Array:
+        return low + (u * span).astype(np.int64)
+
+    return LengthLaw(at=at, moments=lambda: (mean, mean**2 + (span**2 - 1) / 12))
 
 
 def _geometric(mean: float, most: int) -> LengthLaw:
-    """Cut at `most`: P(N > k) = q**k below it, and the moments are sums of (2 k + 1) q**k and of q**k."""
+    """Cut at `most`: P(N > k) = q**k below it, and the moments are sums of q**k and of (2 k + 1) q**k."""
     q = 1 - 1 / mean
     if q == 0:
         return _empirical([1])
-    scale, tail = ln(q), q**most
+    scale = ln(q)
 
     def at(u: F64Array) -> I64Array:
         found: I64Array = np.minimum(1 + np.floor(ln_each(1 - u) / scale), most).astype(np.int64)
         return found
 
-    first = (1 - tail) / (1 - q)
-    second = (1 + q - tail * (2 * most * (1 - q) + 1 + q)) / (1 - q) ** 2
-    return LengthLaw(at=at, mean=first, variance=max(0.0, second - first**2))
+    def moments() -> tuple[float, float]:
+        tail = q**most
+        return (1 - tail) / (1 - q), (1 + q - tail * (2 * most * (1 - q) + 1 + q)) / (1 - q) ** 2
+
+    return LengthLaw(at=at, moments=moments)
 
 
 def _lognormal(length: LognormalLength) -> LengthLaw:
@@ -87,13 +103,16 @@ def _lognormal(length: LognormalLength) -> LengthLaw:
         value = exp_each(mu + normal_quantile(np.maximum(u, _U_MIN)) * sigma)
         return np.clip(np.rint(value), 1, length.max).astype(np.int64)
 
-    normal, last = NormalDist(), min(length.max, _NUM_SUMMED)
-    beyond = [1.0, *(normal.cdf((mu - math.log(k + 0.5)) / sigma) for k in range(1, last))]
-    first, second = math.fsum(beyond), math.fsum((2 * k + 1) * p for k, p in enumerate(beyond))
-    if length.max > last:  # the midpoint rule turns these sums into integrals, which are closed
-        first += _partial_moment(1, mu, sigma, last, length.max)
-        second += _partial_moment(2, mu, sigma, last, length.max)
-    return LengthLaw(at=at, mean=first, variance=max(0.0, second - first**2))
+    def moments() -> tuple[float, float]:
+        normal, last = NormalDist(), min(length.max, _NUM_SUMMED)
+        beyond = [1.0, *(normal.cdf((mu - math.log(k + 0.5)) / sigma) for k in range(1, last))]
+        first, second = math.fsum(beyond), math.fsum((2 * k + 1) * p for k, p in enumerate(beyond))
+        if length.max > last:  # the midpoint rule turns these sums into integrals, which are closed
+            first += _partial_moment(1, mu, sigma, last, length.max)
+            second += _partial_moment(2, mu, sigma, last, length.max)
+        return first, second
+
+    return LengthLaw(at=at, moments=moments)
 
 
 def _partial_moment(order: int, mu: float, sigma: float, low: float, high: float) -> float:

@@ -52,6 +52,16 @@ def read_trace(
     return TraceRows(arrival_ns=[time_ns - first_ns for time_ns in times], counts=counts)
 
 
+def read_counts(file: str, column: str) -> tuple[int, ...]:
+    """One column of token counts."""
+    table = read_csv(file)
+    place = table.column(column)
+    counts = tuple(_Cells(row, file=file, line=line).count(place) for line, row in table.rows)
+    if not counts:
+        raise ScenarioError("the trace has no rows", file=file)
+    return counts
+
+
 @dataclass(frozen=True, slots=True)
 class _Cells:
     """One row of a trace, and where it stands."""

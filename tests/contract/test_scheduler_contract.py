@@ -7,7 +7,7 @@ from testbed.schedulers.earliest_deadline import EarliestDeadlineScheduler
 from testbed.schedulers.entry import Entry, Limits
 from testbed.schedulers.fair import FairScheduler
 from testbed.schedulers.fifo import FifoScheduler
-from testbed.schedulers.memory import FullReserve
+from testbed.schedulers.memory import FullReserve, PagedBlocks
 from testbed.schedulers.shortest_first import ShortestFirstScheduler
 from testbed.testing.scheduler_contract import SchedulerContract
 
@@ -103,9 +103,20 @@ class SmallFirst(Broken):
         return (entry.demand.full_bytes, entry.ready_ns, entry.request)
 
 
+class FreesTwice(Broken):
+    """A preempted sequence's blocks are given back, and once more with its end."""
+
+    def done(self, request):
+        if request in self.residents:
+            self.memory.free_blocks += 1
+        super().done(request)
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
+        (FreesTwice, "test_with_paged_memory_every_pass_ends_and_no_block_is_lost"),
+        (Forgets, "test_with_paged_memory_every_pass_ends_and_no_block_is_lost"),
         (Forgets, "test_every_pass_is_run_once_and_none_is_lost"),
         (Doubles, "test_every_pass_is_run_once_and_none_is_lost"),
         (StartsAgain, "test_every_pass_is_run_once_and_none_is_lost"),
@@ -305,3 +316,20 @@ def test_the_device_that_has_been_served_least_goes_first():
     assert requests(queue.next_batch()) == [4, 5]  # 10 tokens against 20
     queue.add(entry(6, ready=6, device=8, tokens=1))
     assert requests(queue.next_batch()) == [1, 6]
+
+
+def test_a_step_that_preempts_its_own_sequence_may_begin_again_at_once():
+    memory = PagedBlocks(num_blocks=4, block_tokens=2, block_bytes=1)
+    limits = Limits(max_batch=4, max_prefill_tokens=100, chunk_tokens=3)
+    queue = FifoScheduler(FifoScheduler.Config(), limits=limits, memory=memory)
+    for number in (0, 1):
+        queue.add(entry(number, ready=number, tokens=4))
+    while len(queue):
+        queue.next_batch()
+    queue.add(entry(1, ready=9, past=4, tokens=1))  # needs a third block; 0, which has the others, is on its device
+    assert parts(queue.next_batch()) == [(1, 0, 3, False)]
+    assert [move.request for move in queue.take_moves()] == [1, 1]
+    assert queue.next_batch() == []  # the rest needs a third block too, and prompts wait for blocks
+    queue.done(0)
+    assert parts(queue.next_batch()) == [(1, 3, 2, True)]
+    queue.check()

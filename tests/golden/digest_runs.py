@@ -38,6 +38,22 @@ _TIGHT = {
 }
 
 
+_THINK = {"law": "exponential", "mean": "50 ms"}
+_TALKS = {
+    **_ASKS,
+    "arrivals": {"kind": "closed", "requests_per_device": 2, "think": _THINK},
+    "session": {"turns": {"law": "geometric", "mean": 2, "max": 4}, "think": _THINK},
+    "kinds": [
+        {"name": "text", "share": [{"at": "0 s", "share": 0.9}, {"at": "1 s", "share": 0.2}]},
+        {
+            "name": "code",
+            "share": [{"at": "0 s", "share": 0.1}, {"at": "1 s", "share": 0.8}],
+            "output_tokens": {"law": "fixed", "value": 2},
+        },
+    ],
+}
+
+
 def _networked() -> Scenario:
     """A ring with equal ways, loss, random failures and a cut; servers on two of its nodes, one of them a device's."""
     edges = [edge("a", "b", loss=0.05), edge("b", "z"), edge("a", "c", loss=0.05), edge("c", "z")]
@@ -50,7 +66,7 @@ def _networked() -> Scenario:
 
 
 def scenarios() -> dict[str, Scenario]:
-    """Between them every policy, codec, arrival and length law, loss, jitter, full batches and memory."""
+    """Between them every policy, loss, jitter, full batches and memory, instants, gaps and requests that wait."""
     split = [
         group("a", count=4, link=_LOSSY),
         group("b", count=3, link=_LOSSY, policy={"kind": "static", "split": 3, "codec": "int4"}),
@@ -66,6 +82,7 @@ def scenarios() -> dict[str, Scenario]:
         "all policies, little memory": scenario(fleet=mixed, servers=[_TIGHT], workload=_ASKS, seed=12),
         "ties": scenario(fleet=[group(count=5)], servers=[{"server": server(), "count": 2}], workload=ties),
         "topology": _networked(),
+        "sessions of users": scenario(fleet=split, servers=[_SLOW], workload=_TALKS, seed=15),
         "stopped": scenario(fleet=split, workload=_ASKS, seed=13, stop_at="1 s"),
     }
 

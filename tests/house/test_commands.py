@@ -29,7 +29,9 @@ NOT_IN_CI = {
 }
 # Options that make a command of the README a matter of seconds; the last of two equal options counts.
 LESS = {
+    "run sealed": ["-o", "workload.arrivals.requests_per_device=1"],
     "eval": ["--limit", "2", "--tasks", "facts,corpus"],
+    "model quantise": ["--calibration", "little.txt"],
     "study rate-distortion": ["--items", "2", "--tokens", "100"],
 }
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +137,7 @@ def test_make_knows_how_to_make_the_target(target: str) -> None:
 def own_folder(tmp_path: Path) -> Path:
     """A folder beside whose scenarios the README's commands are typed."""
     shutil.copytree(ROOT / "scenarios", tmp_path / "scenarios")
+    (tmp_path / "little.txt").write_text("The old otter told a story about a game. " * 40, encoding="utf-8")
     return tmp_path
 
 

@@ -17,6 +17,7 @@ import simpy
 
 from testbed.core.collector import rare_collections
 from testbed.network_models.build import build_access
+from testbed.network_models.losses.bernoulli import BernoulliLoss
 from testbed.network_models.queues.drop_tail import DropTail
 from testbed.network_models.transfer import Link
 from testbed.network_models.transports.transport import Access
@@ -87,10 +88,10 @@ def _round() -> Iterable[tuple[str, float]]:
     """Every contestant once."""
     for num_links in (100, 1000):
         for resolution in ("packets", "messages"):
-            rate = _messages_per_cpu_s(resolution, num_links, SIZE_BYTES, NUM_MESSAGES)
+            rate = messages_per_cpu_s(resolution, num_links, SIZE_BYTES, NUM_MESSAGES)
             yield f"network.{resolution}.{num_links}.messages_per_cpu_s", rate
         yield f"network.ns_py.{num_links}.packets_per_cpu_s", _ns_packets_per_cpu_s(num_links)
-    yield "network.messages.100.1mib_messages_per_cpu_s", _messages_per_cpu_s("messages", 100, LARGE_BYTES, NUM_LARGE)
+    yield "network.messages.100.1mib_messages_per_cpu_s", messages_per_cpu_s("messages", 100, LARGE_BYTES, NUM_LARGE)
 
 
 def _cpu_s(work: Callable[[], object]) -> float:
@@ -101,15 +102,18 @@ def _cpu_s(work: Callable[[], object]) -> float:
         return time.process_time() - start_s
 
 
-def _profile(resolution: str, size_bytes: int) -> LinkProfile:
+def _profile(resolution: str, size_bytes: int, p_loss: float = P_LOSS) -> LinkProfile:
     room = DropTail.Config(limit=f"{max(LIMIT_BYTES, 2 * size_bytes)} B")
-    return PROFILE.model_copy(update={"queue": room, "resolution": resolution})
+    loss = BernoulliLoss.Config(p=p_loss)
+    return PROFILE.model_copy(update={"queue": room, "resolution": resolution, "loss": loss})
 
 
-def _messages_per_cpu_s(resolution: str, num_links: int, size_bytes: int, num_messages: int) -> float:
+def messages_per_cpu_s(
+    resolution: str, num_links: int, size_bytes: int, num_messages: int, p_loss: float = P_LOSS
+) -> float:
     """A process for each link sends its messages at two thirds of the rate."""
     env = simpy.Environment()
-    profile = _profile(resolution, size_bytes)
+    profile = _profile(resolution, size_bytes, p_loss)
     links: list[Link] = []
 
     def send(link: Link) -> Generator[simpy.Event, None, None]:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.core.events import EventDigest, Outcome, RequestArrived, RequestEnded, SpanEnded, TokenDelivered
+from testbed.scenarios.schema import Scenario
 from testbed.sim.fleet import Fleet
 from testbed.sim.vitals import Presence
 from tests.sim_runs import device, ends, group, link, of_kind, requests_of, run_world, scenario, server, workload
@@ -157,6 +158,18 @@ def test_servers_are_left_empty(built):
         assert held.server.num_outstanding == 0
         assert held.server._scheduler.kv_claimed_bytes == 0
         assert held.server._scheduler.kv_tokens == 0
+
+
+@settings(max_examples=10)
+@given(built=scenarios(), on_failure=st.sampled_from(["fail", "requeue"]))
+def test_devices_and_servers_may_fail_in_one_run(built, on_failure):
+    data = built.as_data()
+    failing = {"failures": {"mean_up": "300 ms", "mean_down": "200 ms"}, "on_failure": on_failure}
+    data["servers"] = [{**racks, **failing} for racks in data["servers"]]
+    failed = Scenario.model_validate(data)
+    world, events = run_world(failed)
+    assert len(of_kind(events, RequestEnded)) == len(requests_of(failed))
+    assert max(event.time_ns for event in events) == world.clock.now_ns
 
 
 @settings(max_examples=8)

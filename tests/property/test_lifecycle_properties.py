@@ -145,9 +145,10 @@ def test_servers_run_every_pass_of_every_request_once(built):
 def test_devices_answer_one_request_at_a_time_in_the_order_of_arrival(built):
     events = run_events(built)
     device_of = {event.request: event.device for event in of_kind(events, RequestArrived)}
+    arrival = {event.request: (event.time_ns, event.request) for event in of_kind(events, RequestArrived)}
     admitted = {event.request: event.time_ns for event in of_kind(events, RequestAdmitted)}
     for device in set(device_of.values()):
-        mine = [request for request in sorted(device_of) if device_of[request] == device]
+        mine = [request for request in sorted(device_of, key=arrival.__getitem__) if device_of[request] == device]
         for before, after in pairwise(mine):
             assert ends(events)[before].time_ns <= ends(events)[after].time_ns
             assert after not in admitted or ends(events)[before].time_ns <= admitted[after]

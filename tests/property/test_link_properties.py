@@ -183,3 +183,17 @@ def test_many_and_few_packets_meet_the_same_losses(p_loss, gaps, sizes, attempt,
         expected = [packet for packet, u32 in zip(packets, draws, strict=True) if u32 < round(p_loss * 2**32)]
         assert loss.lost(packets, attempt) == expected
         first = packets[-1]
+
+
+@settings(deadline=None, max_examples=20)
+@given(sizes=st.lists(st.integers(1, 12_000), min_size=1, max_size=6), gap=st.integers(0, 3), seed=st.integers(0, 99))
+def test_large_messages_and_single_packets_meet_the_same_losses(sizes, gap, seed):
+    origin = Origin(seed=seed, direction=Direction.UP, entity=7)
+    by_message, by_packet = (BernoulliLoss(BernoulliLoss.Config(p=0.01), origin, None) for _ in range(2))
+    first = 0
+    for size in sizes:
+        packets = range(first, first + size)
+        lost = by_message.lost(packets, 0)
+        assert lost == [packet for packet in packets if by_packet.is_lost(packet, 0, 0)]
+        assert by_message.lost(lost, 1) == [packet for packet in lost if by_packet.is_lost(packet, 1, 0)]
+        first += size + gap

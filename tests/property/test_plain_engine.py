@@ -9,7 +9,7 @@ from testbed.actors.memory import edge_demand, server_kv_bytes, server_weights_b
 from testbed.core.events import IterationEnded, RequestEnded, SpanEnded, TokenDelivered, TransferEnded
 from tests.links import arq
 from tests.plain_engine import PlainEngine
-from tests.sim_runs import TINY, device, ends, link, of_kind, requests_of, run_events, scenario, server, spans_of
+from tests.sim_runs import TINY, device, ends, link, of_kind, run_events, scenario, server, spans_of, table_of
 
 POLICIES = (
     "cloud-only",
@@ -38,8 +38,12 @@ def links(draw):
 def workloads(draw):
     times = draw(st.lists(st.sampled_from(["0 s", "0 s", "1 ms", "20 ms", "300 ms"]), min_size=1, max_size=3))
     poisson = {"kind": "poisson", "rate_per_device": "40 /s", "requests_per_device": 3}
+    think = draw(st.sampled_from([{"law": "fixed", "value": "0 s"}, {"law": "exponential", "mean": "20 ms"}]))
+    closed = {"kind": "closed", "requests_per_device": 3, "think": think}
+    turns = {"law": "uniform", "low": 1, "high": 3}
     return {
-        "arrivals": draw(st.sampled_from([{"kind": "times", "times": times}, poisson])),
+        "arrivals": draw(st.sampled_from([{"kind": "times", "times": times}, poisson, closed])),
+        "session": draw(st.sampled_from([None, None, {"turns": turns, "think": think}])),
         "prompts": {
             "kind": "random",
             "length": {"law": "uniform", "low": 1, "high": draw(st.sampled_from([1, 4, 40]))},
@@ -70,7 +74,8 @@ def scenarios(draw):
 
 
 def most_tokens(asked):
-    return asked["prompts"]["length"]["high"] + asked["output_tokens"]["high"]
+    """Of a request's prompt and answer: three turns at most are asked and answered."""
+    return (asked["prompts"]["length"]["high"] + asked["output_tokens"]["high"]) * (3 if asked["session"] else 1)
 
 
 def split_of(policy):
@@ -95,7 +100,7 @@ def groups(draw, name):
 @given(built=scenarios())
 def test_equals_the_plain_engine_to_the_nanosecond(built):
     events = run_events(built)
-    plain = PlainEngine(built, TINY, requests_of(built))
+    plain = PlainEngine(built, TINY, table_of(built))
     theirs = ends(events)
     for trip in plain.trips:
         number = trip.request.request
@@ -145,7 +150,9 @@ def test_the_random_scenarios_meet_what_they_are_meant_to_meet():
     @settings(max_examples=150)
     @given(built=scenarios())
     def look(built):
-        events = run_events(built)
+        events, table = run_events(built), table_of(built)
+        seen.update({"chain"} if (table.after >= 0).any() else ())
+        seen.update({"history"} if table.history_tokens.any() else ())
         seen.update(event.reason for event in of_kind(events, RequestEnded))
         seen.update(event.hop.value for event in of_kind(events, SpanEnded))
         for event in of_kind(events, IterationEnded):
@@ -161,4 +168,14 @@ def test_the_random_scenarios_meet_what_they_are_meant_to_meet():
         "up-link timed out",
         "down-link timed out",
     } <= seen
-    assert {"batch", "waiting", "mixed", "up_retransmit", "down_jitter", "device_wait", "server_wait"} <= seen
+    assert {
+        "chain",
+        "history",
+        "batch",
+        "waiting",
+        "mixed",
+        "up_retransmit",
+        "down_jitter",
+        "device_wait",
+        "server_wait",
+    } <= seen

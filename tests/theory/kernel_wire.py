@@ -1,7 +1,9 @@
-"""Two network namespaces with a wire of a chosen delay between them, each end shaped by the kernel's token bucket.
+"""A near end, a router and a far end in network namespaces; the kernel's token bucket shapes what leaves the router.
 
-Runs inside a user namespace of its own (see `kernel_tcp`). The wire is a process that moves packets between two TUN
-devices and holds each for the delay: that needs no netem in the kernel.
+Runs inside a user namespace of its own (see `kernel_tcp`). The wires are a process that moves packets between TUN
+devices and holds each for the delay between router and far end: that needs no netem in the kernel. The bucket is not
+the sender's own, since Linux lets no connection fill the queue of its own host. Wire, sender and reader may have to
+wait for a core of a busy machine, and the connection with them; Linux counts that time for each.
 """
 
 from __future__ import annotations
@@ -20,15 +22,21 @@ import sys
 import threading
 import time
 from collections import deque
+from pathlib import Path
+from typing import NamedTuple
 
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 1, 0x1000
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_ADDRESSES = ("10.99.0.1", "10.99.0.2")
+_NEAR, _LEFT, _RIGHT, _FAR = "10.99.1.1", "10.99.1.2", "10.99.2.2", "10.99.2.1"
+_NEAR_NET, _FAR_NET = "10.99.1.0/24", "10.99.2.0/24"
 _PORT = 5001
 _CHUNK = 1 << 20
+_REST_S = 0.02
+_TOTAL_RETRANS = 100  # where struct tcp_info has it
 _SYSCTL = {
+    "ip_forward": "1",
     "tcp_timestamps": "0",  # headers of 40 bytes, as the model has
     "tcp_no_metrics_save": "1",  # each connection starts afresh
     "tcp_rmem": "4096 16777216 33554432",  # windows never hold the sender back
@@ -50,8 +58,7 @@ def _call(name: str, *arguments: int) -> None:
 def _end(name: str, address: str) -> int:
     """A TUN device in the present namespace; its file."""
     for key, value in _SYSCTL.items():
-        with open(f"/proc/sys/net/ipv4/{key}", "w", encoding="ascii") as file:  # noqa: PTH123
-            file.write(value)
+        Path(f"/proc/sys/net/ipv4/{key}").write_text(value, encoding="ascii")
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH", name.encode(), _IFF_TUN | _IFF_NO_PI))
     _tool("ip", "address", "add", f"{address}/24", "dev", name)
@@ -59,73 +66,118 @@ def _end(name: str, address: str) -> int:
     return device
 
 
-def _shape(name: str, rate_bps: int, burst_bytes: int) -> None:
+def _shape(name: str, rate_bps: int, burst_bytes: int, queue_bytes: int) -> None:
     _tool(
         *("tc", "qdisc", "replace", "dev", name, "root", "tbf"),
-        *("rate", f"{rate_bps}bit", "burst", f"{burst_bytes}b", "limit", "20000000"),
+        *("rate", f"{rate_bps}bit", "burst", f"{burst_bytes}b", "limit", f"{queue_bytes}"),
     )
 
 
-def _wire(devices: tuple[int, int], delay_ns: int) -> None:
-    """Every packet that comes out of one device goes into the other after the delay, for ever."""
+def _wire(near: int, left: int, right: int, far: int, delay_ns: int) -> None:
+    """Packets pass between near end and router at once, between router and far end after the delay, for ever."""
     under_way: deque[tuple[int, int, bytes]] = deque()
-    other = {devices[0]: devices[1], devices[1]: devices[0]}
+    at_once, delayed = {near: left, left: near}, {right: far, far: right}
     while True:
         wait_s = max(0, under_way[0][0] - time.monotonic_ns()) / 1e9 if under_way else None
-        for device in select.select(devices, (), (), wait_s)[0]:
+        for device in select.select((near, left, right, far), (), (), wait_s)[0]:
             with contextlib.suppress(BlockingIOError):
                 while True:
-                    under_way.append((time.monotonic_ns() + delay_ns, other[device], os.read(device, 2048)))
+                    packet = os.read(device, 2048)
+                    if device in at_once:
+                        os.write(at_once[device], packet)
+                    else:
+                        under_way.append((time.monotonic_ns() + delay_ns, delayed[device], packet))
         while under_way and under_way[0][0] <= time.monotonic_ns():
             _, device, packet = under_way.popleft()
             os.write(device, packet)
 
 
-def _transfer_ns(listener: socket.socket, size_bytes: int, congestion: str) -> tuple[int, int]:
-    """How long connect() takes, and from its start to the last byte read at the other end; a connection of its own."""
-    ended_ns: list[int] = []
+def _devices(rate_bps: int, burst_bytes: int, queue_bytes: int) -> tuple[int, int, int, int]:
+    """Both ends' and the router's, each namespace made for it; the far end's becomes the present one."""
+    near = _end("near", _NEAR)
+    _tool("ip", "route", "add", _FAR_NET, "dev", "near")
+    _call("unshare", _CLONE_NEWNET)
+    left, right = _end("left", _LEFT), _end("right", _RIGHT)
+    for name in ("left", "right"):
+        _shape(name, rate_bps, burst_bytes, queue_bytes)
+    _call("unshare", _CLONE_NEWNET)
+    far = _end("far", _FAR)
+    _tool("ip", "route", "add", _NEAR_NET, "dev", "far")
+    return near, left, right, far
 
-    def read() -> None:
+
+class Timing(NamedTuple):
+    """One transfer over a connection of its own."""
+
+    connect_ns: int
+    whole_ns: int  # from the opening of the connection to the last byte read at the other end
+    waited_ns: int  # for a core, of the wire, the sender and the reader together
+    num_repeats: int  # segments sent again
+
+
+def _waited_ns(task: int | str) -> int:
+    """How long a process or thread was ready to run and did not, ever."""
+    return int(Path(f"/proc/{task}/schedstat").read_text(encoding="ascii").split()[1])
+
+
+def _transfer(listener: socket.socket, size_bytes: int, congestion: str, wire: int) -> Timing:
+    read: list[tuple[int, int]] = []
+
+    def receive() -> None:
         connection, _ = listener.accept()
         with connection:
             missing = size_bytes
             while missing:
                 missing -= len(connection.recv(min(missing, _CHUNK)))
-            ended_ns.append(time.monotonic_ns())
+            read.append((time.monotonic_ns(), _waited_ns("thread-self")))
 
-    reader = threading.Thread(target=read)
+    payload = bytes(size_bytes)
+    reader = threading.Thread(target=receive)
     reader.start()
     with socket.socket() as sender:
         sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
         sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        earlier_ns = _waited_ns("self") + _waited_ns(wire)
         started_ns = time.monotonic_ns()
-        sender.connect((_ADDRESSES[1], _PORT))
+        sender.connect((_FAR, _PORT))
         connected_ns = time.monotonic_ns()
-        sender.sendall(bytes(size_bytes))
+        sender.sendall(payload)
         reader.join()
-    return connected_ns - started_ns, ended_ns[0] - started_ns
+        (num_repeats,) = struct.unpack_from(
+            "I", sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), _TOTAL_RETRANS
+        )
+    ended_ns, reader_ns = read[0]
+    waited_ns = _waited_ns("self") + _waited_ns(wire) - earlier_ns + reader_ns
+    return Timing(connected_ns - started_ns, ended_ns - started_ns, waited_ns, num_repeats)
 
 
 def measure(
-    *, rate_bps: int, burst_bytes: int, delay_ns: int, sizes: list[int], congestion: str, repetitions: int
-) -> dict[int, list[tuple[int, int]]]:
-    """Times in ns of connecting and of the whole transfer, by size."""
+    *,
+    rate_bps: int,
+    burst_bytes: int,
+    queue_bytes: int,
+    delay_ns: int,
+    sizes: list[int],
+    congestion: str,
+    repetitions: int,
+) -> dict[int, list[Timing]]:
+    """Transfers by size; the sizes take turns, so that a busy moment of the machine hits all of them."""
     here = os.open("/proc/self/ns/net", os.O_RDONLY)
-    near = _end("near", _ADDRESSES[0])
-    _shape("near", rate_bps, burst_bytes)
-    _call("unshare", _CLONE_NEWNET)
-    far = _end("far", _ADDRESSES[1])
-    _shape("far", rate_bps, burst_bytes)
-    with socket.create_server((_ADDRESSES[1], _PORT)) as listener:
+    devices = _devices(rate_bps, burst_bytes, queue_bytes)
+    found: dict[int, list[Timing]] = {size: [] for size in sizes}
+    with socket.create_server((_FAR, _PORT)) as listener:
         _call("setns", here, _CLONE_NEWNET)
         wire = os.fork()
         if not wire:
-            _wire((near, far), delay_ns)
+            _wire(*devices, delay_ns)
         try:
-            return {size: [_transfer_ns(listener, size, congestion) for _ in range(repetitions)] for size in sizes}
+            for size in sizes * repetitions:
+                time.sleep(_REST_S + 4 * delay_ns / 1e9)  # the connection before is closed, the buckets are full
+                found[size].append(_transfer(listener, size, congestion, wire))
         finally:
             os.kill(wire, signal.SIGKILL)
             os.waitpid(wire, 0)
+    return found
 
 
 if __name__ == "__main__":

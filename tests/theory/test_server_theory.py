@@ -27,7 +27,7 @@ def one_pass_ns(worker):
     return iteration.time_ns - iteration.start_ns
 
 
-def loaded(load, *, num_devices, per_device, max_batch=1, num_servers=1, seed=5):
+def loaded(load, *, num_devices, per_device, max_batch=1, num_servers=1, seed=5, router="least-loaded"):
     """Cloud-only requests of one pass each: Poisson arrivals from many devices, all lengths equal."""
     worker = {"server": server(), "count": num_servers, "max_batch": max_batch}
     service_ns = one_pass_ns(worker)
@@ -35,7 +35,7 @@ def loaded(load, *, num_devices, per_device, max_batch=1, num_servers=1, seed=5)
     arrivals = {"kind": "poisson", "rate_per_device": f"{rate!r} /s", "requests_per_device": per_device}
     fleet = [group(count=num_devices, link=IDEAL)]
     asks = workload(arrivals=arrivals, **ONE_PASS)
-    built = scenario(policy="cloud-only", fleet=fleet, servers=[worker], workload=asks, seed=seed)
+    built = scenario(policy="cloud-only", fleet=fleet, servers=[worker], workload=asks, seed=seed, router=router)
     world, events = run_world(built)
     return world, events, service_ns
 
@@ -105,3 +105,47 @@ def test_two_servers_share_their_load():
     _, two, _ = loaded(0.8, num_devices=200, per_device=10, num_servers=2)
     _, one, _ = loaded(0.8, num_devices=200, per_device=10)
     assert server_waits(two).mean() < server_waits(one).mean()
+
+
+def erlang_c(num_slots, offered):
+    """The probability that an arrival waits in an M/M/c queue with this offered load."""
+    terms = [offered**number / math.factorial(number) for number in range(num_slots + 1)]
+    busy = terms[-1] / (1 - offered / num_slots)
+    return busy / (sum(terms[:-1]) + busy)
+
+
+@pytest.mark.parametrize(
+    ("num_slots", "load", "mean_tokens", "num_requests"),
+    [(1, 0.5, 20, 1200), (4, 0.7, 20, 1200), pytest.param(4, 0.8, 100, 8_000, marks=pytest.mark.slow)],
+)
+def test_mean_wait_of_an_m_m_c_queue(num_slots, load, mean_tokens, num_requests, tmp_path):
+    # One server with `max_resident: c` is one queue before c slots: a sequence keeps its slot for a geometric number of
+    # iterations, which take the same time however many they serve (launches alone count here). That is M/M/c as far as
+    # a geometric time is exponential, which it is but for its squared coefficient of variation, 1 - 1/n in place of 1,
+    # and as far as an arrival need not wait for the iteration under way to end, at most one of n. Both bound the bias.
+    launches = server(memory_bandwidth="1e6 GB/s", compute="1e6 TFLOP/s", kernel_overhead="1 ms")
+    worker = {"server": launches, "max_batch": num_slots, "max_resident": num_slots}
+    step_ns = one_pass_ns(worker)
+    service_ns, num_devices = mean_tokens * step_ns, 1000  # so many that hardly ever one has two requests at a time
+    gaps_ns = np.random.default_rng(8).exponential(service_ns / (load * num_slots), num_requests)
+    trace = tmp_path / "poisson.csv"
+    trace.write_text("\n".join(["time", *(f"{time:.0f}" for time in gaps_ns.cumsum())]))
+    asks = workload(
+        arrivals={"kind": "trace", "file": str(trace), "time_column": "time", "time_unit": "ns"},
+        prompts=ONE_PASS["prompts"],
+        output_tokens={"law": "geometric", "mean": mean_tokens, "max": 100 * mean_tokens},
+    )
+    fleet = [group(count=num_devices, link=IDEAL)]
+    events = run_world(scenario(policy="cloud-only", fleet=fleet, servers=[worker], workload=asks, seed=8))[1]
+    waits = {event.request: 0 for event in of_kind(events, RequestArrived)}
+    for span in of_kind(events, SpanEnded, hop=Hop.SERVER_WAIT, step=0):
+        waits[span.request] += span.end_ns - span.start_ns
+    ordered = np.asarray([waits[request] for request in sorted(waits)], dtype=float)
+    middle = ordered[num_requests // 20 :]  # it is empty at first
+    num_batches = 16
+    means = middle[: len(middle) // num_batches * num_batches].reshape(num_batches, -1).mean(axis=1)
+    half_width = stats.t.ppf(1 - ALPHA / 2, num_batches - 1) * means.std(ddof=1) / math.sqrt(num_batches)
+    expected = erlang_c(num_slots, load * num_slots) * service_ns / (num_slots * (1 - load))
+    bias = step_ns + expected / mean_tokens
+    assert abs(means.mean() - expected) < half_width + bias
+    assert half_width + bias < expected  # the interval says something

@@ -40,6 +40,7 @@ PREFILL = (
     (Hop.UP_PROPAGATE, 12),
     (Hop.UP_JITTER, 3),
     (Hop.UP_RETRANSMIT, 8),
+    (Hop.ROUTER_WAIT, 1),
     (Hop.SERVER_WAIT, 9),
     (Hop.OPEN, 1),
     (Hop.DECODE, 1),

@@ -34,7 +34,7 @@ PER_GROUP = {
     "poisson": {"rate": "9 /s", "requests": 60},
     "poisson, window": {"rate": "9 /s", "until": "8 s"},
     "uniform": {"requests": 50, "until": "9 s"},
-    "mmpp": {"states": STATES, "until": "60 s", "per": "group"},
+    "mmpp": {"states": [*STATES, {"rate": 0, "mean": "2 s"}], "until": "60 s", "per": "group"},
     "diurnal": {"rate": "9 /s", "hours": [1] * 12 + [3] * 12, "day": "10 s", "until": "10 s"},
     "flash-crowd": {"rate": "3 /s", "peak": 5, "start": "1 s", "rise": "1 s", "hold": "1 s", "decay": "1 s",
                     "until": "9 s"},
@@ -132,21 +132,21 @@ class TestTraces:
     def test_mooncakes_hashes_make_sessions(self, tmp_path):
         asked = self.mooncake(
             tmp_path,
-            self.row(0, [1, 2]),
-            self.row(10, [1, 7]),  # shares one block only: a common system prompt
-            self.row(20, [1, 2, 3, 4]),  # goes on from request 0
+            self.row(0, [1]),
+            self.row(10, [1, 2]),  # all of request 0, but one block only: perhaps a common system prompt
+            self.row(20, [1, 2, 3, 4]),  # goes on from request 1
             self.row(30, [1, 2, 3, 4, 5], rest=0),  # and from request 2
-            self.row(40, [1, 2, 9]),  # a branch from request 0
+            self.row(40, [1, 2, 9]),  # a branch from request 1
             self.row(50, [1, 2, 3, 4, 5], rest=0),  # and this, as something of a prompt is always new
         )
         table = table_of(scenario(fleet=[group(count=50)], workload=asked))
         assert table.arrival_ns.tolist() == [10 * MS * number for number in range(6)]
-        assert table.session.tolist() == [0, 1, 0, 0, 0, 0]
+        assert table.session.tolist() == [0, 1, 1, 1, 1, 1]
         assert table.turn.tolist() == [0, 0, 1, 2, 1, 2]
         assert table.history_tokens.tolist() == [0, 0, 1024, 2048, 1024, 2048]
-        assert table.prompt_tokens.tolist() == [1124, 1124, 2148, 2560, 1636, 2560]
+        assert table.prompt_tokens.tolist() == [612, 1124, 2148, 2560, 1636, 2560]
         assert set(table.after) == {-1}
-        assert len(set(table.device[[0, 2, 3, 4, 5]])) == 1
+        assert len(set(table.device[1:])) == 1
 
     def test_mooncakes_sessions_are_for_modelled_groups(self, tmp_path):
         asked = self.mooncake(tmp_path, self.row(0, [1]))
@@ -237,6 +237,10 @@ MODULATED = {"kind": "mmpp", "states": STATES, "until": "9 s"}
         ({"kind": "closed", "requests_per_device": 2}, "think: required key is missing"),
         ({"kind": "closed", "requests_per_device": 2, "think": {"law": "exponential", "mean": "-1 s"}},
          "think.mean: time too small (got '-1 s'); allowed: more than 0"),
+        ({**MODULATED, "states": [{"rate": "-1 /s", "mean": "1 s"}, STATES[0]]},
+         "states[0].rate: rate in time too small (got '-1 /s'); allowed: at least 0"),
+        ({"kind": 5}, "kind: a name is expected (got 5); allowed: "
+         "closed, diurnal, flash-crowd, mmpp, mooncake, poisson, times, trace, uniform"),
         ({"kind": "closd"}, "kind: unknown arrivals (got 'closd'); allowed: "
          "closed, diurnal, flash-crowd, mmpp, mooncake, poisson, times, trace, uniform; did you mean 'closed'?"),
     ],

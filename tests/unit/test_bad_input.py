@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from testbed.core.registry import ARRIVALS as ARRIVAL_LAWS
-from testbed.core.registry import CODECS, POLICIES, TRANSPORTS
+from testbed.core.registry import CODECS, POLICIES, ROUTERS, TRANSPORTS
 from testbed.scenarios.catalogue import entries
 from testbed.scenarios.schema import Group, Scenario
 from tests.unit.tiny_scenario import GONE, TINY, call, files_below, tiny, write
@@ -170,7 +170,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
         ("policy", "statik", "policy: unknown policy (got 'statik'); {policy}; 'static'"),
         ("policy.kind", "statik", "policy.kind: unknown policy (got 'statik'); {policy}; 'static'"),
         ("policy.codec", "int9", "policy.codec: unknown codec (got 'int9'); {codec}; 'int8'"),
-        ("router", "least-load", "router: unknown router (got 'least-load'); allowed: least-loaded; 'least-loaded'"),
+        ("router", "least-load", "router.kind: unknown router (got 'least-load'); {router}; 'least-loaded'"),
         (
             "servers.0.scheduler",
             "fifi",
@@ -225,6 +225,7 @@ def test_an_unknown_key_in_a_change_to_a_profile() -> None:
 def test_unknown_names(path: str, value: Any, expected: str) -> None:
     names = {kind: listed(entries(kind)) for kind in ("device", "server", "link")}
     names |= {"policy": listed(sorted(POLICIES)), "codec": listed(sorted(CODECS))}
+    names["router"] = listed(sorted(ROUTERS))
     names["transport"] = listed(sorted(TRANSPORTS))
     names["arrivals"] = listed(sorted(ARRIVAL_LAWS))
     text = expected.format(**names) if "{" in expected else expected
@@ -447,6 +448,10 @@ def test_values_of_another_kind_and_missing_ones(path: str, value: Any, expected
     assert refused_with((path, value)) == expected
 
 
+SIZES = [{"value": "8 GB", "share": 0.9}, {"value": "3 GB", "share": 0.1}]
+OTHERS = {"kind": "random", "states": [{"value": "3 GB", "mean": "1 s"}, {"value": "5 GB", "mean": "1 s"}]}
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -478,7 +483,21 @@ def test_values_of_another_kind_and_missing_ones(path: str, value: Any, expected
         (
             [("policy", "edge-only"), (DEVICE, pi(memory="4 GB"))],
             "policy: group pis: a raspberry-pi-5 has 3.00 GB free, and the front of 16 layers takes 4.94 GB "
-            "(got 16); allowed: 0 to 8",
+            "(got 16); allowed: 0 to 8, or weights of at most 16 bits",
+        ),
+        (
+            [("policy", "edge-only"), ("fleet.0.vary", {"memory": SIZES})],
+            "policy: group pis: a raspberry-pi-5 has 2.00 GB free, and the front of 16 layers takes 4.94 GB "
+            "(got 16); allowed: 0 to 3, or weights of at most 8 bits",
+        ),
+        (
+            [("policy", "edge-only"), ("fleet.0.background", {"memory": OTHERS})],
+            "policy: group pis: a raspberry-pi-5 has 4.00 GB free, and the front of 16 layers takes 4.94 GB "
+            "(got 16); allowed: 0 to 12, or weights of at most 16 bits",
+        ),
+        (
+            [("fleet.0.churn", {"kind": "trace", "file": "/no/such.csv", "initial": "present"})],
+            "fleet[0].churn: /no/such.csv: no such file",
         ),
         (
             [("servers.0.server", {"use": "l4", "memory": "2 GB"})],

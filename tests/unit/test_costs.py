@@ -200,6 +200,13 @@ def test_more_work_never_takes_less(model: CostModel, item: Work, added: tuple[i
     assert model.forward_ns([item]) <= model.forward_ns([larger])
 
 
+def test_a_host_that_launches_slowly_bounds_every_layer_from_below() -> None:
+    step, prefill = [work(1, 3, past=10)], [work(1, 3, new=90)]
+    head = 44 * 2 + 14 * 2
+    assert make(host_time="9 us").forward_ns(step) == OVERHEAD_NS + 2 * 9000 + head
+    assert make(host_time="9 us").forward_ns(prefill) == make().forward_ns(prefill)
+
+
 def test_heads_that_do_not_divide_are_refused_with_what_does() -> None:
     profile = make(tensor_parallel=3, interconnect_bandwidth="1 GB/s").profile
     assert isinstance(profile, ServerProfile)

@@ -11,6 +11,7 @@ from testbed.actors.memory import edge_demand
 from testbed.core.errors import ScenarioError
 from testbed.core.events import Event, Hop, IterationEnded, Outcome, TransferEnded
 from testbed.scenarios.schema import Scenario
+from testbed.sim.cohort.eligible import reasons
 from tests.sim_runs import (
     MS,
     TINY,
@@ -182,6 +183,10 @@ def test_a_trace_moves_every_device_for_itself(tmp_path: Path) -> None:
         ("device,time,value\n0,-1,left\n", "line 2: negative (got '-1')"),
         ("device,time,value\n0,1,gone\n", "line 2: not one of the choices (got 'gone'); allowed: present, asleep"),
         ("device,time,value\n0,1\n", "line 2: 2 columns, too few"),
+        (
+            "device,time,value\n1,1,left\n",
+            "line 2: no such device in the group (got '1'); allowed: a number from 0 to 0",
+        ),
         ("device,time,value\n", "the trace has no rows"),
     ],
 )
@@ -242,7 +247,10 @@ def test_memory_that_others_take_ends_the_request_that_holds_it() -> None:
         (1100 * MS, "oom", "other programs took the device's memory"),
         (1100 * MS, "oom", "device memory"),
     ]
-    assert ended(run_events(built))[2][1] == "completed"
+    world, events = run_world(built)
+    assert ended(events)[2][1] == "completed"
+    account = world.devices[0].end(world.clock.now_ns)
+    assert account.compute_j == pytest.approx(6 * account.busy_ns / S), "the stage that was given up takes no more"
 
 
 def test_memory_claimed_as_used_fills_up_token_by_token() -> None:
@@ -291,3 +299,18 @@ def test_another_device_changes_nobodys_draws() -> None:
     two = fleet(2)
     assert fleet(3)[:2] == two
     assert two[0] != two[1]
+
+
+def test_devices_that_change_or_differ_need_the_engine_of_processes() -> None:
+    quiet = {"record": {"spans": False}}
+    assert reasons(scenario(**quiet), TINY.num_layers) == []
+    figures = {"battery_capacity": "1 Wh", "thermal_resistance": "5 K/W", "heat_capacity": "60 J/K"}
+    for changes in (
+        {"battery": {}},
+        {"heat": {}},
+        {"churn": schedule(("0 s", "present"))},
+        {"background": {"memory": "1 B"}},
+        {"vary": {"compute": 0.1}},
+        {"kv_claim": "as-used"},
+    ):
+        assert reasons(scenario(fleet=[group(device=device(**figures), **changes)], **quiet), TINY.num_layers)

@@ -43,6 +43,15 @@ TIMES = {
 }
 
 
+def test_a_files_column_is_an_empirical_law(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("when,in\n1,5\n2,1\n\n3,5\n4,800\n5,44\n")
+    read = {"law": "empirical", "file": str(file), "column": "in"}
+    law = length_law(TypeAdapter(Length).validate_python(read))
+    assert law.at(U).tolist() == lengths("empirical").at(U).tolist()
+    assert (law.mean, law.variance) == (lengths("empirical").mean, lengths("empirical").variance)
+
+
 def lengths(name):
     return length_law(TypeAdapter(Length).validate_python(LENGTHS[name]))
 

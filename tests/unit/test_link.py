@@ -137,6 +137,13 @@ def test_the_sender_gives_up_one_timeout_after_its_last_round():
     assert (account.lost, account.delivered, account.lost_payload_bytes) == (1, 0, 4 * 1460)
 
 
+@pytest.mark.parametrize(("again", "peak_bytes"), [(5, 15_000), (6, 15_000), (7, 16_500)])
+def test_a_peak_counts_what_has_left_of_a_burst_as_left(again, peak_bytes):
+    # Ten packets of 1.5 ms; of these four are still there after 9 ms.
+    _, account = run((0, 10 * 1460), (9 * MS, again * 1460))
+    assert account.peak_backlog_bytes == peak_bytes
+
+
 def test_lost_packets_follow_their_keys():
     losses = Stream.named(1, "link.up.loss")
     is_lost = [[losses.u64(5, attempt << 40 | packet) / 2**64 < 0.5 for packet in range(40)] for attempt in range(3)]

@@ -36,7 +36,9 @@ END = RunEnd(
 )
 KEYS = {
     *(
+        "engine",
         "event_digest",
+        "result_digest",
         "deterministic",
         "complete",
         "reason",
@@ -54,12 +56,27 @@ KEYS = {
         "battery",
         "thermal",
         "churn",
+        "server_failure",
         "rejected",
         "incomplete",
     ),
     *("ttft_s", "tpot_s", "e2e_s", "goodput", "tokens_per_s", "bytes_up", "bytes_down", "wire_bytes_up"),
     *("wire_bytes_down", "retransmissions", "servers", "energy_j", "breakdown_s", "quality", "by_group", "by_kind"),
-    *("duration_s", "wall_s", "encryption", "codec_changes", "device_energy_j", "device_state"),
+    *(
+        "duration_s",
+        "wall_s",
+        "encryption",
+        "codec_changes",
+        "preemptions",
+        "swapped_bytes",
+        "recomputed_tokens",
+        "prefix_tokens",
+        "requeues",
+        "operation",
+        "cost",
+        "device_energy_j",
+        "device_state",
+    ),
 }
 
 

@@ -19,6 +19,7 @@ from testbed.models.known_shapes import KNOWN_CONFIGS
 from testbed.run import prepare, run
 from testbed.scenarios.load import build_scenario
 from testbed.scenarios.profiles import ServerProfile
+from testbed.sim.cohort.eligible import reasons
 from tests.sim_runs import TINY, group, server, workload
 
 LAYERS = 4
@@ -254,7 +255,7 @@ def test_a_run_takes_its_times_from_the_table_and_says_so(tmp_path: Path) -> Non
         (
             {"processors": 2},
             {},
-            "servers[0].server.profile_table: made up was measured on 2 that share every layer (got 1); "
+            "servers[0].server.profile_table: made up was measured on 2 processors that share every layer (got 1); "
             "allowed: tensor_parallel: 2",
         ),
         (
@@ -287,6 +288,32 @@ def test_extrapolation_is_flagged_in_the_summary(tmp_path: Path) -> None:
     ready = prepare(build_scenario(scenario_data(servers=servers, workload=many), base=tmp_path))
     summary = run(ready, tmp_path / "run").summary
     assert summary["profile_tables"][0]["extrapolated"] == {"decode_attention.context_tokens": 5 + 120 - 2}
+
+
+def test_a_device_takes_its_front_from_a_table_too(tmp_path: Path) -> None:
+    write(tmp_path, LLAMA_TABLE)
+    measured = {"use": "raspberry-pi-5", "profile_table": {"file": "table.json"}}
+    data = scenario_data(fleet=[group(device=measured)], servers=[{"server": "l4"}])
+    summary = run(prepare(build_scenario(data, base=tmp_path)), tmp_path / "run").summary
+    # Four layers and the embedding, for 5 new tokens and then for one after 5, 6 and 7.
+    layer_5, attention_5 = 1300, 100 + 620 * 3 // 62
+    prefill = 7 + 14 + 4 * (layer_5 + attention_5)
+    steps = [7 + 10 + 4 * (1000 + 50 + past) for past in (5, 6, 7)]
+    assert summary["breakdown_s"]["front"]["mean_s"] == pytest.approx((prefill + sum(steps)) / 1e9)
+    long = scenario_data(
+        fleet=[group(device=measured)], servers=[{"server": "l4"}],
+        workload=workload(output_tokens={"law": "fixed", "value": 200}),
+    )  # fmt: skip
+    with pytest.raises(ScenarioError, match=r"^fleet\[0\]\.device\.profile_table: made up has no times for so many"):
+        prepare(build_scenario(long, base=tmp_path))
+
+
+def test_cohorts_leave_tables_to_the_other_engine(tmp_path: Path) -> None:
+    write(tmp_path, LLAMA_TABLE)
+    plain = scenario_data(servers=[{"server": {"use": "l4", "host_time": "1 ms"}}])
+    of_table, of_host = (reasons(build_scenario(data, base=tmp_path), 16) for data in (scenario_data(), plain))
+    assert "servers.server.profile_table" in of_table
+    assert not [reason for reason in of_host if reason.startswith("servers")]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

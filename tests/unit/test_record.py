@@ -163,6 +163,8 @@ def test_a_request_becomes_the_row_that_its_events_say(tmp_path: Path) -> None:
         "preemptions": 0,
         "swapped_bytes": 0,
         "recomputed_tokens": 0,
+        "prefix_tokens": 0,
+        "requeues": 0,
         "tokens": [11, 12, 13],
         "text": "a boat",
         "compared_tokens": 3,

@@ -15,6 +15,7 @@ from scipy import stats
 
 from testbed.core.rng import (
     MASK64,
+    Draws,
     Stream,
     entity_key,
     mix64,
@@ -85,6 +86,30 @@ def test_python_ints_and_arrays_give_the_same_bits(key, entity, first, count):
     run = stream.u64_run(entity, first, count)
     assert run.dtype == np.uint64
     assert run.tolist() == [stream.u64(entity, first + index) for index in range(count)]
+
+
+NUMBERS = st.one_of(
+    st.lists(st.integers(0, 2**40), max_size=80),
+    st.builds(lambda first, count: range(first, first + count), st.integers(0, 2**40), st.integers(0, 200)),
+)
+BOUNDS = st.one_of(st.integers(1, 2**32), st.sampled_from([1, 2, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 1, 2**32]))
+
+
+@given(key=UINT64, base=st.integers(0, 2**50), numbers=NUMBERS, bound=BOUNDS)
+def test_numbers_whose_draws_are_below_a_bound_are_found(key, base, numbers, bound):
+    draws = Draws(key)
+    expected = [number for number in numbers if draws.u64(base + number) >> 32 < bound]
+    assert draws.where_below(bound, numbers, base) == expected
+
+
+@given(key=UINT64, first=st.integers(0, 2**40), count=st.integers(1, 200), data=st.data())
+def test_a_draw_is_below_every_bound_above_it_and_no_other(key, first, count, data):
+    """Bounds next to a draw are where an early exit would go wrong."""
+    numbers, draws = range(first, first + count), Draws(key)
+    number = data.draw(st.sampled_from(numbers))
+    u32 = draws.u64(number) >> 32
+    assert number in draws.where_below(u32 + 1, numbers)
+    assert u32 == 0 or number not in draws.where_below(u32, numbers)
 
 
 @given(key=UINT64, entity=UINT64, counter=st.integers(0, 2**52), bound=st.integers(1, 2**40))

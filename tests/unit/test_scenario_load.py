@@ -316,6 +316,20 @@ def test_the_json_schema_accepts_a_resolved_scenario(schema: Any) -> None:
     assert list(schema.iter_errors(built().as_data())) == []
 
 
+def test_the_json_schema_accepts_mixed_and_changing_devices(schema: Any) -> None:
+    steps = [{"at": "0 s", "value": "present"}, {"at": "8 h", "value": "left"}]
+    day = {"kind": "schedule", "every": "1 d", "steps": steps}
+    changing = {
+        "battery": {"initial": "80 %", "resume": 0.2, "charge": "5 W"},
+        "heat": {"ambient": {"low": "10 degC", "high": "30 degC"}},
+        "background": {"processor": "20 %", "memory": {"kind": "trace", "file": "m.csv", "initial": "1 GB"}},
+    }
+    mix = [{"device": "pixel-8", "share": "40 %", **changing}, {"device": "laptop", "share": 0.6, "churn": [day, day]}]
+    fleet = [{"name": "all", "count": 5, "link": "wifi", "mix": mix, "mix_draw": "random", "churn": day}]
+    assert [error.message for error in schema.iter_errors(tiny(("fleet", fleet)))] == []
+    assert not schema.is_valid(tiny(("fleet", [{**fleet[0], "mix": [{"device": "laptop"}]}])))
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

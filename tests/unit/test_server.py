@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import pytest
-
 from testbed.actors.cloud import BackStep, Iteration
 from testbed.actors.edge import Payload, Session, Step
 from testbed.codecs.named import RawFloat32
@@ -14,7 +12,6 @@ from testbed.core.work import KvDemand, Ticket
 from testbed.schedulers.entry import Limits
 from testbed.schedulers.fifo import FifoScheduler
 from testbed.schedulers.memory import FullReserve
-from testbed.schedulers.routing import LeastLoaded
 from testbed.sim.kernel import BusyTime, Clock
 from testbed.sim.server import Asked, Server
 
@@ -43,7 +40,9 @@ class Rig:
         memory = FullReserve(limits.pop("kv_capacity_bytes", 1000))
         chosen = Limits(**{"max_batch": 4, "max_prefill_tokens": 100, **limits})
         scheduler = FifoScheduler(FifoScheduler.Config(), limits=chosen, memory=memory)
-        self.server = Server(self.clock, 7, worker=self.worker, scheduler=scheduler, emit=self.events.append)
+        self.server = Server(
+            self.clock, 7, worker=self.worker, make_scheduler=lambda: scheduler, emit=self.events.append
+        )
 
     def sequence(self, request, *, at_ns=0, passes=1, prompt=10, kv=10):
         """A sequence whose next pass is ready as soon as the last one is over."""
@@ -195,8 +194,3 @@ def test_a_stage_under_way_is_busy_up_to_now():
     assert [busy.until(now_ns) for now_ns in (10, 60, 110, 500)] == [0, 50, 100, 100]
     busy.start(500, 20)
     assert busy.until(510) == 110
-
-
-@pytest.mark.parametrize(("load", "chosen"), [([0], 0), ([3, 1, 2], 1), ([2, 1, 1], 1), ([0, 0], 0)])
-def test_the_least_loaded_server_is_chosen_the_first_among_equals(load, chosen):
-    assert LeastLoaded().choose(load) == chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 
@@ -11,10 +12,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
 
 from testbed.core.errors import ScenarioError
 from testbed.core.events import Outcome, RequestArrived, RequestEnded
+from testbed.report.console import summary_table
+from testbed.report.html import write_report
 from testbed.run import prepare, run
 from testbed.scenarios.load import build_scenario, load_scenario
 from tests.sim_runs import MS, S, device, ends, group, of_kind, run_events, scenario, table_of, workload
@@ -262,6 +266,10 @@ class TestKinds:
         ({"kinds": [{"name": "a", "share": [{"at": "2 s", "part": 1}]}]},
          "workload.kinds[0].share[0].part: unknown key; allowed: at, share; did you mean 'at'?"),
         ({"kinds": [{"name": "a", "share": 1}], "prompts": None}, "workload.kinds[0].prompts: required key is missing"),
+        ({"output_tokens": {"law": "empirical"}},
+         "workload.output_tokens: give either values or a file, not both or neither"),
+        ({"output_tokens": {"law": "empirical", "file": "t.csv"}},
+         "workload.output_tokens.column: a file and its column go together"),
         ({"output_tokens": None}, "workload.output_tokens: required key is missing"),
         ({"session": {"turns": fixed(2)}}, "workload.session.think: required key is missing"),
         ({"session": session(think={"law": "uniform", "low": "2 s", "high": "1 s"})},
@@ -277,6 +285,21 @@ def test_what_makes_no_sense_is_refused(changes, expected, tmp_path):
     with pytest.raises(ScenarioError) as caught:
         build_scenario(data, base=tmp_path)
     assert str(caught.value) == expected
+
+
+def test_a_column_that_a_law_reads_is_looked_for_before_the_run(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("when,prompt\n1,5\n2,zero\n")
+    data = tiny()
+    read = {"law": "empirical", "file": "t.csv", "column": "promt"}
+    data["workload"]["kinds"] = [{"name": "a", "share": 1, "prompts": {"kind": "random", "length": read}}]
+    with pytest.raises(ScenarioError) as caught:
+        prepare(build_scenario(data, base=tmp_path))
+    expected = "the trace has no such column (got 'promt'); allowed: when, prompt; did you mean 'prompt'?"
+    assert str(caught.value) == f"{file}: workload.kinds[0].prompts: {expected}"
+    read["column"] = "prompt"
+    with pytest.raises(ScenarioError, match=r"kinds\[0\].prompts: line 3: not a number of tokens \(got 'zero'\)"):
+        prepare(build_scenario(data, base=tmp_path))
 
 
 def test_results_tell_kinds_sessions_and_turns(tmp_path):
@@ -302,6 +325,13 @@ def test_results_tell_kinds_sessions_and_turns(tmp_path):
     assert {name: entry["requests"] for name, entry in by_kind.items()} == Counter(rows["kind"])
     assert by_kind["talk"]["completed"] == by_kind["talk"]["requests"]
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["by_kind"] == by_kind
+    page = write_report(tmp_path / "out").read_text()
+    assert "By kind of request" in page
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(summary_table(result.summary))
+    (line,) = [line for line in console.export_text().splitlines() if line.startswith("talk")]
+    count = by_kind["talk"]["requests"]
+    assert line.split()[:4] == ["talk", str(count), "of", str(count)]
     again = build_scenario(yaml.safe_load((tmp_path / "out" / "scenario.yaml").read_text()), base=tmp_path)
     assert again == prepared.scenario
 

@@ -147,7 +147,7 @@ def test_the_repeat_goes_when_three_segments_above_are_acknowledged():
     assert up.left_ns[11] == told_ns + FULL
 
 
-def test_a_loss_at_the_end_waits_for_the_time_out():
+def test_a_last_segment_lost_alone_waits_for_the_time_out():
     (transfer,), account = run(tcp(), (0, 10 * SEGMENT), up=Chosen(numbers(10)))
     last_ack_ns = HANDSHAKE + 9 * FULL + 2 * WAY + BARE
     assert transfer.ended_ns == last_ack_ns + 200 * MS + FULL + WAY
@@ -159,8 +159,9 @@ def test_time_outs_double_until_the_connection_is_given_up_and_the_next_message_
     is_dead = Chosen(lambda number, time_ns: 1 * S < time_ns < 500 * S)
     (_, second, third), account = run(tcp(max_retries=9), (0, 100), (2 * S, 100), (600 * S, 100), up=is_dead)
     waits = [late - early for early, late in zip(is_dead.left_ns[2:], is_dead.left_ns[3:], strict=False)]
-    assert waits[:9] == [min(200 * MS * 2**k, 60 * S) for k in range(9)]
-    assert (second.fate, second.retransmit_ns) == (Fate.TIMEOUT, 200 * MS * (2**9 - 1) + 60 * S)
+    # A probe at the first time-out's end, then the time-outs themselves.
+    assert waits[:10] == [200 * MS] + [min(200 * MS * 2**k, 60 * S) for k in range(9)]
+    assert (second.fate, second.retransmit_ns) == (Fate.TIMEOUT, 200 * MS * 2**9 + 60 * S)
     assert second.ended_ns == second.sent_ns + second.retransmit_ns
     assert third.delivered
     assert third.connect_ns == HANDSHAKE

@@ -119,16 +119,72 @@ def test_the_time_out_runs_from_the_repeat_and_from_signs_of_life():
 def test_after_a_time_out_all_that_is_missing_goes_again_from_one_segment():
     sender = make(200)
     sent(sender, 0)
-    sender.acknowledged(100 * MS, TcpAck(0, ((10, 12),)))  # two above: not yet lost
-    assert sent(sender, 100) == [20, 21]
     deadline_ms = sender.deadline_ns // MS
     sender.expire(sender.deadline_ns)
     assert (window(sender), sender.congestion.threshold_bytes) == (1, 10 * SIZE)
     assert sent(sender, deadline_ms + 1) == [0]
-    sender.acknowledged((deadline_ms + 2) * MS, TcpAck(1, ((10, 12),)))
+    sender.acknowledged((deadline_ms + 2) * MS, TcpAck(1, ()))
     assert sent(sender, deadline_ms + 2) == [1, 2]
-    sender.acknowledged((deadline_ms + 3) * MS, TcpAck(3, ((10, 12),)))
+    sender.acknowledged((deadline_ms + 3) * MS, TcpAck(3, ()))
     assert sent(sender, deadline_ms + 3) == [3, 4, 5, 6]
+
+
+def test_two_round_trips_after_the_last_segment_the_newest_goes_again_and_tells_what_is_lost():
+    sender = make(10)
+    sent(sender, 0)
+    sender.acknowledged(100 * MS, TcpAck(3, ()))
+    assert sender.deadline_ns == 300 * MS
+    sender.expire(300 * MS)
+    assert sent(sender, 300) == [9]
+    sender.acknowledged(400 * MS, TcpAck(3, ((9, 10),)))
+    assert sender.congestion.window_bytes == 3500  # half of the seven in flight
+    assert sent(sender, 400) == [3, 4, 5]
+
+
+def test_the_probe_is_a_new_segment_where_there_is_one():
+    sender = make(200)
+    sent(sender, 0)
+    sender.acknowledged(100 * MS, TcpAck(5, ()))
+    assert sent(sender, 100) == list(range(20, 30))
+    sender.expire(300 * MS)
+    assert sent(sender, 300) == [30]  # though the window is full
+
+
+@pytest.mark.parametrize(("answered_ms", "left"), [(500, 2), (450, 20)])
+def test_a_loss_that_the_probe_itself_repairs_shrinks_the_window(answered_ms, left):
+    # The time-out of 100 ms + 4 * 50 ms comes before two round trips and what a lone segment's answer may take.
+    sender = make(10)
+    sent(sender, 0)
+    sender.acknowledged(100 * MS, TcpAck(9, ()))
+    assert sender.deadline_ns == 400 * MS
+    sender.expire(400 * MS)
+    assert sent(sender, 400) == [9]
+    sender.acknowledged(answered_ms * MS, TcpAck(10, ()))  # after 50 ms it answers the first transmission
+    assert window(sender) == left
+
+
+def test_a_repeat_that_is_lost_goes_again_when_something_sent_later_arrives():
+    sender = make(200)
+    sent(sender, 0)
+    sender.acknowledged(100 * MS, TcpAck(0, ((1, 20),)))
+    assert sent(sender, 100) == [0, *range(20, 29)]
+    sender.acknowledged(200 * MS, TcpAck(0, ((1, 29),)))
+    assert window(sender) == 10  # one loss a window
+    assert sent(sender, 200) == [0, *range(29, 38)]
+
+
+def test_few_arrivals_above_a_hole_or_reordering_seen_earn_a_quarter_round_trip():
+    sender = make(200)
+    sent(sender, 0)
+    sender.acknowledged(100 * MS, TcpAck(0, ((1, 2),)))
+    assert sender.deadline_ns == 125 * MS
+    sender.acknowledged(110 * MS, TcpAck(2, ()))  # it was only late
+    sent(sender, 110)
+    sender.acknowledged(115 * MS, TcpAck(2, ((3, 9),)))
+    assert 2 not in sent(sender, 115)
+    assert sender.deadline_ns == 140 * MS
+    sender.expire(140 * MS)
+    assert sent(sender, 140)[0] == 2
 
 
 def test_the_third_time_out_too_many_ends_the_connection():

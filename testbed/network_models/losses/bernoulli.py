@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
-from testbed.core.rng import U64Array, probability_u32
+from testbed.core.rng import probability_u32
 from testbed.network_models.origin import Origin
 from testbed.network_models.rates.segments import Rate
 from testbed.scenarios.base import LossProbability
 from testbed.scenarios.pieces import LossConfig
 
 ATTEMPT_SHIFT = 40  # a packet's number lies below, its transmission's above
-_FIRST_BLOCK, _LAST_BLOCK = 128, 4096  # first transmissions drawn at a time
+_FIRST_BLOCK, _LAST_BLOCK = 512, 8192  # first transmissions drawn at a time; 64 kB arrays stay in a core's cache
 _NOTHING_AHEAD: tuple[int, int, frozenset[int]] = (0, 0, frozenset())
-_FEW = 32  # under this many, plain ints beat an array
 
 
 class Bernoulli:
@@ -31,12 +29,10 @@ class Bernoulli:
     def __init__(self, p: float, origin: Origin, name: str) -> None:
         self._threshold = probability_u32(p)
         self._draws = origin.draws(name)
-        self._upcoming: list[int] | None = (
-            None  # packets whose first transmission will be lost, drawn ahead, latest first
-        )
+        self._upcoming: list[int] | None = None  # packets whose first transmission will be lost, drawn ahead
         self._drawn_until = 0
         self._ahead = _NOTHING_AHEAD
-        self._next_lost = 0  # the next of them, or how far was drawn
+        self._next_lost = 0  # the first of them, or how far was drawn
 
     def lost(self, packets: Sequence[int], attempt: int) -> list[int]:
         """Those of `packets` (ascending numbers) whose transmission `attempt` is lost.
@@ -47,13 +43,7 @@ class Bernoulli:
             return []
         if attempt == 0:
             return self._first_lost(packets) if packets[-1] >= self._next_lost else []
-        if len(packets) < _FEW:
-            counter = attempt << ATTEMPT_SHIFT
-            draws = [self._draws.u64(counter | packet) >> 32 for packet in packets]
-            return [packet for packet, u32 in zip(packets, draws, strict=True) if u32 < self._threshold]
-        first = packets[0]
-        is_lost = self._is_lost(attempt, first, packets[-1] + 1 - first)
-        return [packet for packet in packets if is_lost[packet - first]]
+        return self._draws.where_below(self._threshold, packets, attempt << ATTEMPT_SHIFT)
 
     def is_lost(self, packet: int, attempt: int, time_ns: int) -> bool:
         """Whether this one transmission is lost. First ones are drawn ahead, wherever they don't go back."""
@@ -62,39 +52,40 @@ class Bernoulli:
         if attempt == 0:
             first, stop, lost = self._ahead
             if packet >= stop:
-                first, stop, lost = self._ahead = self._block(packet)
+                first, (stop, ahead) = packet, self._block(packet, packet + 1)
+                lost = frozenset(ahead)
+                self._ahead = first, stop, lost
             if packet >= first:
                 return packet in lost
         return self._draws.u64(attempt << ATTEMPT_SHIFT | packet) >> 32 < self._threshold
 
     def _first_lost(self, packets: Sequence[int]) -> list[int]:
-        stop, found = packets[-1] + 1, list[int]()
-        if stop > self._drawn_until:
-            self._draw_ahead(stop)
-        while self._upcoming and self._upcoming[-1] < stop:
-            packet = self._upcoming.pop()
-            if packet in packets:  # not so where the queue had dropped it
-                found.append(packet)
-        self._next_lost = self._upcoming[-1] if self._upcoming else self._drawn_until
+        stop = packets[-1] + 1
+        upcoming = self._drawn_to(stop)
+        place = bisect_left(upcoming, stop)
+        found = upcoming[:place]
+        del upcoming[:place]
+        self._next_lost = upcoming[0] if upcoming else self._drawn_until
+        if found and len(packets) < stop - min(found[0], packets[0]):  # the queue had dropped some
+            return [packet for packet in found if packet in packets]
         return found
 
-    def _block(self, first: int) -> tuple[int, int, frozenset[int]]:
-        """The first transmissions of packets from `first` until a last one, exclusive, and which of them are lost."""
-        count = min(max(first, _FIRST_BLOCK), _LAST_BLOCK)
-        lost = first + np.flatnonzero(self._is_lost(0, first, count))
-        return first, first + count, frozenset(lost.tolist())
+    def _drawn_to(self, stop: int) -> list[int]:
+        """Packets whose first transmission will be lost, at least to `stop`."""
+        upcoming = self._upcoming or []
+        while self._drawn_until < stop:
+            self._drawn_until, lost = self._block(self._drawn_until, stop)
+            upcoming += lost
+        self._upcoming = upcoming
+        return upcoming
 
-    def _draw_ahead(self, stop: int) -> None:
-        """At least to `stop`, and as many again as there were, within limits: a link that sends little draws little."""
-        first = self._drawn_until
-        count = max(min(max(first, _FIRST_BLOCK), _LAST_BLOCK), stop - first)
-        lost = first + np.flatnonzero(self._is_lost(0, first, count))
-        self._upcoming = [*lost[::-1].tolist(), *(self._upcoming or ())]
-        self._drawn_until = first + count
+    def _block(self, first: int, wanted: int) -> tuple[int, list[int]]:
+        """Packets from `first` on: where they end, exclusive, and which of them lose their first transmission.
 
-    def _is_lost(self, attempt: int, first_packet: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        draws: U64Array = self._draws.u64_run(attempt << ATTEMPT_SHIFT | first_packet, count)
-        return (draws >> np.uint64(32)) < np.uint64(self._threshold)
+        To `wanted`, and thrice as many as there were, within limits: a link that sends little draws little.
+        """
+        stop = first + min(max(3 * first, wanted - first, _FIRST_BLOCK), _LAST_BLOCK)
+        return stop, self._draws.where_below(self._threshold, range(first, stop))
 
 
 class BernoulliLoss(Bernoulli):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from testbed.network_models.queues.codel import Codel
 
 
-class CodelPort:
+class CodelPort(Medium):
     """One direction of one link; packets leave in the order offered, but for those that are dropped.
 
     A packet that doesn't fit when it comes is dropped at once. It holds its bytes until its last bit has left.
@@ -27,34 +27,25 @@ class CodelPort:
         "_busy_total_ns",
         "_busy_until_ns",
         "_dropped_packets",
-        "_env",
         "_in_service_bytes",
         "_is_serving",
         "_limit_bytes",
-        "_medium",
         "_peak_backlog_bytes",
-        "_propagation_ns",
         "_queue",
         "_rate",
     )
 
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
         config = cast("Codel.Config", channel.queue)
-        self._env = env
+        super().__init__(env, channel)
         self._rate = channel.rate
-        self._propagation_ns = channel.propagation_ns
         self._limit_bytes = config.limit
         self._queue = CodelQueue(
             target_ns=config.target, interval_ns=config.interval, packet_bytes=channel.framing.mtu_bytes
         )
-        self._medium = Medium(env, channel)
         self._is_serving = False  # a packet is in service, or the next is being chosen
         self._in_service_bytes = 0
         self._busy_until_ns = self._busy_total_ns = self._peak_backlog_bytes = self._dropped_packets = 0
-
-    @property
-    def propagation_ns(self) -> int:
-        return self._propagation_ns
 
     def offer(self, packet: Packet) -> None:
         now_ns = int(self._env.now)
@@ -81,7 +72,7 @@ class CodelPort:
         self._busy_total_ns += left_ns - now_ns
         Timer(self._env, left_ns - now_ns, lambda _: self._serve_next(left_ns))
         packet.leaves(waiting.since_ns, now_ns, left_ns)
-        self._medium.carry(packet, left_ns)
+        self._carry(packet, left_ns)
 
     def _drop(self, packet: Packet, now_ns: int) -> None:
         self._dropped_packets += 1

@@ -11,17 +11,21 @@ from testbed.network_models.ports.flight import Trains
 from testbed.network_models.ports.packet import Packet
 
 
-class Medium:
+class Medium(Trains):
     """One direction of one hop, from a port's last bit to its far end. Packets are told of in order of leaving."""
 
-    __slots__ = ("_channel", "_last_out_ns", "_trains")
+    __slots__ = ("_channel", "_last_out_ns")
 
     def __init__(self, env: simpy.Environment, channel: Channel) -> None:
+        super().__init__(env)
         self._channel = channel
-        self._trains = Trains(env)
         self._last_out_ns = 0
 
-    def carry(self, packet: Packet, left_ns: int, *, is_spoilt: bool = False) -> None:
+    @property
+    def propagation_ns(self) -> int:
+        return self._channel.propagation_ns
+
+    def _carry(self, packet: Packet, left_ns: int, *, is_spoilt: bool = False) -> None:
         """Its last bit leaves at `left_ns`, now or later; `is_spoilt`: whatever the channel's loss says, it is lost."""
         channel = self._channel
         propagation_ns, jitter_ns = channel.propagation_ns, channel.jitter.packet_delay_ns(packet, left_ns)
@@ -46,6 +50,6 @@ class Medium:
         copy = None
         if channel.duplication is not None and channel.duplication.is_lost(number, attempt, left_ns):
             copy = replace(packet)
-        self._trains.add(packet, out_ns)
+        self._bring(packet, out_ns)
         if copy is not None:
-            self._trains.add(copy, out_ns)
+            self._bring(copy, out_ns)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from testbed.network_models.ports.round import Round
 
 
 class End(Protocol):
@@ -74,9 +77,23 @@ class Port(Protocol):
         """Take, now, a packet that came to this port; `packet.onward()` when it comes out at the far end."""
         ...
 
+    def offer_round(self, packets: Round) -> None:
+        """Take, now, packets that were handed over together: as if each were offered in turn."""
+        ...
+
     def usage(self, now_ns: int) -> PortUsage:
         """Its counters now."""
         ...
+
+
+class OneByOne:
+    """A port that takes rounds packet by packet."""
+
+    __slots__ = ()
+
+    def offer_round(self: Port, packets: Round) -> None:
+        for packet in packets.packets():
+            self.offer(packet)
 
 
 class Beyond(NamedTuple):
@@ -86,6 +103,9 @@ class Beyond(NamedTuple):
     serialise_ns: int
     propagate_ns: int
     jitter_ns: int
+
+
+NOWHERE = Beyond(0, 0, 0, 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -125,6 +145,10 @@ class Packet:
     def serialise_ns(self) -> int:
         return self.left_ns - self.start_ns + self.later_serialise_ns
 
+    def packet(self) -> Packet:
+        """It is itself what arrives."""
+        return self
+
     def leaves(self, came_ns: int, start_ns: int, left_ns: int) -> None:
         """It came to the port it is at, and its first and last bit leave that port at these times, now or later."""
         if self.hop:
@@ -156,16 +180,24 @@ class Packet:
             self.end.lost(self, now_ns)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Path:
+class Path(Numbers):
     """The ports between the two ends of a link, in one direction; the first is the sender's own.
 
-    `entity` is whose packets these are; paths that share a port have the same only where they share `numbers` too.
+    `entity` is whose packets these are; paths that share a port have the same only where they share `numbers` too. A
+    path without others' numbers gives its own.
     """
 
-    ports: Sequence[Port]
-    entity: int = 0
-    numbers: Numbers = field(default_factory=Numbers)
+    __slots__ = ("_shared", "entity", "ports")
+
+    def __init__(self, *, ports: Sequence[Port], entity: int = 0, numbers: Numbers | None = None) -> None:
+        super().__init__()
+        self.ports = ports
+        self.entity = entity
+        self._shared = numbers
+
+    @property
+    def numbers(self) -> Numbers:
+        return self if self._shared is None else self._shared
 
     @property
     def propagation_ns(self) -> int:
@@ -175,3 +207,10 @@ class Path:
     def send(self, packet: Packet) -> None:
         """Hand a packet to the first port; its `ports` are these."""
         self.ports[0].offer(packet)
+
+    def send_round(self, packets: Round) -> None:
+        """The same for packets that are handed over together."""
+        if len(packets.numbers) > 1:
+            self.ports[0].offer_round(packets)
+        else:
+            self.send(*packets.packets())

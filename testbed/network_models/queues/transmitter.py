@@ -55,9 +55,9 @@ class Transmitter:
 
     def offer(self, now_ns: int, num_full: int, last_bytes: int) -> Burst:
         """Hand over `num_full` full-size packets and then one of `last_bytes` (0: none), back to back."""
-        backlog_bytes = self.backlog_bytes(now_ns) if self._waiting else 0
-        room_bytes = self._limit_bytes - backlog_bytes
         wire_bytes = num_full * self._packet_bytes
+        backlog_bytes = self._about_backlog_bytes(now_ns, wire_bytes + last_bytes) if self._waiting else 0
+        room_bytes = self._limit_bytes - backlog_bytes
         if wire_bytes > room_bytes:
             num_full = room_bytes // self._packet_bytes
             wire_bytes = num_full * self._packet_bytes
@@ -95,14 +95,25 @@ class Transmitter:
         """When the last bit left of the burst's full-size packet number `place`, from 0."""
         return finish_ns(self._rate, burst.start_ns, self._packet_bytes, place + 1)
 
-    def backlog_bytes(self, now_ns: int) -> int:
-        """Bytes of the packets whose last bit has not left by now. Time must not run backwards between calls."""
+    def _about_backlog_bytes(self, now_ns: int, more_bytes: int) -> int:
+        """The backlog; or no less than it, where so many bytes more fit all the same and make no new peak."""
+        self._forget(now_ns)
+        if self._held_bytes + more_bytes <= self.peak_backlog_bytes:
+            return self._held_bytes
+        return self.backlog_bytes(now_ns)
+
+    def _forget(self, now_ns: int) -> None:
+        """Bursts whose last bit has left."""
         waiting = self._waiting
         while waiting and waiting[0].end_ns <= now_ns:
             self._held_bytes -= waiting.popleft().wire_bytes
-        if not waiting:
+
+    def backlog_bytes(self, now_ns: int) -> int:
+        """Bytes of the packets whose last bit has not left by now. Time must not run backwards between calls."""
+        self._forget(now_ns)
+        if not self._waiting:
             return 0
-        head = waiting[0]
+        head = self._waiting[0]
         num_gone = num_finished(self._rate, head.start_ns, self._packet_bytes, now_ns) if head.num_full else 0
         return self._held_bytes - min(head.num_full, num_gone) * self._packet_bytes
 

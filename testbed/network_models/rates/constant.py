@@ -20,13 +20,18 @@ class ConstantRate:
 
     __slots__ = ("_segment",)
 
-    def __init__(self, config: Config, origin: Origin) -> None:
-        self._segment = _segment(config.rate)
+    _segment: Segment
+
+    def __new__(cls, config: Config, origin: Origin) -> ConstantRate:
+        """Links of one rate share it: it has no state."""
+        return _constant(config.rate)
 
     def segment(self, time_ns: int) -> Segment:
         return self._segment
 
 
-@lru_cache(maxsize=256)  # links of one profile share it
-def _segment(rate_bps: int) -> Segment:
-    return Segment(rate_bps, FOREVER)
+@lru_cache(maxsize=256)
+def _constant(rate_bps: int) -> ConstantRate:
+    rate = object.__new__(ConstantRate)
+    rate._segment = Segment(rate_bps, FOREVER)
+    return rate

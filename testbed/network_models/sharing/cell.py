@@ -9,6 +9,7 @@ import simpy
 from testbed.core.cast import CellEnd
 from testbed.core.registry import DISCIPLINES
 from testbed.network_models.channel import Channel
+from testbed.network_models.origin import Origin
 from testbed.network_models.sharing.air import Air
 from testbed.network_models.sharing.collisions import Collisions
 from testbed.network_models.sharing.port import CellPort
@@ -54,8 +55,8 @@ class Seat(NamedTuple):
     cell: Cell
     weight: int = 1
 
-    def port(self, channel: Channel) -> CellPort:
-        """The link's way to the air, in the channel's direction."""
-        cell, origin = self.cell, channel.origin
+    def port(self, channel: Channel, origin: Origin) -> CellPort:
+        """The link's way to the air, in the direction of `origin`."""
+        cell = self.cell
         member = cell.air[origin.direction].join(channel.rate, self.weight)
         return CellPort(cell.env, channel, member, Collisions(cell.config.collision, origin))

@@ -13,7 +13,7 @@ from testbed.network_models.sharing.collisions import Collisions
 from testbed.network_models.sharing.member import Member, Served
 
 
-class CellPort:
+class CellPort(Medium):
     """One direction of one link in a cell. When a packet leaves is known when it has left.
 
     A packet's wait begins when it comes and ends when it is first granted air; from there to its last bit it is being
@@ -23,26 +23,17 @@ class CellPort:
     __slots__ = (
         "_collisions",
         "_dropped_packets",
-        "_env",
         "_limit_bytes",
-        "_medium",
         "_member",
         "_peak_backlog_bytes",
-        "_propagation_ns",
     )
 
     def __init__(self, env: simpy.Environment, channel: Channel, member: Member, collisions: Collisions) -> None:
-        self._env = env
-        self._propagation_ns = channel.propagation_ns
-        self._medium = Medium(env, channel)
+        super().__init__(env, channel)
         self._limit_bytes = channel.queue.limit
         self._member = member
         self._collisions = collisions
         self._peak_backlog_bytes = self._dropped_packets = 0
-
-    @property
-    def propagation_ns(self) -> int:
-        return self._propagation_ns
 
     def offer(self, packet: Packet) -> None:
         now_ns = int(self._env.now)
@@ -59,7 +50,7 @@ class CellPort:
             start_ns, left_ns, num_contending = served
             packet.leaves(came_ns, start_ns, left_ns)
             is_spoilt = self._collisions.is_lost(packet.number, packet.attempt, num_contending)
-            self._medium.carry(packet, left_ns, is_spoilt=is_spoilt)
+            self._carry(packet, left_ns, is_spoilt=is_spoilt)
 
         return done
 

@@ -13,7 +13,7 @@ from testbed.network_models.framing import Framing
 from testbed.network_models.jitter import Jitter
 from testbed.network_models.origin import Origin
 from testbed.network_models.ports.flight import Trains
-from testbed.network_models.ports.packet import Packet, Port, PortUsage
+from testbed.network_models.ports.packet import OneByOne, Packet, Port, PortUsage
 from testbed.network_models.rates.segments import Rate
 from testbed.network_models.topology.failures import Failures
 from testbed.network_models.transfer import Direction
@@ -81,7 +81,6 @@ def check_edge(edge: Edge) -> None:
 def _queue_alone(edge: Edge, origin: Origin, rate: Rate) -> Channel:
     """The channel of a port that only queues and clocks out: loss and delay come after it."""
     return Channel(
-        origin=origin,
         framing=_MTU,
         rate=rate,
         loss=NoLoss(),
@@ -94,7 +93,7 @@ def _queue_alone(edge: Edge, origin: Origin, rate: Rate) -> Channel:
     )
 
 
-class _Entry:
+class _Entry(OneByOne):
     """Counts what comes to the queue."""
 
     __slots__ = ("_queue", "offered_bytes", "offered_packets", "propagation_ns", "usage")
@@ -111,17 +110,15 @@ class _Entry:
         self._queue.offer(packet)
 
 
-class Wire:
+class Wire(Trains):
     """From a packet's last bit to its arrival: loss, with draws of the sender's own, failure, and delay."""
 
     __slots__ = (
         "_edge",
-        "_env",
         "_failures",
         "_losses",
         "_origin",
         "_rate",
-        "_trains",
         "carried_bytes",
         "carried_packets",
         "failed_packets",
@@ -132,14 +129,13 @@ class Wire:
     def __init__(
         self, env: simpy.Environment, edge: Edge, origin: Origin, rate: Rate, failures: Failures | None
     ) -> None:
+        super().__init__(env)
         self._rate = rate
-        self._env = env
         self._edge = edge
         self._origin = origin
         self.propagation_ns = edge.propagation_ns
         self._failures = failures
         self._losses: dict[int, Loss] = {}  # by the sender's entity
-        self._trains = Trains(env)
         self.carried_packets = self.carried_bytes = self.lost_packets = self.failed_packets = 0
 
     def offer(self, packet: Packet) -> None:
@@ -157,7 +153,7 @@ class Wire:
             self.carried_packets += 1
             self.carried_bytes += packet.size_bytes
             packet.propagate_ns += self.propagation_ns
-            self._trains.add(packet, out_ns)
+            self._bring(packet, out_ns)
 
     def _loss_of(self, packet: Packet) -> Loss:
         found = self._losses.get(packet.entity)

@@ -1,8 +1,12 @@
-"""When an edge is down: on a schedule, at random, or both. A pure function of time, so that no event is needed."""
+"""When an edge, or a server, is down: on a schedule, at random, or both.
+
+A pure function of time, so that no event is needed.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from testbed.core import distributions
@@ -18,25 +22,17 @@ def _exponential(mean_ns: int) -> QuantileTable:
 
 
 class Failures:
-    """Times at which one edge is down, both ways; two that touch or overlap are one."""
+    """Times at which one thing is down; two that touch or overlap are one.
 
-    __slots__ = (
-        "_ends_ns",
-        "_mean_down",
-        "_mean_up",
-        "_num_drawn",
-        "_random_ns",
-        "_scheduled",
-        "_starts_ns",
-        "_stream",
-    )
+    `scheduled` are (from, until); number i at random is up for the first and down for the second time that `draw(i)`
+    gives, both at least 1 ns.
+    """
 
-    def __init__(self, edge: Edge, seed: int) -> None:
-        one, other = sorted(edge.between)
-        self._stream = Stream.named(seed, f"edge.{one}.{other}.failures")
-        self._scheduled = sorted((down.at, down.until) for down in edge.down)
-        self._mean_up = None if edge.failures is None else _exponential(edge.failures.mean_up)
-        self._mean_down = None if edge.failures is None else _exponential(edge.failures.mean_down)
+    __slots__ = ("_draw", "_ends_ns", "_num_drawn", "_random_ns", "_scheduled", "_starts_ns")
+
+    def __init__(self, scheduled: Iterable[tuple[int, int]], draw: Callable[[int], tuple[int, int]] | None) -> None:
+        self._scheduled = sorted(scheduled)
+        self._draw = draw
         self._num_drawn = 0
         self._random_ns = 0  # until when random failures are known
         self._starts_ns: list[int] = []
@@ -70,13 +66,12 @@ class Failures:
 
     def _know(self, time_ns: int) -> None:
         """All failures up to this instant, and one beyond it, are in the lists."""
-        if self._mean_up is None or self._mean_down is None:
+        if self._draw is None:
             while self._scheduled:
                 self._take(*self._scheduled.pop(0))
             return
-        while not self._starts_ns or self._starts_ns[-1] <= time_ns:
-            up_ns = max(1, self._mean_up.value(self._stream.u64(0, self._num_drawn) >> 32))
-            down_ns = max(1, self._mean_down.value(self._stream.u64(1, self._num_drawn) >> 32))
+        while not self._starts_ns or (self._starts_ns[-1] <= time_ns and self._ends_ns[-1] < FOREVER):
+            up_ns, down_ns = self._draw(self._num_drawn)
             self._num_drawn += 1
             at_ns = self._random_ns + up_ns
             self._random_ns = at_ns + down_ns
@@ -91,3 +86,21 @@ class Failures:
             return
         self._starts_ns.append(at_ns)
         self._ends_ns.append(until_ns)
+
+
+def edge_failures(edge: Edge, seed: int) -> Failures:
+    """Of an edge, both ways."""
+    scheduled = [(down.at, down.until) for down in edge.down]
+    if edge.failures is None:
+        return Failures(scheduled, None)
+    one, other = sorted(edge.between)
+    stream = Stream.named(seed, f"edge.{one}.{other}.failures")
+    mean_up, mean_down = _exponential(edge.failures.mean_up), _exponential(edge.failures.mean_down)
+
+    def draw(number: int) -> tuple[int, int]:
+        return (
+            max(1, mean_up.value(stream.u64(0, number) >> 32)),
+            max(1, mean_down.value(stream.u64(1, number) >> 32)),
+        )
+
+    return Failures(scheduled, draw)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import simpy
 
 from testbed.core.cast import EdgeEnd
-from testbed.network_models.ports.packet import Packet, Port, PortUsage
+from testbed.network_models.ports.packet import OneByOne, Packet, Port, PortUsage
 from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.topology.edge_port import EdgePort
-from testbed.network_models.topology.failures import Failures
+from testbed.network_models.topology.failures import edge_failures
 from testbed.network_models.topology.graph import NONE_DOWN, Routes
 from testbed.scenarios.topology import Topology, Way
 
@@ -32,7 +32,9 @@ class Network:
         self.routes = Routes(topology=topology)
         self._ports: dict[Way, EdgePort] = {}
         failing = [edge for edge in topology.edges if edge.down or edge.failures]
-        self._failures = {way: failures for edge in failing for failures in [Failures(edge, seed)] for way in edge.ways}
+        self._failures = {
+            way: failures for edge in failing for failures in [edge_failures(edge, seed)] for way in edge.ways
+        }
         self._down = NONE_DOWN
         self._down_until_ns = 0  # of the routes' view, which lags by `reroute_after`
         self._chosen: dict[tuple[str, str, frozenset[Way]], tuple[EdgePort, ...] | None] = {}
@@ -75,7 +77,7 @@ class Network:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Transit:
+class Transit(OneByOne):
     """Stands in a path for the edges between two nodes: a packet that comes to it is sent along the present route."""
 
     network: Network

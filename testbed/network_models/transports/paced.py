@@ -1,53 +1,24 @@
 """Stop-and-wait, message by message: what becomes of a message is known when it is sent.
 
-On a private queue nothing that comes later can change it: at most one packet is in the queue. A message is a list of
-*legs*, runs of equal packets that each wait for the one before: those that got through at once are one leg, every
-transmission of a packet that was lost is a leg of its own.
+On a private queue nothing that comes later can change it: at most one packet is in the queue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import simpy
 
-from testbed.network_models.channel import Channel, Loss
+from testbed.network_models.channel import Channel
 from testbed.network_models.clock import Delivery
 from testbed.network_models.ports.packet import PortUsage
-from testbed.network_models.rates.pacing import num_paced, paced_ns
+from testbed.network_models.rates.pacing import paced_ns
 from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.transfer import Fate, LinkSnapshot, Transfer
 from testbed.network_models.transports.account import LinkAccount
-
-
-class _Run(NamedTuple):
-    """Equal packets of one fate; one that did not get through is alone. `attempt` is 0 for first transmissions."""
-
-    first_packet: int
-    size_bytes: int
-    num_packets: int
-    attempt: int = 0
-    is_lost: bool = False
-    is_corrupt: bool = False
-
-    @property
-    def is_missing(self) -> bool:
-        return self.is_lost or self.is_corrupt
-
-
-class _Leg(NamedTuple):
-    """A run on its way: its first packet is handed over at `start_ns`, others `pause_ns` after the one before left."""
-
-    run: _Run
-    start_ns: int
-    left_ns: int  # the last one's last bit
-    pause_ns: int  # also after the last
-
-    @property
-    def serialise_ns(self) -> int:
-        return self.left_ns - self.start_ns - (self.run.num_packets - 1) * self.pause_ns
+from testbed.network_models.transports.arq import ArqConfig
+from testbed.network_models.transports.paced_legs import Leg, Run, Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,37 +31,7 @@ class _Message:
     payload_bytes: int
     sent_ns: int
     deadline_ns: int
-    jitter_ns: int
     round_trip_ns: int
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What was handed to the queue so far."""
-
-    packets: int = 0
-    retransmissions: int = 0
-    wire_bytes: int = 0
-    lost_packets: int = 0
-    corrupt_packets: int = 0
-    arrived_packets: int = 0
-    duplicate_packets: int = 0
-    busy_ns: int = 0
-    largest_bytes: int = 0
-
-    def add(self, leg: _Leg, duplication: Loss | None) -> None:
-        run = leg.run
-        self.packets += 0 if run.attempt else run.num_packets
-        self.retransmissions += run.num_packets if run.attempt else 0
-        self.wire_bytes += run.num_packets * run.size_bytes
-        self.lost_packets += run.is_lost
-        self.corrupt_packets += run.is_corrupt
-        self.arrived_packets += 0 if run.is_missing else run.num_packets
-        self.busy_ns += leg.serialise_ns
-        self.largest_bytes = max(self.largest_bytes, run.size_bytes)
-        if duplication is not None and not run.is_missing:
-            packets = range(run.first_packet, run.first_packet + run.num_packets)
-            self.duplicate_packets += sum(duplication.is_lost(packet, run.attempt, leg.left_ns) for packet in packets)
 
 
 class PacedLink(LinkAccount):
@@ -98,44 +39,31 @@ class PacedLink(LinkAccount):
 
     __slots__ = (
         "_channel",
+        "_config",
         "_env",
         "_free_ns",
         "_last_out_ns",
         "_legs",
-        "_max_retransmissions",
         "_next_packet",
         "_past",
-        "_patience_ns",
         "_return_ns",
-        "_timeout_ns",
     )
 
-    def __init__(
-        self,
-        env: simpy.Environment,
-        channel: Channel,
-        *,
-        return_ns: int,
-        timeout_ns: int,
-        max_retransmissions: int,
-        patience_ns: int | None,
-    ) -> None:
+    def __init__(self, env: simpy.Environment, channel: Channel, config: ArqConfig, *, return_ns: int) -> None:
         super().__init__()
         self._env = env
         self._channel = channel
+        self._config = config
         self._return_ns = return_ns
-        self._timeout_ns = timeout_ns
-        self._max_retransmissions = max_retransmissions
-        self._patience_ns = patience_ns
         self._last_out_ns = 0  # when what was sent last comes out
         self._free_ns = 0  # from when on the next message's first packet may go
         self._next_packet = 0
-        self._past = _Tally()  # of legs whose last bit has left
-        self._legs: list[_Leg] = []  # the others, in order
+        self._past = Tally()  # of legs whose last bit has left
+        self._legs: list[Leg] = []  # the others, in order
 
     def send(self, payload_bytes: int) -> simpy.Event:
         """Hand over one message now; the event succeeds with its `Transfer` when it is delivered or given up."""
-        now_ns, channel = int(self._env.now), self._channel
+        now_ns, channel, patience_ns = int(self._env.now), self._channel, self._config.patience
         jitter_ns = channel.jitter.delay_ns(self.num_messages, now_ns)
         num_packets, last_packet_bytes = channel.framing.cut(payload_bytes)
         message = _Message(
@@ -144,8 +72,7 @@ class PacedLink(LinkAccount):
             last_packet_bytes=last_packet_bytes,
             payload_bytes=payload_bytes,
             sent_ns=now_ns,
-            deadline_ns=FOREVER if self._patience_ns is None else now_ns + self._patience_ns,
-            jitter_ns=jitter_ns,
+            deadline_ns=FOREVER if patience_ns is None else now_ns + patience_ns,
             round_trip_ns=channel.propagation_ns + jitter_ns + self._return_ns,
         )
         self._count_message(payload_bytes)
@@ -170,7 +97,7 @@ class PacedLink(LinkAccount):
             self._last_out_ns = max(self._last_out_ns, out_ns)
         return self._account(message, legs, start_ns, ended_ns=ended_ns, fate=fate)
 
-    def _end(self, message: _Message, legs: list[_Leg]) -> tuple[Fate, int]:
+    def _end(self, message: _Message, legs: list[Leg]) -> tuple[Fate, int]:
         """When the last packet arrives, the last time-out ends or the deadline comes, whichever is first."""
         if not legs:
             return Fate.TIMEOUT, message.deadline_ns
@@ -179,43 +106,43 @@ class PacedLink(LinkAccount):
         num_arrived = sum(leg.run.num_packets for leg in legs if not leg.run.is_missing)
         if num_arrived == message.num_packets and arrived_ns <= message.deadline_ns:
             return Fate.DELIVERED, arrived_ns
-        is_exhausted = last.run.is_missing and last.run.attempt == self._max_retransmissions
-        timeout_ns = last.left_ns + self._timeout_ns if is_exhausted else FOREVER
+        is_exhausted = last.run.is_missing and last.run.attempt == self._config.max_retransmissions
+        timeout_ns = last.left_ns + self._config.timeout if is_exhausted else FOREVER
         return Fate.TIMEOUT, min(message.deadline_ns, timeout_ns)
 
-    def _way(self, message: _Message, start_ns: int) -> Iterator[_Leg]:
+    def _way(self, message: _Message, start_ns: int) -> Iterator[Leg]:
         """Leg by leg, until the last packet is through or one has been repeated as often as allowed."""
         for run in self._runs(message):
             for leg in self._legs_of(run, message, start_ns):
                 yield leg
                 start_ns = leg.left_ns + leg.pause_ns
 
-    def _legs_of(self, run: _Run, message: _Message, start_ns: int) -> Iterator[_Leg]:
+    def _legs_of(self, run: Run, message: _Message, start_ns: int) -> Iterator[Leg]:
         """One leg, or two: where packets keep their order, the first that arrives may be held back."""
-        rate, pause_ns = self._channel.rate, self._timeout_ns if run.is_missing else message.round_trip_ns
+        rate, pause_ns = self._channel.rate, self._config.timeout if run.is_missing else message.round_trip_ns
         if self._channel.keeps_order and not run.is_missing:
             first_ns = paced_ns(rate, start_ns, run.size_bytes, 1, pause_ns)
             late_ns = self._last_out_ns - first_ns - pause_ns + self._return_ns
             if late_ns > 0:
-                yield _Leg(run._replace(num_packets=1), start_ns, first_ns, pause_ns + late_ns)
+                yield Leg(run._replace(num_packets=1), start_ns, first_ns, pause_ns + late_ns)
                 start_ns = first_ns + pause_ns + late_ns
                 run = run._replace(first_packet=run.first_packet + 1, num_packets=run.num_packets - 1)
         if run.num_packets:
-            yield _Leg(run, start_ns, paced_ns(rate, start_ns, run.size_bytes, run.num_packets, pause_ns), pause_ns)
+            yield Leg(run, start_ns, paced_ns(rate, start_ns, run.size_bytes, run.num_packets, pause_ns), pause_ns)
 
-    def _runs(self, message: _Message) -> Iterator[_Run]:
+    def _runs(self, message: _Message) -> Iterator[Run]:
         """Never an empty one."""
         full_bytes, last_bytes = self._channel.framing.mtu_bytes, message.last_packet_bytes
         packet, last_packet = message.first_packet, message.first_packet + message.num_packets - 1
         lost, corrupt = self._channel.missing(range(packet, last_packet + 1), 0)
         for missing in sorted([*lost, *corrupt]):
             if packet < missing:
-                yield _Run(packet, full_bytes, missing - packet)
+                yield Run(packet, full_bytes, missing - packet)
             size_bytes = last_bytes if missing == last_packet else full_bytes
-            yield _Run(missing, size_bytes, 1, 0, missing in lost, missing in corrupt)
-            for attempt in range(1, self._max_retransmissions + 1):
+            yield Run(missing, size_bytes, 1, 0, missing in lost, missing in corrupt)
+            for attempt in range(1, self._config.max_retransmissions + 1):
                 lost_again, corrupt_again = self._channel.missing((missing,), attempt)
-                run = _Run(missing, size_bytes, 1, attempt, bool(lost_again), bool(corrupt_again))
+                run = Run(missing, size_bytes, 1, attempt, bool(lost_again), bool(corrupt_again))
                 yield run
                 if not run.is_missing:
                     break
@@ -223,32 +150,23 @@ class PacedLink(LinkAccount):
                 return
             packet = missing + 1
         if packet < last_packet:
-            yield _Run(packet, full_bytes, last_packet - packet)
+            yield Run(packet, full_bytes, last_packet - packet)
         if packet <= last_packet:
-            yield _Run(last_packet, last_bytes, 1)
+            yield Run(last_packet, last_bytes, 1)
 
-    def _until(self, deadline_ns: int, legs: Iterator[_Leg]) -> Iterator[_Leg]:
+    def _until(self, deadline_ns: int, legs: Iterator[Leg]) -> Iterator[Leg]:
         """What is handed over before the deadline."""
         for leg in legs:
             if leg.start_ns >= deadline_ns:
                 return
-            yield self._handed_over(leg, deadline_ns - 1)
-
-    def _handed_over(self, leg: _Leg, now_ns: int) -> _Leg:
-        """Of a leg that has begun, the packets handed over by now."""
-        if leg.left_ns <= now_ns:
-            return leg
-        rate, run = self._channel.rate, leg.run
-        count = 1 + num_paced(rate, leg.start_ns, run.size_bytes, leg.pause_ns, now_ns - leg.pause_ns)
-        left_ns = paced_ns(rate, leg.start_ns, run.size_bytes, count, leg.pause_ns)
-        return leg._replace(run=run._replace(num_packets=count), left_ns=left_ns)
+            yield leg.handed_over(self._channel.rate, deadline_ns - 1)
 
     def _pass(self, now_ns: int) -> None:
         """Legs whose last bit has left are history."""
         while self._legs and self._legs[0].left_ns <= now_ns:
             self._past.add(self._legs.pop(0), self._channel.duplication)
 
-    def _account(self, message: _Message, legs: list[_Leg], start_ns: int, *, ended_ns: int, fate: Fate) -> Transfer:
+    def _account(self, message: _Message, legs: list[Leg], start_ns: int, *, ended_ns: int, fate: Fate) -> Transfer:
         """The exact breakdown: what no other part explains is time lost to retransmission."""
         propagate_ns = jitter_ns = 0
         if fate is Fate.DELIVERED:
@@ -283,7 +201,7 @@ class PacedLink(LinkAccount):
         self._pass(now_ns)
         tally = replace(self._past)
         if self._legs and self._legs[0].start_ns <= now_ns:
-            leg = self._handed_over(self._legs[0], now_ns)
+            leg = self._legs[0].handed_over(self._channel.rate, now_ns)
             backlog_bytes = leg.run.size_bytes if leg.left_ns > now_ns else 0
             tally.add(leg._replace(left_ns=min(leg.left_ns, now_ns)), self._channel.duplication)
         usage = PortUsage(tally.busy_ns, backlog_bytes, tally.largest_bytes, self._dropped_packets)

@@ -15,6 +15,7 @@ import simpy
 
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Packet, Path
+from testbed.network_models.ports.round import Arrival
 from testbed.network_models.transfer import Fate
 from testbed.network_models.transports.packet_link import Flight, PacketLink
 
@@ -52,11 +53,13 @@ class PacketOnceLink(PacketLink):
 
     def _open(self, payload_bytes: int) -> Flight:
         """A parity packet is as large as the largest data packet of its block."""
-        parity, num_data = self._num_parity, self._framing.num_packets(payload_bytes)
+        parity, (num_data, last_bytes) = self._num_parity, self._framing.cut(payload_bytes)
         whole, rest = divmod(num_data, self._num_data or num_data)
         needed = [self._num_data or num_data] * whole + [rest] * (rest > 0)
         num_packets, num_short = num_data + len(needed) * parity, 1 + parity * (needed[-1] == 1)
-        flight = self._account(_CodedFlight, payload_bytes, num_packets, num_behind=parity, num_short=num_short)
+        flight = self._account(
+            _CodedFlight, payload_bytes, num_packets, last_bytes, num_behind=parity, num_short=num_short
+        )
         flight.num_needed, flight.num_open = needed, len(needed)
         return flight
 
@@ -70,9 +73,9 @@ class PacketOnceLink(PacketLink):
         assert isinstance(flight, _CodedFlight)
         self._know(flight, packet, gone_ns)
 
-    def _came(self, flight: Flight, packet: Packet) -> None:
+    def _came(self, flight: Flight, packet: Arrival) -> None:
         assert isinstance(flight, _CodedFlight)
-        now_ns, block = int(self._env.now), 0
+        packet, now_ns, block = packet.packet(), int(self._env.now), 0
         if self._num_data is not None:
             block = (packet.number - flight.first_packet) // (self._num_data + self._num_parity)
         flight.is_corrupt |= packet.is_corrupt and flight.num_needed[block] > 0

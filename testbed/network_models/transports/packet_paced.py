@@ -17,8 +17,9 @@ import simpy
 
 from testbed.network_models.clock import Timer
 from testbed.network_models.framing import Framing
-from testbed.network_models.ports.packet import Packet, Path
-from testbed.network_models.transfer import Fate, Transfer
+from testbed.network_models.ports.packet import NOWHERE, Beyond, Packet, Path
+from testbed.network_models.ports.round import Arrival
+from testbed.network_models.transfer import Fate
 from testbed.network_models.transports.packet_link import Flight, PacketLink
 
 
@@ -59,7 +60,7 @@ class PacketPacedLink(PacketLink):
         self._waiting: list[_PacedFlight] = []
 
     def _open(self, payload_bytes: int) -> Flight:
-        return self._account(_PacedFlight, payload_bytes, self._framing.num_packets(payload_bytes))
+        return self._account(_PacedFlight, payload_bytes, *self._framing.cut(payload_bytes))
 
     def _begin(self, flight: Flight) -> None:
         assert isinstance(flight, _PacedFlight)
@@ -110,18 +111,18 @@ class PacketPacedLink(PacketLink):
             flight.attempt += 1
             self._transmit(flight, (flight.first_packet + flight.next_place,))
         else:
-            self._settle(flight, now_ns, Fate.TIMEOUT)
+            self._end(flight, now_ns, Fate.TIMEOUT)
             self._next_message()
 
-    def _came(self, flight: Flight, packet: Packet) -> None:
+    def _came(self, flight: Flight, packet: Arrival) -> None:
         assert isinstance(flight, _PacedFlight)
         self._ack_bytes += self._framing.header_bytes
         if flight.is_over:
             return
         flight.next_place += 1
-        flight.ready_ns = packet.left_ns
+        flight.ready_ns = packet.packet().left_ns
         if flight.num_arrived == flight.num_packets:
-            self._settle(flight, int(self._env.now), Fate.DELIVERED)
+            self._end(flight, int(self._env.now), Fate.DELIVERED)
         Timer(self._env, self._reverse.propagation_ns, lambda _: self._acknowledged(flight))
 
     def _acknowledged(self, flight: _PacedFlight) -> None:
@@ -135,7 +136,7 @@ class PacketPacedLink(PacketLink):
     def _lose_patience(self, flight: Flight) -> None:
         assert isinstance(flight, _PacedFlight)
         if not flight.is_over:
-            self._settle(flight, flight.deadline_ns, Fate.TIMEOUT)
+            self._end(flight, flight.deadline_ns, Fate.TIMEOUT)
             if flight is self._current and not flight.num_held:
                 self._release(flight)
 
@@ -143,31 +144,14 @@ class PacketPacedLink(PacketLink):
         """A message was given up: the next one's turn comes when the port has sent what it has of this one."""
         Timer(self._env, max(0, flight.end_ns - int(self._env.now)), lambda _: self._next_message())
 
-    def _settle(self, flight: _PacedFlight, ended_ns: int, fate: Fate) -> None:
-        last, window_ns, on_ns = flight.last, flight.window_ns, (0, 0, 0, 0)
+    def _end(self, flight: _PacedFlight, ended_ns: int, fate: Fate) -> None:
+        last, window_ns, beyond = flight.last, flight.window_ns, NOWHERE
         if not flight.has_begun:
             window_ns = ended_ns - flight.sent_ns
         elif last is not None and fate is Fate.DELIVERED:
-            on_ns = last.beyond(ended_ns)
+            beyond = last.beyond(ended_ns)
         elif last is not None and last.attempt == 0:  # it may still be leaving
             late_ns = max(0, last.left_ns - ended_ns)
             serialise_late_ns = min(late_ns, last.left_ns - last.start_ns)
-            on_ns = (serialise_late_ns - late_ns, -serialise_late_ns, 0, 0)
-        queue_ns, serialise_ns = flight.queue_ns + on_ns[0], flight.serialise_ns + on_ns[1]
-        explained_ns = window_ns + queue_ns + serialise_ns + on_ns[2] + on_ns[3]
-        transfer = Transfer(
-            sent_ns=flight.sent_ns,
-            ended_ns=ended_ns,
-            payload_bytes=flight.payload_bytes,
-            wire_bytes=flight.wire_bytes,
-            num_packets=flight.num_packets,
-            num_retransmissions=flight.num_retransmissions,
-            fate=fate,
-            window_ns=window_ns,
-            queue_ns=queue_ns,
-            serialise_ns=serialise_ns,
-            propagate_ns=on_ns[2],
-            jitter_ns=on_ns[3],
-            retransmit_ns=ended_ns - flight.sent_ns - explained_ns,
-        )
-        flight.done.settle(transfer, 0)
+            beyond = Beyond(serialise_late_ns - late_ns, -serialise_late_ns, 0, 0)
+        self._settle(flight, ended_ns, fate, flight.queue_ns, flight.serialise_ns, beyond=beyond, window_ns=window_ns)

@@ -12,6 +12,7 @@ import simpy
 from testbed.network_models.clock import Timer
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Packet, Path
+from testbed.network_models.ports.round import Arrival
 from testbed.network_models.transfer import Fate
 from testbed.network_models.transports.packet_link import Flight, PacketLink
 
@@ -38,10 +39,10 @@ class PacketRepeatLink(PacketLink):
     def _begin(self, flight: Flight) -> None:
         self._transmit(flight, flight.packets)
 
-    def _came(self, flight: Flight, packet: Packet) -> None:
+    def _came(self, flight: Flight, packet: Arrival) -> None:
         self._ack_bytes += self._framing.header_bytes
         if flight.num_arrived == flight.num_packets and not flight.is_over:
-            self._settle_by(flight, packet, int(self._env.now), Fate.DELIVERED)
+            self._settle_by(flight, packet.packet(), int(self._env.now), Fate.DELIVERED)
 
     def _missed(self, flight: Flight, packet: Packet, gone_ns: int | None) -> None:
         flight.missing.append(packet.number)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import simpy
-from pydantic import Field
 
 from testbed.network_models.channel import Channel
 from testbed.network_models.clock import Timer
@@ -24,21 +23,17 @@ from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Path
 from testbed.network_models.rates.segments import FOREVER
 from testbed.network_models.transfer import Fate
+from testbed.network_models.transports.arq import ArqConfig
 from testbed.network_models.transports.bursts import BurstLink, Flight
 from testbed.network_models.transports.packet_repeat import PacketRepeatLink
 from testbed.network_models.transports.transport import Access
-from testbed.scenarios.base import PositiveTimeNs
-from testbed.scenarios.pieces import TransportConfig
 
 
 class SelectiveRepeat:
     """Lost packets are sent again `timeout` after their round's last bit left."""
 
-    class Config(TransportConfig):
+    class Config(ArqConfig):
         kind: Literal["selective-repeat"] = "selective-repeat"
-        timeout: PositiveTimeNs = Field(default=200_000_000, validate_default=False)
-        max_retransmissions: int = Field(default=10, ge=0, le=1000)  # of a packet
-        patience: PositiveTimeNs | None = None  # of a message, from its sending
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -66,7 +61,7 @@ class RepeatLink(BurstLink):
 
     __slots__ = ("_config",)
 
-    def __init__(self, env: simpy.Environment, channel: Channel, config: SelectiveRepeat.Config) -> None:
+    def __init__(self, env: simpy.Environment, channel: Channel, config: ArqConfig) -> None:
         super().__init__(env, channel)
         self._config = config
 

@@ -14,43 +14,30 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import simpy
-from pydantic import Field
 
 from testbed.network_models.channel import Channel
 from testbed.network_models.framing import Framing
 from testbed.network_models.ports.packet import Path
+from testbed.network_models.transports.arq import ArqConfig
 from testbed.network_models.transports.paced import PacedLink
 from testbed.network_models.transports.packet_paced import PacketPacedLink
 from testbed.network_models.transports.transport import Access
-from testbed.scenarios.base import PositiveTimeNs
-from testbed.scenarios.pieces import TransportConfig
 
 
 class StopAndWait:
     """A packet a round trip."""
 
-    class Config(TransportConfig):
+    class Config(ArqConfig):
         looks_ahead: ClassVar[bool] = True
         kind: Literal["stop-and-wait"] = "stop-and-wait"
-        timeout: PositiveTimeNs = Field(default=200_000_000, validate_default=False)
-        max_retransmissions: int = Field(default=10, ge=0, le=1000)  # of a packet
-        patience: PositiveTimeNs | None = None  # of a message, from its sending
 
     def __init__(self, config: Config) -> None:
         self._config = config
 
     def over_messages(self, env: simpy.Environment, up: Channel, down: Channel) -> Access:
-        return Access(self._link(env, up, down), self._link(env, down, up))
-
-    def _link(self, env: simpy.Environment, channel: Channel, reverse: Channel) -> PacedLink:
-        config = self._config
-        return PacedLink(
-            env,
-            channel,
-            return_ns=reverse.propagation_ns,
-            timeout_ns=config.timeout,
-            max_retransmissions=config.max_retransmissions,
-            patience_ns=config.patience,
+        return Access(
+            PacedLink(env, up, self._config, return_ns=down.propagation_ns),
+            PacedLink(env, down, self._config, return_ns=up.propagation_ns),
         )
 
     def over_packets(self, env: simpy.Environment, framing: Framing, up: Path, down: Path) -> Access:

@@ -111,6 +111,7 @@ class Segment:
     first_ns: int = -1  # it was first handed to the queue
     sent_ns: int = -1  # it was last handed to the queue
     num_sent: int = 0
+    turn: int = 0  # of its last transmission among all of a TCP end
     in_flight: bool = False  # its last transmission is neither acknowledged nor given up
     acknowledged: bool = False
     has_arrived: bool = False

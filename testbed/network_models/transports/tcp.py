@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
-import simpy
 from pydantic import Field
 
-from testbed.network_models.channel import Channel
 from testbed.network_models.framing import Framing
-from testbed.network_models.ports.packet import Path
 from testbed.network_models.transports.congestion import CONGESTION
-from testbed.network_models.transports.endpoint import Connection
+from testbed.network_models.transports.connected import Connected, ConnectedConfig
+from testbed.network_models.transports.engine import Engine
 from testbed.network_models.transports.tcp_end import TcpEnd
 from testbed.network_models.transports.tcp_sender import TcpRules
-from testbed.network_models.transports.transport import Access
 from testbed.scenarios.base import PositiveSizeBytes, PositiveTimeNs, TimeNs
-from testbed.scenarios.pieces import TransportConfig
 
 
-class Tcp:
+class Tcp(Connected["Tcp.Config"]):
     """A stream of bytes in order, both ways; messages wait for all bytes before them."""
 
-    class Config(TransportConfig):
+    class Config(ConnectedConfig):
         kind: Literal["tcp"] = "tcp"
         congestion: Literal["cubic", "reno"] = "cubic"
         initial_window: int = Field(default=10, ge=1, le=1000)  # segments (RFC 6928)
@@ -30,23 +27,11 @@ class Tcp:
         initial_rto: PositiveTimeNs = Field(default=1_000_000_000, validate_default=False)  # RFC 6298
         delayed_ack: TimeNs = Field(default=40_000_000, validate_default=False)  # 0: every segment at once
         max_retries: int = Field(default=15, ge=0, le=100)  # time-outs in a row
-        patience: PositiveTimeNs | None = None  # of a message from being sent to being delivered
         receive_window: PositiveSizeBytes | None = None  # None: the receiver takes all
         idle_restart: bool = True  # window back to the initial one after a pause longer than the time-out
         nagle: bool = False
 
-        @property
-        def needs_packets(self) -> str:
-            """Why not `messages`."""
-            return "transport tcp reacts to each acknowledgement"
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def over_messages(self, env: simpy.Environment, up: Channel, down: Channel) -> Access:
-        raise AssertionError(self._config.needs_packets)
-
-    def over_packets(self, env: simpy.Environment, framing: Framing, up: Path, down: Path) -> Access:
+    def _engines(self, framing: Framing) -> Callable[[], Engine]:
         config = self._config
         segment_bytes = framing.mtu_bytes - framing.header_bytes
         rules = TcpRules(
@@ -60,12 +45,4 @@ class Tcp:
             restart_idle=config.idle_restart,
         )
         law = CONGESTION[config.congestion]
-        connection = Connection(
-            env,
-            framing,
-            up,
-            down,
-            make_engine=lambda: TcpEnd(rules, framing, law(segment_bytes, config.initial_window)),
-            patience_ns=config.patience,
-        )
-        return connection.access()
+        return lambda: TcpEnd(rules, framing, law(segment_bytes, config.initial_window))

@@ -11,7 +11,7 @@ from testbed.core.errors import ScenarioError
 from testbed.core.portable_arrays import exponential_quantile
 from testbed.core.rng import F64Array, I64Array
 from testbed.core.units import NS_PER_S
-from testbed.scenarios.base import Block, Frequency, PositiveTimeNs, Probability, as_pydantic
+from testbed.scenarios.base import Block, FrequencyOrZero, PositiveTimeNs, Probability, as_pydantic
 from testbed.scenarios.workload import ArrivalConfig
 from testbed.workloads.arrivals.rated import at
 from testbed.workloads.intensity import in_order, poisson_counts
@@ -25,7 +25,7 @@ Row = Annotated[tuple[Probability, ...], Field(strict=False)]
 class State(Block):
     """A rate, and for how long it lasts in the mean."""
 
-    rate: Frequency | Literal[0]
+    rate: FrequencyOrZero
     mean: PositiveTimeNs
 
 
@@ -69,7 +69,7 @@ class Mmpp:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._rates_per_s = np.array([float(state.rate) for state in config.states])
+        self._rates_per_s = np.array([state.rate for state in config.states])
         self._means_ns = np.array([float(state.mean) for state in config.states])
         self.shares = _time_shares(np.array(config.matrix), self._means_ns)
 
