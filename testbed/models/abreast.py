@@ -47,7 +47,7 @@ def _is_activation(leaf: nn.Module) -> bool:
 
 def _each_row(forward: Forward) -> Forward:
     def rows(packed_NK: torch.Tensor) -> torch.Tensor:
-        return torch.cat([forward(row_1K) for row_1K in packed_NK.split(1, -2)], -2)
+        return torch.cat([forward(row_1K) for row_1K in torch.split(packed_NK, 1, -2)], -2)
 
     return rows
 
