@@ -53,8 +53,10 @@ def lone_step(row: Row, store: KVStore) -> Step:
 
 def plan_abreast(rows: Sequence[Row], store: KVStore) -> tuple[Step, AbreastBatch]:
     """The step of decode steps that run packed, each with the history that it would read alone (no windows)."""
-    reads = tuple(store.to_device(store.span(row.session, None, 0, row.total)) for row in rows)
-    return Step(writes=_writes(rows, store), lone_reads=None, past=0), AbreastBatch(reads=reads, store=store)
+    places = np.concatenate([store.span(row.session, None, 0, row.total) for row in rows])
+    lengths = tuple(row.total for row in rows)
+    batch = AbreastBatch(places=store.to_device(places), lengths=lengths, store=store)
+    return Step(writes=_writes(rows, store), lone_reads=None, past=0), batch
 
 
 def plan_batch(rows: Sequence[Row], store: KVStore, *, mask_dtype: torch.dtype | None) -> tuple[Step, RaggedBatch]:

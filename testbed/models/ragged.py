@@ -64,9 +64,13 @@ class RaggedBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbreastBatch:
-    """Decode steps of sequences that each run as if alone: row i reads the places ``reads[i]`` and nothing else."""
+    """Decode steps of sequences that each run as if alone.
 
-    reads: tuple[torch.Tensor, ...]
+    ``places`` [sum of T] are those of all rows, one row's behind the other's; row i reads ``lengths[i]`` of them.
+    """
+
+    places: torch.Tensor
+    lengths: tuple[int, ...]
     store: KeyValueReader
 
 
@@ -122,11 +126,10 @@ def _attend_abreast(
 ) -> torch.Tensor:
     """Runs ``base`` for each row with its own history, as a lone step does; returns the packed output [1, N, H, D]."""
     layer: int = module.layer_idx  # type: ignore[assignment]
-    results = []
-    for row, places in enumerate(batch.reads):
-        keys, values = batch.store.read(layer, places, 1)
-        results.append(base(module, query_1HND[:, :, row : row + 1], keys, values, None, **kwargs)[0])
-    return torch.cat(results, 1)
+    keys, values = (torch.split(states, list(batch.lengths), 2) for states in batch.store.read(layer, batch.places, 1))
+    queries = torch.split(query_1HND, 1, 2)
+    rows = zip(queries, keys, values, strict=True)
+    return torch.cat([base(module, query, key, value, None, **kwargs)[0] for query, key, value in rows], 1)
 
 
 def _sdpa(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
