@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from testbed.actors.weight_plan import (
     weight_config,
 )
 from testbed.codecs.framing import SEAL_OVERHEAD_BYTES
-from testbed.core.cast import Calibration, Quality, RunEnd, Sealing
+from testbed.core.cast import Calibration, EngineChoice, Quality, RunEnd, Sealing
 from testbed.core.events import Event, EventSink, RequestEnded
 from testbed.models.sampling_config import SamplingConfig
 from testbed.models.tokenizer import load_tokenizer
@@ -39,7 +39,7 @@ from testbed.sim.casting import cast_of
 from testbed.sim.choosing import codecs_at_cuts
 from testbed.sim.cohort.accounts import assumed_sizes, cast_records, device_ends, link_ends, server_ends
 from testbed.sim.cohort.build import codec_names
-from testbed.sim.cohort.engine import CohortRun, Results
+from testbed.sim.cohort.engine import CohortError, CohortRun, Results
 from testbed.sim.cohort.state import REASONS
 from testbed.sim.footprint import footprints
 from testbed.sim.simulate import simulate
@@ -91,12 +91,12 @@ def run(
     try:
         make_folder(folder, force=force)  # only now: hosts that can't be had leave an earlier run as it was
         write_inputs(folder, prepared.scenario, started=started_at)
-        running: _Running | _Cohorts
         if prepared.engine.name == "cohorts":
-            running = _Cohorts.begin(prepared, folder, observe, started)
-        else:
-            running = _Running.begin(prepared, folder, observe, started, executor)
-        return running.go(when_incomplete)
+            try:
+                return _Cohorts.begin(prepared, folder, observe, started).go(when_incomplete)
+            except CohortError as error:  # begun anew, by the engine that can tell it
+                prepared = replace(prepared, engine=EngineChoice(why=[str(error)]))
+        return _Running.begin(prepared, folder, observe, started, executor).go(when_incomplete)
     finally:
         if executor is not None:
             executor.close()
@@ -191,6 +191,8 @@ class _Cohorts:
     def go(self, when_incomplete: Callable[[], None] | None) -> RunResult:
         try:
             self.cohorts.run()
+        except CohortError:
+            raise
         except BaseException as error:
             self.recorder.requests(self.cohorts.unfinished())
             self._finish(reason=_reason(error))

@@ -26,11 +26,22 @@ STACKS = (
 
 
 @st.composite
+def streaming(draw, built):
+    """For tokens that a server sends down: no link, or one that never gives them up."""
+    if draw(st.booleans()):
+        return scenario(fleet=[group(link=LOCAL)]).fleet[0].link
+    patient = built.transport.model_copy(update={"max_retransmissions": 60})
+    slow = link(rate_down=draw(st.sampled_from(["16 Mbit/s", "16 kbit/s"])))  # slower than a server's iterations
+    rate = scenario(fleet=[group(link=slow)]).fleet[0].link.rate_down
+    return built.model_copy(update={"transport": patient, "rate_down": rate})
+
+
+@st.composite
 def cohort_scenarios(draw):
     """Random scenarios of which no key is a reason against cohorts."""
     built = draw(scenarios())
     fleet = [
-        item.model_copy(update={"link": scenario(fleet=[group(link=LOCAL)]).fleet[0].link})
+        item.model_copy(update={"link": draw(streaming(item.link))})
         if built.policy_of(item).kind == "cloud-only"
         else item
         for item in built.fleet
@@ -93,7 +104,10 @@ def test_each_reason_is_named():
     changes = {
         "every span is recorded (record.spans)": {},
         "stop_at": {"stop_at": "1 s"},
-        "a server streams tokens down a link": {"policy": "cloud-only"},
+        "a server streams tokens down a link that may give them up": {
+            "policy": "cloud-only",
+            "fleet": [group(link=link(loss=0.4))],
+        },
         "loss gilbert-elliott": {
             "fleet": [group(link=link(loss={"kind": "gilbert-elliott", "mean_loss": 0.1, "mean_burst": 3}))]
         },

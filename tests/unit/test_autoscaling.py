@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbed.core.events import Outcome, RequestAdmitted, RequestArrived, RequestEnded, TokenDelivered
 from testbed.scenarios.cluster import Autoscale
+from testbed.scenarios.schema import Slo
 from testbed.schedulers.autoscaling import Autoscaler, GroupLoad, wanted
+from testbed.sim.slo_watch import SloWatch
 
 S = 1_000_000_000
 
@@ -85,3 +88,23 @@ def test_an_order_is_within_bounds_and_is_what_serves_the_queue(servers, queue, 
         assert queue / servers > chosen.up - 1e-5
     if order is not None and after < servers <= chosen.max:
         assert queue / servers < chosen.down + 1e-5
+
+
+def test_who_counts_as_having_missed_the_slo():
+    watch = SloWatch(Slo.model_validate({"ttft": "1 s", "tpot": "100 ms"}), [0, 0, 1], lambda _: None)
+    # request -> server, instants of its tokens in ms, outcome
+    stories = {
+        0: (0, [1000, 1100], Outcome.COMPLETED),
+        1: (1, [1001, 1002], Outcome.COMPLETED),  # first token late
+        2: (1, [10, 111], Outcome.COMPLETED),  # later ones slow
+        3: (0, [10], Outcome.SERVER_FAILURE),
+        4: (2, [10], Outcome.COMPLETED),
+        5: (-1, [10], Outcome.COMPLETED),  # on its device alone
+    }
+    for request, (number, tokens, outcome) in stories.items():
+        watch(RequestArrived(time_ns=0, request=request, device=0, prompt_tokens=1, max_output_tokens=2))
+        watch(RequestAdmitted(time_ns=0, request=request, split=0, codec="int8", server=number))
+        for index, at_ms in enumerate(tokens):
+            watch(TokenDelivered(time_ns=at_ms * 10**6, request=request, index=index, token=-1))
+        watch(RequestEnded(time_ns=2 * S, request=request, outcome=outcome, reason=""))
+    assert [watch.take(0), watch.take(1), watch.take(0)] == [(4, 3), (1, 0), (0, 0)]

@@ -70,6 +70,14 @@ def test_a_request_on_a_server_that_fails_ends_at_that_instant(policy):
     assert world.server_ends(S)[0].busy_ns < 60 * MS
 
 
+def test_a_broken_off_iteration_counts_as_far_as_it_came():
+    servers = cloud(2, on_failure="requeue", down=[{"server": 0, "at": "1250 ms", "until": "9 s"}])
+    world, events = run(servers=servers, workload=at("950 ms"), fleet=[group(link=NEAR)], policy="cloud-only")
+    first = of_kind(events, IterationEnded, server=0)[0]
+    assert len(of_kind(events, IterationEnded, server=0)) == 2  # of about 100 ms each, and a third is broken off
+    assert world.server_ends(world.clock.now_ns)[0].busy_ns == 1250 * MS - first.start_ns
+
+
 def test_who_computes_on_the_device_learns_of_it_with_the_next_message():
     fleet = [group(link=link(propagation_delay="300 ms"))]
     _, events = run(servers=cloud(**FLAP), workload=at("850 ms"), fleet=fleet)
@@ -148,6 +156,14 @@ def test_a_repaired_server_gets_requests_when_the_router_knows():
     assert waited.end_ns == 3500 * MS
 
 
+def test_a_failure_that_is_over_before_anybody_knew_changes_nothing():
+    router = {"kind": "least-loaded", "health_delay": "500 ms"}
+    down = [{"at": "1 s", "until": "1200 ms"}]
+    _, events = run(servers=cloud(down=down), workload=at("1600 ms"), fleet=[group(link=NEAR)], router=router)
+    assert of_kind(events, SpanEnded, hop=Hop.ROUTER_WAIT) == []
+    assert ends(events)[0].outcome is Outcome.COMPLETED
+
+
 def scaled(**changes):
     return {
         "signal": "queue",
@@ -177,15 +193,30 @@ def test_a_step_of_load_starts_servers_a_cold_start_later_and_drains_them_when_i
 
 
 def test_a_draining_server_gets_no_request_and_is_off_when_its_last_one_has_left():
-    # Two up at the start, one request each; with a target of 8 one is enough, so the other drains.
-    fleet = [group(link=NEAR, count=2), group("late", link=NEAR, workload=at("160 ms"))]
-    servers = cloud(2, autoscale=scaled(target=8))
+    # Two up at the start with two requests each; with a target of 9 one is enough, so the other drains.
+    longer = at("30 ms", output_tokens={"law": "fixed", "value": 9})
+    fleet = [
+        group("short", link=NEAR, count=2),
+        group("long", link=NEAR, count=2, workload=longer),
+        group("late", link=NEAR, count=3, workload=at("160 ms")),
+    ]
+    servers = cloud(2, autoscale=scaled(target=9))
     _, events = run(servers=servers, workload=at("30 ms"), fleet=fleet, policy="cloud-only")
     told = [item for item in states(events) if item[0]]
     assert told[0] == (100 * MS, 1, "draining")
-    last = max(end.time_ns for request, end in ends(events).items() if sent_to(events)[request] == 1)
-    assert told[1] == (last, 1, "off")
-    assert sent_to(events) == {0: 0, 1: 1, 2: 0}
+    left = sorted(end.time_ns for request, end in ends(events).items() if sent_to(events)[request] == 1)
+    assert left[0] < left[1]
+    assert told[1] == (left[1], 1, "off")
+    assert sent_to(events) == {0: 0, 1: 1, 2: 0, 3: 1, 4: 0, 5: 0, 6: 0}
+
+
+def test_the_server_with_the_fewest_requests_is_taken_away():
+    long = at("30 ms", output_tokens={"law": "fixed", "value": 30})
+    fleet = [group(link=NEAR), group("long", link=NEAR, workload=long)]
+    servers = cloud(2, autoscale=scaled(target=9, interval="1 s"))
+    _, events = run(servers=servers, workload=at("30 ms"), fleet=fleet, policy="cloud-only")
+    assert sent_to(events) == {0: 0, 1: 1}
+    assert [item for item in states(events) if item[0]] == [(S, 0, "off")]
 
 
 def test_cooldown_holds_back_fewer_but_not_more():
@@ -216,3 +247,28 @@ def test_a_failed_server_is_replaced():
     assert (scaling.time_ns, scaling.num_before, scaling.num_after) == (S, 0, 1)
     assert sent_to(events) == {0: 1}
     assert ends(events)[0].outcome is Outcome.COMPLETED
+
+
+@pytest.mark.parametrize("home", ["east", "west"])
+def test_in_a_topology_the_nearest_server_is_that_of_the_shortest_delay(home):
+    edges = [
+        {"between": ["middle", "east"], "rate": "1 Gbit/s", "delay": "2 ms" if home == "east" else "9 ms"},
+        {"between": ["middle", "west"], "rate": "1 Gbit/s", "delay": "5 ms"},
+    ]
+    topology = {"nodes": [{"name": name} for name in ("middle", "east", "west")], "edges": edges}
+    servers = [{"name": name, "server": SLOW, "at": name} for name in ("west", "east")]
+    _, events = run(
+        topology=topology, router="nearest-region", fleet=[group(count=3, at="middle")], servers=servers,
+        workload=at("10 ms"),
+    )  # fmt: skip
+    assert set(sent_to(events).values()) == {["west", "east"].index(home)}
+
+
+def test_regions_by_a_table_and_what_spills_over():
+    pairs = [("north", "south", "9 ms"), ("north", "west", "5 ms"), ("south", "west", "1 ms")]
+    distances = [{"between": [one, other], "delay": delay} for one, other, delay in pairs]
+    router = {"kind": "spill-over", "threshold": 2, "distances": distances}
+    servers = [{"name": name, "server": SLOW, "region": name} for name in ("south", "west", "north")]
+    fleet = [group(count=6, link=NEAR, region="north")]
+    _, events = run(router=router, servers=servers, fleet=fleet, workload=at("10 ms"), policy="cloud-only")
+    assert sent_to(events) == {0: 2, 1: 2, 2: 1, 3: 1, 4: 0, 5: 0}

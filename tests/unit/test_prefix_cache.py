@@ -147,7 +147,8 @@ def test_rows_of_requests_add_up_to_the_servers_account():
         handlers.get(type(event), lambda _: None)(event)
     (account,) = world.server_ends(world.clock.now_ns)
     moves = [sum(column) for column in zip(*rows.moves.values(), strict=True)]
-    assert moves == [account.preemptions, account.swapped_bytes, account.recomputed_tokens, account.prefix_tokens]
+    told = [account.preemptions, account.swapped_bytes, account.recomputed_tokens, account.prefix_tokens]
+    assert moves == [*told, 0]  # nobody was requeued
     assert account.preemptions * account.prefix_tokens > 0
 
 
@@ -184,3 +185,30 @@ def test_the_session_parked_longest_ago_goes_first_and_no_more_than_must():
     assert memory.claim(5, demand, 4 * BLOCK) is None  # three are left with session 13's, which therefore stays
     assert memory.claim(5, demand, 3 * BLOCK) == [13]
     memory.check()
+
+
+def found_by(**changes):
+    _, events, _ = played(rack(count=3), count=4, turns=4, **changes)
+    return events, sum(event.kv_tokens for event in of_kind(events, PrefixFound))
+
+
+def test_a_router_that_follows_sessions_finds_all_that_there_is_to_find():
+    events, found = found_by(router="kv-affinity")
+    assert found == 4 * sum(turn * TURN - 1 for turn in (1, 2, 3))  # the last answer's last token was never run
+    sessions = {}
+    for event in of_kind(events, RequestAdmitted):
+        sessions.setdefault(event.server, 0)
+    assert len(sessions) == 3
+    assert found_by(router="random")[1] < found
+
+
+def test_a_failure_takes_what_sessions_had_left_behind():
+    _, events, _ = played(rack(), turns=12)
+    pause_ns = ends(events)[4].time_ns + 50 * 10**6  # of 100 ms
+    down = [{"at": f"{pause_ns} ns", "until": f"{pause_ns + 1000} ns"}]
+    _, struck, _ = played(rack(down=down), turns=12)
+    before, after = (
+        {event.request: event.kv_tokens for event in of_kind(told, PrefixFound)} for told in (events, struck)
+    )
+    assert set(before) == set(range(1, 12))
+    assert after == {turn: found for turn, found in before.items() if turn != 5}  # which runs everything again

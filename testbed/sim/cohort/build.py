@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,9 @@ from testbed.actors.weight_plan import weight_laws
 from testbed.actors.weights import WeightLaw
 from testbed.codecs.named import size_law
 from testbed.core.plan import Decision
+from testbed.core.quantiles import NUM_CELLS, NUM_EDGES
 from testbed.core.request_row import WIDTH
-from testbed.core.rng import I64Array, entity_key, probability_u32, stream_key
+from testbed.core.rng import I64Array, entity_keys, probability_u32, stream_key
 from testbed.models.shape import ModelShape
 from testbed.models.source import ModelSource
 from testbed.network_models.jitter import jitter_table
@@ -29,6 +31,8 @@ from testbed.sim.measured import BITS
 from testbed.sim.request_table import RequestTable
 
 _FIRST_SLOTS = 1024
+_AT_TABLES, _AT_JITTERS = -1, -2  # sections that only groups' rows refer to
+_NUM_LAWS, _TABLE_CELLS = 3, NUM_CELLS + 1 + NUM_EDGES
 _MOST_ROWS, _MOST_ITERATIONS = 16_384, 65_536
 _PRIORITIES = ("arrival", "decode", "prefill")  # in the order of their numbers
 _STREAMS = ("link.up.loss", "link.down.loss", "link.up.jitter", "link.down.jitter")
@@ -100,70 +104,78 @@ def codec_names(scenario: Scenario, num_layers: int) -> list[str]:
 
 
 class _Builder:
-    """Lays out `fixed`: its head, then rows of requests, devices, groups, splits, servers, laws and scratch."""
+    """Lays out `fixed`: its head, then rows of requests, devices, groups, splits, servers, laws and scratch.
+
+    All of it is one array from the start, and each section a view: with a million devices a copy would show.
+    """
 
     def __init__(self, scenario: Scenario, laws: Laws, requests: RequestTable) -> None:
         self._scenario = scenario
         self._laws = laws
+        self._requests = requests
         self._num_layers = laws.shape.num_layers
         self._decisions = [_decision(scenario, group, self._num_layers) for group in scenario.fleet]
         self._served = sorted({decision.split for decision in self._decisions} - {self._num_layers})
-        self._requests = _requests(requests, state.FIXED_HEAD)
-        prompts, outputs = self._requests[:, state.ITS_PROMPT], self._requests[:, state.ITS_OUTPUT]
-        self._tables = _tables(self._decisions, laws, prompts=prompts, totals=prompts + outputs)
         self._jitters = list(dict.fromkeys(group.link.jitter for group in scenario.fleet if group.link.jitter))
-        most_packets = _most_packets(scenario, self._decisions, int(prompts.max(initial=1)), laws.shape)
-        splits = [[split, 0, 0, 0] for split in self._served or [0]]
-        jitters = [[*jitter_table(config).cells, *jitter_table(config).tail] for config in self._jitters]
-        self._sections: dict[int, I64Array] = {}
-        self._ends = state.FIXED_HEAD
-        for name, section in (
-            (state.AT_REQUESTS, self._requests),
-            (state.AT_DEVICES, _devices(scenario)),
-            (state.AT_GROUPS, np.zeros((len(scenario.fleet), state.GROUP_WIDTH), np.int64)),
-            (state.AT_SPLITS, np.array(splits, np.int64)),
-            (state.AT_SERVERS, self._servers()),
-            (_AT_TABLES, self._tables),
-            (_AT_JITTERS, np.array(jitters, np.int64)),
-            (state.AT_MISSING, np.zeros(most_packets, np.int64)),
-        ):
-            self._sections[name] = section
-        self._places = self._placed()
+        self._workers = [group for group in scenario.servers for _ in range(group.num_workers)]
+        shapes = self._shapes()
+        ends = np.cumsum([state.FIXED_HEAD, *(math.prod(shape) for shape in shapes.values())]).tolist()
+        self._shape_of = shapes
+        self._places = dict(zip(shapes, ends[:-1], strict=True))
+        self._fixed = np.zeros(ends[-1], np.int64)
 
-    def _placed(self) -> dict[int, int]:
-        """Where each section begins."""
-        places, at = {}, state.FIXED_HEAD
-        for name, section in self._sections.items():
-            places[name] = at
-            at += section.size
-        return places
+    def _shapes(self) -> dict[int, tuple[int, ...]]:
+        """Of every section, in their order."""
+        fleet, requests = self._scenario.fleet, self._requests
+        longest = int(requests.prompt_tokens.max(initial=1))
+        most_tokens = int((requests.prompt_tokens + requests.max_output_tokens).max(initial=1))
+        most_batch = max([group.max_batch for group in self._scenario.servers], default=0)
+        return {
+            state.AT_REQUESTS: (len(requests), state.REQUEST_WIDTH),
+            state.AT_DEVICES: (sum(group.count for group in fleet), state.DEVICE_WIDTH),
+            state.AT_GROUPS: (len(fleet), state.GROUP_WIDTH),
+            state.AT_SPLITS: (max(1, len(self._served)), state.SPLIT_WIDTH),
+            state.AT_SERVERS: (len(self._workers), state.BATCH + most_batch),
+            _AT_TABLES: (len(fleet), _NUM_LAWS, most_tokens + 1),
+            _AT_JITTERS: (len(self._jitters), _TABLE_CELLS),
+            state.AT_MISSING: (_most_packets(self._scenario, self._decisions, longest, self._laws.shape),),
+        }
+
+    def _section(self, name: int) -> I64Array:
+        """A view of its part of the array."""
+        first, shape = self._places[name], self._shape_of[name]
+        return self._fixed[first : first + math.prod(shape)].reshape(shape)
 
     def fixed(self) -> I64Array:
-        """All of it, in one piece."""
-        groups = self._sections[state.AT_GROUPS]
-        for number in range(len(groups)):
-            groups[number] = self._group_row(number)
-        devices = self._sections[state.AT_DEVICES]
-        devices[:, state.ITS_GROUP] = self._places[state.AT_GROUPS] + devices[:, state.ITS_GROUP] * state.GROUP_WIDTH
-        return np.concatenate([self._head(), *(section.ravel() for section in self._sections.values())])
+        """All of it, filled in."""
+        self._fill_head()
+        _fill_requests(self._section(state.AT_REQUESTS), self._requests, self._places[state.AT_REQUESTS])
+        _fill_devices(self._section(state.AT_DEVICES), self._scenario, self._places[state.AT_GROUPS])
+        for number, row in enumerate(self._section(state.AT_GROUPS)):
+            row[:] = self._group_row(number)
+        self._section(state.AT_SPLITS)[: len(self._served), state.LAYER] = self._served
+        for number, row in enumerate(self._section(state.AT_SERVERS)):
+            self._fill_server(row, number, self._workers[number])
+        _fill_tables(self._section(_AT_TABLES), self._decisions, self._laws, self._requests)
+        for row, config in zip(self._section(_AT_JITTERS), self._jitters, strict=True):
+            table = jitter_table(config)
+            row[:] = np.concatenate([table.cells, table.tail])
+        return self._fixed
 
-    def _head(self) -> I64Array:
-        head = np.zeros(state.FIXED_HEAD, np.int64)
-        servers = self._sections[state.AT_SERVERS]
-        (roots,) = np.nonzero(self._requests[:, state.GAP_NS] == NOBODY)
-        first = state.FIXED_HEAD + roots[0] * state.REQUEST_WIDTH if len(roots) else NOBODY
+    def _fill_head(self) -> None:
+        head = self._fixed
+        (roots,) = np.nonzero(self._requests.after < 0)
+        first = self._places[state.AT_REQUESTS] + int(roots[0]) * state.REQUEST_WIDTH if len(roots) else NOBODY
         head[state.NEXT_ROOT], head[state.NUM_LAYERS] = first, self._num_layers
-        head[state.NUM_REQUESTS] = len(self._requests)
         head[state.RECORDS_ITERATIONS] = 1
-        head[state.NUM_SPLITS] = len(self._sections[state.AT_SPLITS])
-        head[state.NUM_SERVERS], head[state.SERVER_STRIDE] = servers.shape
-        head[state.TABLE_STRIDE] = self._tables.shape[2]
+        head[state.NUM_SPLITS] = self._shape_of[state.AT_SPLITS][0]
+        head[state.NUM_SERVERS], head[state.SERVER_STRIDE] = self._shape_of[state.AT_SERVERS]
+        head[state.TABLE_STRIDE] = self._shape_of[_AT_TABLES][2]
         for name, place in self._places.items():
             if name >= 0:
                 head[name] = place
         keys = [stream_key(self._scenario.seed, name) for name in _STREAMS]
         head[state.KEYS : state.KEYS + len(keys)] = np.array(keys, np.uint64).view(np.int64)
-        return head
 
     def _group_row(self, number: int) -> I64Array:
         group, decision = self._scenario.fleet[number], self._decisions[number]
@@ -178,8 +190,9 @@ class _Builder:
         row[state.CODEC_NUMBER] = codec_names(self._scenario, self._num_layers).index(decision.codec)
         row[state.HIDDEN_BYTES] = self._laws.shape.hidden_bytes(1, 32)
         row[state.ENCODE_PERCENT], row[state.DECODE_PERCENT] = effort.encode_percent, effort.decode_percent
+        row[state.STREAMS] = decision.split == 0 and not row[state.UP_LINK + state.IS_COLOCATED]
         row[state.HEAD_NS] = cost.roofline.head_ns(1)
-        row[state.AT_LAWS] = self._places[_AT_TABLES] + number * self._tables[0].size
+        row[state.AT_LAWS] = self._places[_AT_TABLES] + number * _NUM_LAWS * self._shape_of[_AT_TABLES][2]
         return row
 
     def _link_row(self, link: LinkProfile, rate: object) -> I64Array:
@@ -196,17 +209,8 @@ class _Builder:
         row[state.MAX_RETRANSMISSIONS] = getattr(link.transport, "max_retransmissions", 0)
         row[state.AT_JITTER] = NOBODY
         if link.jitter is not None:
-            stride = self._sections[_AT_JITTERS].shape[1]
-            row[state.AT_JITTER] = self._places[_AT_JITTERS] + self._jitters.index(link.jitter) * stride
+            row[state.AT_JITTER] = self._places[_AT_JITTERS] + self._jitters.index(link.jitter) * _TABLE_CELLS
         return row
-
-    def _servers(self) -> I64Array:
-        most = max([group.max_batch for group in self._scenario.servers], default=0)
-        groups = [group for group in self._scenario.servers for _ in range(group.count)]
-        rows = np.zeros((len(groups), state.BATCH + most), np.int64)
-        for number, group in enumerate(groups):
-            self._fill_server(rows[number], number, group)
-        return rows
 
     def _fill_server(self, row: I64Array, number: int, group: Servers) -> None:
         laws = self._laws
@@ -217,9 +221,6 @@ class _Builder:
         row[state.CHUNK], row[state.PRIORITY] = group.chunk_tokens or 0, _PRIORITIES.index(group.priority)
         row[state.MAX_RESIDENT], row[state.PLANNED_NS] = group.max_resident or NEVER, NEVER
         row[[state.COMING, state.STEPS, state.PREFILLS, state.PARTIAL]] = NOBODY
-
-
-_AT_TABLES, _AT_JITTERS = -1, -2  # sections that only groups' rows refer to
 
 
 def _decision(scenario: Scenario, group: Group, num_layers: int) -> Decision:
@@ -248,34 +249,31 @@ def _free(live: I64Array, first: int, count: int) -> None:
     live[state.NUM_FREE] += count
 
 
-def _requests(table: RequestTable, first: int) -> I64Array:
+def _fill_requests(rows: I64Array, table: RequestTable, first: int) -> None:
     """Rows that begin at `first`."""
-    rows = np.full((len(table), state.REQUEST_WIDTH), NOBODY, np.int64)
+    rows[:, state.BEHIND] = rows[:, state.FOLLOWER] = NOBODY
     rows[:, state.ITS_ARRIVAL_NS] = table.arrival_ns
     rows[:, state.ITS_DEVICE], rows[:, state.ITS_PROMPT] = table.device, table.prompt_tokens
-    rows[:, state.ITS_OUTPUT], rows[:, state.GAP_NS] = (
-        table.max_output_tokens,
-        np.where(table.after < 0, NOBODY, table.gap_ns),
-    )
+    rows[:, state.ITS_OUTPUT] = table.max_output_tokens
+    rows[:, state.GAP_NS] = np.where(table.after < 0, NOBODY, table.gap_ns)
     (followers,) = np.nonzero(table.after >= 0)
     rows[table.after[followers], state.FOLLOWER] = first + followers * state.REQUEST_WIDTH
-    return rows
 
 
-def _devices(scenario: Scenario) -> I64Array:
-    members = [(number, place) for number, group in enumerate(scenario.fleet) for place in range(group.count)]
-    devices = np.zeros((len(members), state.DEVICE_WIDTH), np.int64)
-    devices[:, state.ITS_GROUP] = [number for number, _ in members]
-    devices[:, state.WAITING_HEAD] = NOBODY
-    keys = [entity_key(scenario.fleet[number].name, place) for number, place in members]
-    devices[:, state.ENTITY] = np.array(keys, np.uint64).view(np.int64)
-    return devices
+def _fill_devices(rows: I64Array, scenario: Scenario, first_group: int) -> None:
+    rows[:, state.WAITING_HEAD] = NOBODY
+    start = 0
+    for number, group in enumerate(scenario.fleet):
+        own = rows[start : start + group.count]
+        own[:, state.ITS_GROUP] = first_group + number * state.GROUP_WIDTH
+        own[:, state.ENTITY] = entity_keys(group.name, group.count).view(np.int64)
+        start += group.count
 
 
-def _tables(decisions: Sequence[Decision], laws: Laws, *, prompts: I64Array, totals: I64Array) -> I64Array:
+def _fill_tables(tables: I64Array, decisions: Sequence[Decision], laws: Laws, requests: RequestTable) -> None:
     """By group, law and number of tokens; filled where a number occurs."""
-    tables = np.zeros((len(decisions), 3, int(totals.max(initial=1)) + 1), np.int64)
-    messages, whole = sorted({1, *np.unique(prompts).tolist()}), np.unique(totals).tolist()
+    messages = sorted({1, *np.unique(requests.prompt_tokens).tolist()})
+    whole = np.unique(requests.prompt_tokens + requests.max_output_tokens).tolist()
     first: dict[Decision, int] = {}
     for number, decision in enumerate(decisions):
         known = first.setdefault(decision, number)
@@ -288,7 +286,6 @@ def _tables(decisions: Sequence[Decision], laws: Laws, *, prompts: I64Array, tot
         tables[number, 2, whole] = [
             server_kv_bytes(laws.shape, decision.split, tokens, laws.back_kv) for tokens in whole
         ]
-    return tables
 
 
 def _demand_bytes(decision: Decision, laws: Laws, tokens: int) -> int:

@@ -16,6 +16,7 @@ from testbed.scenarios.profiles import LinkProfile
 from testbed.scenarios.schema import Group, Scenario, Servers
 from testbed.sim.request_table import RequestTable
 
+_NEVER = 1e-12
 MANY_PASSES = 50_000  # with fewer, loading compiled code takes longer than it saves
 
 # What it repeats, or what both engines take from the same place.
@@ -104,9 +105,15 @@ def _group_reasons(scenario: Scenario, group: Group, num_layers: int) -> Iterato
         yield f"mode {decision.mode}"
     if group.link.transport.kind == "colocated" or decision.split == num_layers:
         return
-    if decision.split == 0:
-        yield "a server streams tokens down a link"
     yield from _link_reasons(group.link)
+    if decision.split == 0 and _gives_up(group.link):
+        yield "a server streams tokens down a link that may give them up"
+
+
+def _gives_up(link: LinkProfile) -> bool:
+    """Whether a token may be lost for good: likelier than once in 10^12."""
+    p_loss = getattr(link.loss, "p", 0.0)
+    return bool(p_loss ** (getattr(link.transport, "max_retransmissions", 0) + 1) > _NEVER)
 
 
 def _link_reasons(link: LinkProfile) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from testbed.core.request_row import WIDTH
+from testbed.core.request_row import REQUEST, WIDTH
 from testbed.core.rng import I64Array
 from testbed.models.source import ModelSource
 from testbed.scenarios.schema import Scenario
@@ -20,6 +20,7 @@ from testbed.sim.cohort.state import (
     AT_ITERATIONS,
     AT_ROWS,
     AT_SLOTS,
+    BROKEN,
     FIRST_FREE,
     FULL,
     ITERATION_WIDTH,
@@ -47,6 +48,10 @@ class Results(NamedTuple):
     requests: Callable[[I64Array], None]
     iterations: Callable[[I64Array], None]
     progress: Callable[[int, int], None] = lambda _now_ns, _num_ended: None
+
+
+class CohortError(Exception):
+    """Something happened that only the other engine can tell exactly."""
 
 
 class CohortRun:
@@ -77,7 +82,7 @@ class CohortRun:
         while free != NOBODY:
             taken[(free - live[AT_SLOTS]) // SLOT_WIDTH] = False
             free = int(live[free + NEXT])
-        return slots[taken, :WIDTH].copy()
+        return slots[taken & (slots[:, REQUEST] != NOBODY), :WIDTH].copy()
 
     def _drive(self) -> Wait[None]:
         while self._advance():
@@ -88,6 +93,8 @@ class CohortRun:
         """One window; False when nothing is left to happen."""
         with np.errstate(over="ignore"):  # without numba draws are NumPy's scalars, which warn where they wrap
             why = advance(*self._arrays(), self._limit_ns(), _EVENTS_A_CALL)
+        if why == BROKEN:
+            raise CohortError("a token sent down was given up")
         if why == TIGHT:
             self.memory.grow()
         if why in {FULL, REACHED}:

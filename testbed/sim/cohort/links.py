@@ -66,7 +66,7 @@ def counted(fixed: Cells, counters: int, counter: int) -> int:
 
 
 @compiled
-def _count(fixed: Cells, counters: int, counter: int, amount: int) -> None:
+def count(fixed: Cells, counters: int, counter: int, amount: int) -> None:
     fixed[counters + counter // 2] += amount << (_HALF * (counter % 2))
 
 
@@ -77,7 +77,7 @@ def carry(fixed: Cells, live: Cells, slot: int, direction: int, now_ns: int, pay
     link = live[slot + GROUP_ROW] + UP_LINK + direction * LINK_WIDTH
     counters = device + UP_COUNTERS + direction * LINK_COUNTERS
     message = counted(fixed, counters, MESSAGES)
-    _count(fixed, counters, MESSAGES, 1)
+    count(fixed, counters, MESSAGES, 1)
     fixed[counters + PAYLOAD_BYTES] += payload_bytes
     live[slot + PAYLOAD_UP + direction] += payload_bytes
     if fixed[link + IS_COLOCATED]:
@@ -87,7 +87,7 @@ def carry(fixed: Cells, live: Cells, slot: int, direction: int, now_ns: int, pay
     last_bytes = fixed[link + HEADER_BYTES] + payload_bytes - (num_packets - 1) * room
     key = draws_key(fixed[KEYS + direction], fixed[device + ENTITY])
     first = counted(fixed, counters, PACKETS)
-    _count(fixed, counters, PACKETS, num_packets)
+    count(fixed, counters, PACKETS, num_packets)
     num_missing, end_ns = _round(
         fixed, live, slot, direction, now_ns, num_packets, last_bytes, first, key, 0, num_packets
     )
@@ -97,12 +97,12 @@ def carry(fixed: Cells, live: Cells, slot: int, direction: int, now_ns: int, pay
     while num_missing:
         again_ns = end_ns + fixed[link + TIMEOUT_NS]
         if attempt == fixed[link + MAX_RETRANSMISSIONS]:
-            _count(fixed, counters, LOST_MESSAGES, 1)
+            count(fixed, counters, LOST_MESSAGES, 1)
             fixed[counters + LOST_BYTES] += payload_bytes
             live[hops + _RETRANSMIT] += again_ns - first_end_ns
             return -again_ns
         attempt += 1
-        _count(fixed, counters, RETRANSMITTED, num_missing)
+        count(fixed, counters, RETRANSMITTED, num_missing)
         live[slot + RETRANSMISSIONS] += num_missing
         num_missing, end_ns = _round(
             fixed, live, slot, direction, again_ns, num_packets, last_bytes, first, key, attempt, num_missing
@@ -158,8 +158,8 @@ def _round(
         fixed[missing + num_missing] = packet
         num_missing += 1
     if num_missing:
-        _count(fixed, counters, LOST_PACKETS, num_missing - num_dropped)
-        _count(fixed, counters, DROPPED_PACKETS, num_dropped)
+        count(fixed, counters, LOST_PACKETS, num_missing - num_dropped)
+        count(fixed, counters, DROPPED_PACKETS, num_dropped)
     fixed[counters + WIRE_BYTES] += wire_bytes
     fixed[counters + SENDING_NS] += end_ns - start_ns
     fixed[counters + PEAK_BYTES] = max(fixed[counters + PEAK_BYTES], wire_bytes)

@@ -57,10 +57,12 @@ from testbed.sim.cohort.state import (
     SIBLING,
     SPLIT_LAYER,
     START_NS,
+    STREAMS,
     ZERO,
     Cells,
     typed,
 )
+from testbed.sim.cohort.streams import drained, stream
 
 TOKEN_BYTES = typed(4)  # testbed.actors.calls
 _FRONT, _ENCODE = HOPS.index(Hop.FRONT), HOPS.index(Hop.ENCODE)
@@ -165,6 +167,14 @@ def _go_on(fixed: Cells, live: Cells, agenda: Cells, slot: int, now_ns: int) -> 
     is_last = num_tokens == live[slot + MAX_OUTPUT_TOKENS]
     if is_last:
         release(fixed, live, slot)
+    if fixed[live[slot + GROUP_ROW] + STREAMS]:
+        live[slot + OUTPUT_TOKENS] = num_tokens
+        stream(fixed, live, slot, now_ns, num_tokens - 1)
+        if is_last:
+            leave(live, agenda, slot, drained(fixed, live, slot, now_ns), REASON_LENGTH)
+        else:
+            send_up(fixed, live, agenda, slot, now_ns, ONE, live[slot + PROMPT_TOKENS] + num_tokens - 1)
+        return
     there_ns = carry(fixed, live, slot, DOWN, now_ns, TOKEN_BYTES)
     if there_ns < 0:
         leave(live, agenda, slot, -there_ns, REASON_DOWN)

@@ -38,11 +38,11 @@ NEVER, NOBODY, ZERO, ONE = typed(1 << 62), typed(-1), typed(0), typed(1)
 (
     NOW_NS,
     NEXT_ROOT,  # the next request that waits for none
-    NUM_REQUESTS,
     NUM_ENDED,
     NUM_PASSES,  # of sequences through servers
     NUM_LAYERS,  # of the model
     RECORDS_ITERATIONS,
+    IS_BROKEN,  # something happened that this engine can't tell exactly
     NUM_SPLITS,
     NUM_SERVERS,
     SERVER_STRIDE,  # from one server's row to the next: its batch lies between
@@ -130,9 +130,10 @@ DOWN_LINK = UP_LINK + LINK_WIDTH
     ENCODE_PERCENT,
     DECODE_PERCENT,
     HEAD_NS,  # a device with all layers: its head, for one row
+    STREAMS,  # the server goes on by itself and sends tokens down a link
     AT_LAWS,  # bytes of a message, of a device's memory, of a server's, each by number of tokens
-) = range(DOWN_LINK + LINK_WIDTH, DOWN_LINK + LINK_WIDTH + 9)
-GROUP_WIDTH = DOWN_LINK + LINK_WIDTH + 9
+) = range(DOWN_LINK + LINK_WIDTH, DOWN_LINK + LINK_WIDTH + 10)
+GROUP_WIDTH = DOWN_LINK + LINK_WIDTH + 10
 
 # A split that servers serve, ascending: its layer, and what a batch being formed adds up to there.
 LAYER, TOKENS, POSITIONS, PAIRS = range(4)
@@ -186,11 +187,22 @@ ARRIVAL_FIRST, DECODE_FIRST, PREFILL_FIRST = range(3)  # priorities
     CHILD,  # in the heap of those on their way to the server
     SIBLING,
     NEXT,  # behind it in the server's queue, or among free slots
-) = range(WIDTH, WIDTH + 14)
-SLOT_WIDTH = WIDTH + 14
+    NOTES,  # its messages that wait to be repeated, the first due first
+    WIRE_FREE_NS,  # where tokens stream down: when the last bit so far leaves
+    LAST_INDEX,  # of its tokens, that which arrives last so far; then its parts
+    LAST_SENT_NS,
+    LAST_QUEUE_NS,
+    LAST_SERIALISE_NS,
+    LAST_RETRANSMIT_NS,
+    LAST_JITTER_NS,
+) = range(WIDTH, WIDTH + 22)
+SLOT_WIDTH = WIDTH + 22
+
+# A note: a free slot that stands for one message of one packet. `NEXT` is as in any slot.
+DUE_NS, ATTEMPT, MESSAGE, PACKET, TOKEN_INDEX, SENT_NS, FIRST_START_NS, FIRST_END_NS = range(8)
 
 # Why the engine hands back.
-DONE, REACHED, FULL, TIGHT = range(4)
+DONE, REACHED, FULL, TIGHT, BROKEN = range(5)
 
 REASON_LENGTH, REASON_UP, REASON_DOWN, REASON_DEVICE, REASON_SERVER = map(typed, range(1, 6))
 REASONS = ("", "length", "up-link timed out", "down-link timed out", "device memory", "server memory")

@@ -53,6 +53,7 @@ from testbed.sim.cohort.state import (
     AT_ROWS,
     AT_SERVERS,
     BEHIND,
+    BROKEN,
     CLAIMED_BYTES,
     CODEC_NUMBER,
     COMPUTING_NS,
@@ -66,6 +67,7 @@ from testbed.sim.cohort.state import (
     FULL,
     GAP_NS,
     GROUP_ROW,
+    IS_BROKEN,
     IS_BUSY,
     IS_TAKEN,
     ITS_ARRIVAL_NS,
@@ -80,6 +82,7 @@ from testbed.sim.cohort.state import (
     NEXT,
     NEXT_ROOT,
     NOBODY,
+    NOTES,
     NOW_NS,
     NUM_ENDED,
     NUM_EVENTS,
@@ -121,6 +124,8 @@ _LINK_TIMEOUT, _INCOMPLETE = OUTCOMES.index(Outcome.LINK_TIMEOUT), OUTCOMES.inde
 def advance(fixed: Cells, live: Cells, agenda: Cells, limit_ns: int, num_events: int) -> int:
     """Everything before `limit_ns`, but at most so many events, and no more than there is room for: why it stopped."""
     for _ in range(num_events):
+        if fixed[IS_BROKEN]:
+            return BROKEN
         if not _has_room(fixed, live, agenda):
             return TIGHT
         if live[NUM_ROWS] == live[MOST_ROWS] or live[NUM_ITERATIONS] == live[MOST_ITERATIONS]:
@@ -161,9 +166,9 @@ def _root_from(fixed: Cells, request: int) -> int:
 
 @compiled
 def _has_room(fixed: Cells, live: Cells, agenda: Cells) -> bool:
-    """For whatever the next event may add to the agenda: a batch's sequences one each, those admitted two each."""
+    """For whatever the next event may add: of events a batch's sequences one each, those admitted two, of slots one."""
     most = agenda[NUM_EVENTS] + fixed[SERVER_STRIDE] + 2 * live[NUM_FREE]
-    return live[NUM_FREE] > 0 and AGENDA_HEAD + most * EVENT_WIDTH <= len(agenda)
+    return live[NUM_FREE] > fixed[SERVER_STRIDE] and AGENDA_HEAD + most * EVENT_WIDTH <= len(agenda)
 
 
 @compiled
@@ -269,7 +274,7 @@ def _new_slot(fixed: Cells, live: Cells, request: int, device: int, now_ns: int)
     live[slot + _DEVICE_WAIT] = now_ns - fixed[request + ITS_ARRIVAL_NS]
     for cell in (ADMITTED_NS, FIRST_TOKEN_NS, LAST_TOKEN_NS, END_NS, SPLIT, SERVER, CODEC, CURRENT_CODEC):
         live[slot + cell] = UNKNOWN
-    live[slot + OUTCOME] = _INCOMPLETE
+    live[slot + OUTCOME], live[slot + NOTES] = _INCOMPLETE, NOBODY
     return slot
 
 
