@@ -13,6 +13,7 @@ import typer
 
 from testbed import __version__
 from testbed.cli_eval import eval_
+from testbed.cli_local import calibrate, validate_local
 from testbed.cli_model import app as model_app
 from testbed.cli_network import link
 from testbed.cli_study import app as study_app
@@ -32,6 +33,8 @@ app.add_typer(study_app)
 command = command_of(app)
 command(eval_)
 command(link)
+command(calibrate)
+command(validate_local)
 command(topology)
 command(workload)
 

@@ -38,7 +38,7 @@ def command_of(app: typer.Typer) -> Callable[[CommandT], CommandT]:
     def register(function: CommandT) -> CommandT:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            _quiet_libraries()
+            quiet_libraries()
             try:
                 function(*args, **kwargs)
             except TestbedError as error:
@@ -54,6 +54,7 @@ def command_of(app: typer.Typer) -> Callable[[CommandT], CommandT]:
     return register
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
+    """Leave out what libraries log about what is none of the user's business."""
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)

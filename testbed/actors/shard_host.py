@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,14 @@ from testbed.models.sampling import Sampler
 from testbed.models.shard import Shard, ShardInput
 
 Logits = npt.NDArray[np.float32]
+Hidden = npt.NDArray[np.float32]
+
+
+def _company(call: Call) -> object:
+    """Equal for calls that may run together: decode steps through one front. A session waits for each of its own."""
+    if isinstance(call, FrontCall) and len(call.tokens) == 1:
+        return call.split
+    return call
 
 
 class ShardHost:
@@ -45,8 +54,9 @@ class ShardHost:
 
     Answers are held against the unsplit model at full precision.
 
-    Devices' passes run at batch 1, since each stands for a machine of its own: their results can't depend on which
-    devices share a host. A server's batch runs as one real batch.
+    Devices' passes give what they give at batch 1, since each stands for a machine of its own: their results can't
+    depend on which devices share a host. Decode steps that are handed in together go abreast, with the same bits. A
+    server's batch runs as one real batch.
     """
 
     def __init__(self, spec: HostSpec) -> None:
@@ -70,12 +80,30 @@ class ShardHost:
 
     def execute(self, calls: Sequence[Call]) -> list[Done]:
         """Run calls in order; a session is opened by its first call."""
-        return [self._run[type(call)](call) for call in calls]
+        results: list[Done] = []
+        for _, run in groupby(calls, key=_company):
+            together = list(run)
+            if isinstance(first := together[0], FrontCall) and len(first.tokens) == 1:
+                results += self._fronts([call for call in together if isinstance(call, FrontCall)])
+            else:
+                results += [self._run[type(call)](call) for call in together]
+        return results
 
     def _front(self, call: FrontCall) -> Done:
-        shard = self.shards.front(call.split, call.session)
+        (done,) = self._fronts([call])
+        return done
+
+    def _fronts(self, calls: Sequence[FrontCall]) -> list[Done]:
+        """Passes of different sessions through one front; each took an equal share of the time."""
+        shard = self.shards.front(calls[0].split, *(call.session for call in calls))
         started_ns = time.perf_counter_ns()
-        (hidden_ND,) = shard.forward([ShardInput(session=call.session, tokens=call.tokens)], batched=False)
+        inputs = [ShardInput(session=call.session, tokens=call.tokens) for call in calls]
+        hidden = shard.forward(inputs, batched=False)
+        compute_ns = (time.perf_counter_ns() - started_ns) // len(calls)
+        return [self._sent(shard, call, hidden_ND, compute_ns) for call, hidden_ND in zip(calls, hidden, strict=True)]
+
+    def _sent(self, shard: Shard, call: FrontCall, hidden_ND: Hidden, compute_ns: int) -> Done:
+        """The message of a pass."""
         computed_ns = time.perf_counter_ns()
         position = shard.length(call.session) - len(call.tokens)
         hidden_ND, envelope = self._messages.outgoing(call, hidden_ND, position)
@@ -86,7 +114,7 @@ class ShardHost:
             message = seal.seal(message, position + len(call.tokens))
         return Done(
             value=message,
-            compute_ns=computed_ns - started_ns,
+            compute_ns=compute_ns,
             codec_ns=encoded_ns - computed_ns,
             seal_ns=time.perf_counter_ns() - encoded_ns,
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from testbed.models.kv_store import KVStore, Step
-from testbed.models.ragged import Group, RaggedBatch, Read, Window
+from testbed.models.ragged import AbreastBatch, Group, RaggedBatch, Read, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,14 @@ def lone_step(row: Row, store: KVStore) -> Step:
         },
         past=row.past,
     )
+
+
+def plan_abreast(rows: Sequence[Row], store: KVStore) -> tuple[Step, AbreastBatch]:
+    """The step of decode steps that run packed, each with the history that it would read alone (no windows)."""
+    places = np.concatenate([store.span(row.session, None, 0, row.total) for row in rows])
+    lengths = tuple(row.total for row in rows)
+    batch = AbreastBatch(places=store.to_device(places), lengths=lengths, store=store)
+    return Step(writes=_writes(rows, store), lone_reads=None, past=0), batch
 
 
 def plan_batch(rows: Sequence[Row], store: KVStore, *, mask_dtype: torch.dtype | None) -> tuple[Step, RaggedBatch]:

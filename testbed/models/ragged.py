@@ -62,6 +62,18 @@ class RaggedBatch:
     store: KeyValueReader
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbreastBatch:
+    """Decode steps of sequences that each run as if alone.
+
+    ``places`` [sum of T] are those of all rows, one row's behind the other's; row i reads ``lengths[i]`` of them.
+    """
+
+    places: torch.Tensor
+    lengths: tuple[int, ...]
+    store: KeyValueReader
+
+
 def register(implementation: str) -> str:
     """Makes ``sdpa`` or ``eager`` attention able to run ragged batches; returns the name to build a model with.
 
@@ -80,11 +92,13 @@ def _ragged(base: Attention) -> Any:
         module: nn.Module,
         query: torch.Tensor,
         *rest: torch.Tensor | None,
-        ragged: RaggedBatch | None = None,
+        ragged: RaggedBatch | AbreastBatch | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if ragged is None:
             return base(module, query, *rest, **kwargs)
+        if isinstance(ragged, AbreastBatch):
+            return _attend_abreast(base, module, query, ragged, kwargs), None
         return _attend(base, module, query, ragged, kwargs), None
 
     return attention
@@ -105,6 +119,17 @@ def _attend(
         result_RnHD, _ = base(module, rows_RnHD.transpose(1, 2), keys, values, read.mask, **kwargs)
         output_NHD[group.tokens] = result_RnHD.flatten(0, 1)
     return output_NHD[None]
+
+
+def _attend_abreast(
+    base: Attention, module: nn.Module, query_1HND: torch.Tensor, batch: AbreastBatch, kwargs: dict[str, Any]
+) -> torch.Tensor:
+    """Runs ``base`` for each row with its own history, as a lone step does; returns the packed output [1, N, H, D]."""
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    keys, values = (torch.split(states, list(batch.lengths), 2) for states in batch.store.read(layer, batch.places, 1))
+    queries = torch.split(query_1HND, 1, 2)
+    rows = zip(queries, keys, values, strict=True)
+    return torch.cat([base(module, query, key, value, None, **kwargs)[0] for query, key, value in rows], 1)
 
 
 def _sdpa(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

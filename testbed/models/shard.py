@@ -17,12 +17,13 @@ import torch
 from transformers import DynamicCache
 
 from testbed.core.errors import ModelError, nearest_name
+from testbed.models.abreast import Forward, installed, row_by_row
 from testbed.models.families import FAMILIES
 from testbed.models.kv_format import KVFormat
 from testbed.models.kv_store import KVStore
 from testbed.models.loading import load_module
 from testbed.models.parts import Part
-from testbed.models.plan import Row, lone_step, plan_batch
+from testbed.models.plan import Row, lone_step, plan_abreast, plan_batch
 from testbed.models.ragged import Window, register
 from testbed.models.source import ModelSource
 
@@ -82,6 +83,9 @@ class Shard:
         self._windows = _layer_windows(self._module.config)
         self._store = KVStore(self._windows, self._device, kv_format)
         self._mask_dtype = self._dtype if attention == "eager" else None
+        has_table = FAMILIES[source.shape.family].position_table is not None
+        self._can_go_abreast = attention == "sdpa" and set(self._windows) == {None} and not has_table
+        self._row_by_row: Mapping[torch.nn.Module, Forward] | None = None  # made when it is first needed
         self._max_tokens = _max_tokens(source, self._module.config)
 
     @property
@@ -191,7 +195,7 @@ class Shard:
 
         Per input, in order: hidden states [n, d] float32, or from the last shard the logits [V] float32 of the input's
         last token, with ``keep="all"`` those of all its tokens [n, V]. ``batched`` runs all inputs as one batch,
-        whatever their lengths; otherwise, or for a single input, each runs alone and gives what the unsplit model
+        whatever their lengths; otherwise, or for a single input, each runs as if alone and gives what the unsplit model
         gives, bit for bit. Which other sessions share a batch or have lived on the shard before changes results by
         rounding only. A failed call leaves every session's length as it was. Raises ModelError for a session that is
         not open or named twice and for inputs that do not fit the model.
@@ -202,6 +206,8 @@ class Shard:
         with torch.inference_mode():
             if batched and len(rows) > 1:
                 return self._run_together(rows, keep_all=keep == "all")
+            if self._can_go_abreast and len(rows) > 1 and all(row.new == 1 for row in rows):
+                return self._run_abreast(rows, keep_all=keep == "all")
             return [self._run_alone(row, keep_all=keep == "all") for row in rows]
 
     def _run_alone(self, row: Row, *, keep_all: bool) -> np.ndarray:
@@ -211,6 +217,26 @@ class Shard:
         output = self._call(row.data, positions, logits_to_keep=_EVERY if keep_all else 1)
         self._store.advance(row.session, row.total)
         return output[-1] if self.is_last and not keep_all else output
+
+    def _run_abreast(self, rows: Sequence[Row], *, keep_all: bool) -> list[np.ndarray]:
+        """Decode steps in one pass, each with the very bits that `_run_alone` gives it."""
+        for row in rows:
+            self._store.reserve(row.session, row.total)
+        step, batch = plan_abreast(rows, self._store)
+        self._store.begin(step)
+        if self._row_by_row is None:
+            self._row_by_row = row_by_row(self.module)
+        with installed(self._row_by_row):
+            output = self._call(
+                torch.cat([row.data for row in rows]),
+                torch.tensor([row.past for row in rows], device=self._device),
+                logits_to_keep=_EVERY,
+                attention_mask=torch.empty((1, 1, 0, 0), device=self._device),
+                ragged=batch,
+            )
+        for row in rows:
+            self._store.advance(row.session, row.total)
+        return [part.copy() if self.is_last and not keep_all else part[None].copy() for part in output]
 
     def _run_together(self, rows: Sequence[Row], *, keep_all: bool) -> list[np.ndarray]:
         for row in rows:

@@ -203,3 +203,24 @@ def test_sessions_open_and_close(tiny: Tiny) -> None:
     assert shard.sessions == (1,)
     with pytest.raises(ModelError, match="not open"):
         shard.close(3)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_steps_abreast_are_the_lone_steps_bit_for_bit(tiny: Tiny, case: str, dtype: str) -> None:
+    alone, abreast = (pipeline(tiny(case), [1], dtype=dtype) for _ in range(2))
+    prompts = {0: PROMPT, 1: [5], 2: PROMPT[:2], 3: [30, 31] * 6}
+    for shards in (alone, abreast):
+        for session in prompts:
+            for shard in shards:
+                shard.open(session)
+    pending = {session: list(prompt) for session, prompt in prompts.items()}
+    for shards in (alone, abreast):
+        for session, tokens in pending.items():
+            step(shards, {session: tokens}, batched=False)
+    for number in range(NEW_TOKENS):
+        pending = {session: [(7 * number + 3 * session) % 32] for session in prompts}
+        together = step(abreast, pending, batched=False)
+        for session, tokens in pending.items():
+            (one,) = step(alone, {session: tokens}, batched=False).values()
+            assert np.array_equal(one, together[session])
