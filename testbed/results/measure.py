@@ -21,7 +21,8 @@ from testbed.results import files
 from testbed.results.cluster import costs, operation
 from testbed.results.device_state import ENERGY_STATES, device_state, energy_by_state
 from testbed.results.digest import result_digest
-from testbed.results.folder import Table, Tables, open_tables, pieces
+from testbed.results.folder import Tables, open_tables
+from testbed.results.server_load import server_load
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -81,7 +82,7 @@ def summarise(tables: Tables, *, end: RunEnd, event_digest: str | None, slo: Slo
         "goodput": None if slo is None else goodput(requests, slo, duration_s),
         "tokens_per_s": _ratio(_total(requests, "output_tokens"), duration_s),
         **{name: _total(requests, column) for name, column in TRAFFIC.items()},
-        "servers": _servers(tables, end.end_ns),
+        "servers": server_load(tables, end.end_ns),
         "operation": operation(tables.server_totals, tables.server_states, tables.scale_events, end.end_ns),
         "cost": costs(tables.server_totals, requests, completed.num_rows),
         "edges": edges(tables.edges, end.end_ns),
@@ -232,62 +233,6 @@ def _kind(requests: pa.Table) -> dict[str, Any]:
 def _outcomes(requests: pa.Table) -> dict[str, int]:
     found = {item["values"]: item["counts"] for item in requests["outcome"].value_counts().to_pylist()}
     return {str(outcome): found.get(str(outcome), 0) for outcome in Outcome}
-
-
-def _servers(tables: Tables, end_ns: int) -> dict[str, Any]:
-    """Utilisation and batch size, of each server and of all; a server without iterations has no batch size."""
-    totals = tables.server_totals
-    rows, counts_SB = totals.to_pylist(), _batch_counts(tables.servers, totals.num_rows)
-    each = [
-        {
-            "server": row["server"],
-            "group": row["group"],
-            "kind": row["kind"],
-            "iterations": row["iterations"],
-            "utilisation": _ratio(row["busy_ns"], _serving_ns(row, end_ns)),
-            "batch_size": _batch_size(counts_SB[row["server"]]),
-        }
-        for row in rows
-    ]
-    return {
-        "count": totals.num_rows,
-        "iterations": tables.servers.num_rows,
-        "utilisation": _ratio(pc.sum(totals["busy_ns"]).as_py(), sum(_serving_ns(row, end_ns) for row in rows)),
-        "batch_size": _batch_size(counts_SB.sum(axis=0)),
-        "each": each,
-    }
-
-
-def _serving_ns(row: Mapping[str, Any], end_ns: int) -> int:
-    """How long a server took part: up or draining; all the time where nothing is known of it."""
-    return end_ns if row["up_ns"] is None else int(row["up_ns"] + row["draining_ns"])
-
-
-def _batch_counts(iterations: Table, num_servers: int) -> IntArray:
-    """[servers, sizes]: how many iterations of each server had so many sequences. Reads piece by piece."""
-    counts_SB = np.zeros((num_servers, 1), dtype=np.int64)
-    for batch in pieces(iterations, ["server", "num_sequences"]):
-        ids, sizes = (batch.column(name).to_numpy() for name in ("server", "num_sequences"))
-        largest = max(counts_SB.shape[1] - 1, int(sizes.max(initial=0)))
-        counts_SB = np.pad(counts_SB, ((0, 0), (0, largest + 1 - counts_SB.shape[1])))
-        found = np.bincount(ids * (largest + 1) + sizes, minlength=counts_SB.size)
-        counts_SB += found.reshape(counts_SB.shape)
-    return counts_SB
-
-
-def _batch_size(counts_B: IntArray) -> dict[str, float] | None:
-    """Of so many batches of each size."""
-    num_batches = int(counts_B.sum())
-    if num_batches == 0:
-        return None
-    ends_B = np.cumsum(counts_B)
-    rank, part = divmod(0.95 * (num_batches - 1), 1)
-    neighbours = np.searchsorted(ends_B, [rank, min(rank + 1, num_batches - 1)], side="right")
-    return {
-        "mean": int(counts_B @ np.arange(counts_B.size)) / num_batches,
-        "p95": float(np.interp(part, [0, 1], neighbours)),
-        "max": int(np.flatnonzero(counts_B)[-1]),
-    }
 
 
 def _by_group(requests: pa.Table, devices: pa.Table, end: RunEnd) -> dict[str, Any]:
