@@ -20,9 +20,15 @@ from testbed.core.events import (
     Hop,
     IterationEnded,
     Outcome,
+    PrefixFound,
     RequestAdmitted,
     RequestArrived,
     RequestEnded,
+    RequestRequeued,
+    SequencePreempted,
+    SequenceResumed,
+    ServerChanged,
+    ServersScaled,
     SpanEnded,
     TokenDelivered,
     TransferEnded,
@@ -59,6 +65,12 @@ ONE_OF_EACH = [
     TokenDelivered(time_ns=5, request=1, index=0, token=-1),
     CodecChanged(time_ns=5, request=1, step=2, codec="int4"),
     RequestEnded(time_ns=5, request=1, outcome=Outcome.COMPLETED, reason="length"),
+    SequencePreempted(time_ns=5, request=1, server=0, kv_tokens=9, swapped_bytes=0),
+    SequenceResumed(time_ns=5, request=1, server=0, recomputed_tokens=9, swapped_bytes=0),
+    PrefixFound(time_ns=5, request=1, server=0, kv_tokens=9),
+    RequestRequeued(time_ns=5, request=1, server=0),
+    ServerChanged(time_ns=5, server=0, state="down"),
+    ServersScaled(time_ns=5, group="cloud", num_before=1, num_after=2, why="queue high"),
 ]
 
 
