@@ -25,11 +25,12 @@ _VIRTUAL = "Virtual time."
 def tiles(run: Run) -> Markup:
     summary = run.summary
     good, batch = summary["goodput"], summary["servers"]["batch_size"]
+    counts = summary["completed"], words.num_requests(summary)
     troubled = sum(summary[outcome] for outcome in words.TROUBLES)
-    lost = ", ".join(f"{summary[outcome]} {noun}" for outcome, noun in words.troubles(summary).items())
+    lost = ", ".join(f"{words.number(summary[outcome])} {noun}" for outcome, noun in words.troubles(summary).items())
     used = [joules for kinds in summary["energy_j"].values() for joules in kinds.values() if joules is not None]
     told = [
-        _tile("Completed", f"{summary['completed']} of {words.num_requests(summary)}", lost, warn=troubled > 0),
+        _tile("Completed", " of ".join(map(words.number, counts)), lost, warn=troubled > 0),
         *(
             _tile(f"{name} p50", words.spread(summary[key], "p50")[0], _tail(summary[key]))
             for name, key in (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))

@@ -46,10 +46,16 @@ def provenance(run: Run) -> Markup:
         *_calibrated(run.summary),
         ("Links", "modelled for every group: rate, delay, jitter, loss and queue in virtual time"),
         ("Times", _times(run.summary)),
+        *_engine(run.summary),
         ("Energy", "modelled from the profiles' powers and the busy times"),
         ("Wall clock", f"{words.seconds(run.summary['wall_s'])}, measured where this ran: the only such time here"),
     ]
     return section("What was real and what was modelled", facts(pairs))
+
+
+def _engine(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
+    told = words.engine(summary["engine"])
+    return [("Engine", told)] if told else []
 
 
 def _fitted(summary: Mapping[str, Any]) -> list[tuple[str, object]]:
