@@ -207,6 +207,16 @@ def write_model(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def test_a_folder_without_weights_has_sizes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "mine")
+    real = tiny(("model", "./mine"), ("policy.split", 1), ("fleet.0.compute", "real"))
+    write(tmp_path / "case.yaml", real)
+    said = refused("validate", "case.yaml")
+    assert said.startswith("case.yaml: fleet[0].compute: model ")
+    assert "has no weights to compute with (got 'real'); allowed: modelled, " in said
+
+
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
@@ -215,7 +225,6 @@ def write_model(folder: Path, **changes: Any) -> Path:
             lambda folder: (folder / "config.json").write_text("{'a': 1}"),
             "{folder}/config.json: broken JSON at line 1, column 2: ",
         ),
-        (lambda folder: None, "{folder}: no safetensors weights in the model folder; allowed: model.safetensors, "),
         (
             lambda folder: (folder / "model.safetensors").write_bytes(b"\x99\x00\x00\x00\x00\x00\x00\x00{}"),
             "{folder}/model.safetensors: truncated or corrupt safetensors file: the header is longer than the file",
