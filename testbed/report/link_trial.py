@@ -49,9 +49,8 @@ def _lines(summary: Mapping[str, Any], num_messages: int, payload_bytes: int) ->
     yield "ended", ", ".join([f"{words.number(summary['delivered'])} delivered", *troubles])
     if delay is not None:
         yield "delay", ", ".join(f"{name} {words.seconds(value)}" for name, value in delay.items())
-        shares = {
-            part: mean_s / delay["mean"] if delay["mean"] else 0.0 for part, mean_s in summary["mean_part_s"].items()
-        }
+    if delay is not None and delay["mean"]:
+        shares = {part: mean_s / delay["mean"] for part, mean_s in summary["mean_part_s"].items()}
         shown = [f"{part} {words.share(share)}" for part, share in shares.items() if share >= 0.0005]  # noqa: PLR2004
         yield "of it", ", ".join(shown)
     if summary["goodput_bps"] is not None:
