@@ -74,7 +74,11 @@ def test_a_request_gets_its_tokens_one_by_one(ends: Ends) -> None:
     sock.close()
 
 
-@pytest.mark.parametrize("bytes_sent", [b"GET / HTTP/1.1\r\n\r\n", pack(Kind.HELLO, 0, 0, b"wrong"), opening()])
+@pytest.mark.parametrize(
+    "bytes_sent",
+    [b"GET / HTTP/1.1\r\n\r\n", pack(Kind.HELLO, 0, 0, b"wrong"), opening()],
+    ids=["web", "wrong", "early"],
+)
 def test_a_stranger_is_shown_the_door_and_the_server_goes_on(ends: Ends, bytes_sent: bytes) -> None:
     stranger = socket.create_connection(ends[1], timeout=5)
     stranger.sendall(bytes_sent)
@@ -93,6 +97,7 @@ def test_a_stranger_is_shown_the_door_and_the_server_goes_on(ends: Ends, bytes_s
         pack(Kind.TOKEN, 5, 0, b"1234"),
         pack(Kind.OPEN, 9, 0, Opening(0, 12, 2, 2, 0, "int8").pack()),
     ],
+    ids=["not open", "open already", "no message", "a server's", "too deep a cut"],
 )
 def test_a_device_that_breaks_the_protocol_ends_the_run(ends: Ends, bad: bytes) -> None:
     sock = connected(ends)
