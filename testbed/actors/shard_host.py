@@ -7,7 +7,7 @@ in-process executor calls it directly and a Ray actor wraps it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -40,6 +40,17 @@ from testbed.models.shard import Shard, ShardInput
 
 Logits = npt.NDArray[np.float32]
 Hidden = npt.NDArray[np.float32]
+
+
+def _apart(calls: Sequence[FrontCall]) -> Iterator[list[FrontCall]]:
+    """In turn as many as are of different sessions: a host that takes over for a lost one is told all steps at once."""
+    together: dict[int, FrontCall] = {}
+    for call in calls:
+        if call.session in together:
+            yield list(together.values())
+            together = {}
+        together[call.session] = call
+    yield list(together.values())
 
 
 def _company(call: Call) -> object:
@@ -84,7 +95,8 @@ class ShardHost:
         for _, run in groupby(calls, key=_company):
             together = list(run)
             if isinstance(first := together[0], FrontCall) and len(first.tokens) == 1:
-                results += self._fronts([call for call in together if isinstance(call, FrontCall)])
+                for calls_apart in _apart([call for call in together if isinstance(call, FrontCall)]):
+                    results += self._fronts(calls_apart)
             else:
                 results += [self._run[type(call)](call) for call in together]
         return results

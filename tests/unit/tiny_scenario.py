@@ -68,5 +68,6 @@ def write(file: Path, data: Any) -> Path:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Every file with its content, and every folder: what must stay as it was."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+    """Every file with its content, and every folder, but tools' own: what must stay as it was."""
+    found = [path for top in folder.iterdir() if not top.name.startswith(".") for path in (top, *top.rglob("*"))]
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in found}
