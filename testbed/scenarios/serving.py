@@ -55,13 +55,14 @@ class KvCache(Block):
 class Admission(Block):
     """Who is turned away at the server's door: a request that would wait behind too many, or for too long."""
 
+    max_inside: int | None = Field(default=None, ge=0)  # requests routed here that have not ended
     max_waiting: int | None = Field(default=None, ge=0)  # requests routed here that have not been begun
     max_wait: PositiveTimeNs | None = Field(default=None, validate_default=False)  # as predicted
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.max_waiting is None and self.max_wait is None:
-            raise as_pydantic(ScenarioError("no limit is set", allowed="max_waiting, max_wait, or both"))
+        if self.max_inside is None and self.max_waiting is None and self.max_wait is None:
+            raise as_pydantic(ScenarioError("no limit is set", allowed="max_inside, max_waiting, max_wait"))
         return self
 
 

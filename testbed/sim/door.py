@@ -9,7 +9,8 @@ class Door:
     """Counts requests in and out.
 
     A request is inside from its routing to its end, whatever that is; it *waits* until its first share runs, while its
-    device computes and sends too. With `max_waiting` a request that would find so many waiting is rejected. With
+    device computes and sends too. With `max_inside` a request that would find so many inside is rejected, and with
+    `max_waiting` one that would find so many waiting. With
     `max_wait` one is rejected whose predicted wait is longer: ``w floor(b / n)`` for w that wait, n that have been
     begun and b nanoseconds that the server was busy until now, as if each took as much as those before did on average;
     0 while none has been begun [our own design].
@@ -18,6 +19,7 @@ class Door:
     def __init__(self, admission: Admission | None) -> None:
         self.num_inside = 0
         self.num_rejected = 0
+        self._max_inside = None if admission is None else admission.max_inside
         self._max_waiting = None if admission is None else admission.max_waiting
         self._max_wait_ns = None if admission is None else admission.max_wait
         self._waiting: set[int] = set()
@@ -29,6 +31,8 @@ class Door:
     def refusal(self, busy_ns: int) -> str:
         """Why a request is turned away now; "" where it may come in."""
         num_waiting = len(self._waiting)
+        if self._max_inside is not None and self.num_inside >= self._max_inside:
+            return "server full"
         if self._max_waiting is not None and num_waiting >= self._max_waiting:
             return "server queue full"
         limit_ns, num_begun = self._max_wait_ns, self._num_begun

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from testbed.run import prepare
+from testbed.run import Prepared, prepare
 from testbed.scenarios.load import build_scenario
 from tests.perf import bench_scale
 from tests.perf.yardstick import simpy_timeouts_per_cpu_s
@@ -22,15 +22,18 @@ def main(arguments: Sequence[str]) -> None:
     print(f"bare SimPy timeouts/CPU-s: {simpy_timeouts_per_cpu_s():,.0f}\n")
     print("| devices | token steps | engine, CPU s | ns a step | whole run, CPU s | wall s | most memory, MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
+    bench_scale.cpu_s(_prepared(SIZES[0]))  # loads compiled code
     points = [_point(size) for size in SIZES]
     if arguments:
         _draw(points, Path(arguments[0]))
 
 
+def _prepared(num_devices: int) -> Prepared:
+    return prepare(build_scenario(bench_scale.scenario(**bench_scale.fleet_of(num_devices)), base=Path()))
+
+
 def _point(num_devices: int) -> tuple[int, float, float]:
-    built = build_scenario(bench_scale.scenario(**bench_scale.fleet_of(num_devices)), base=Path())
-    prepared = prepare(built)
-    bench_scale.cpu_s(prepared)  # loads compiled code
+    prepared = _prepared(num_devices)
     engine_s, num_steps = min(bench_scale.cpu_s(prepared) for _ in range(3 if num_devices < SIZES[-1] else 1))
     whole = bench_scale.whole_run(num_devices)
     memory_mb = whole["max_rss_bytes"] / 1e6

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from testbed.core.events import Hop, IterationEnded, RequestArrived, SpanEnded
+from testbed.core.events import Hop, IterationEnded, Outcome, RequestArrived, SpanEnded
 from tests.sim_runs import ends, group, link, of_kind, run_world, scenario, server, workload
 
 ALPHA = 1e-3
@@ -149,3 +149,37 @@ def test_mean_wait_of_an_m_m_c_queue(num_slots, load, mean_tokens, num_requests,
     bias = step_ns + expected / mean_tokens
     assert abs(means.mean() - expected) < half_width + bias
     assert half_width + bias < expected  # the interval says something
+
+
+def erlang_b(num_servers, offered):
+    """The probability that an arrival finds all servers busy where nobody waits."""
+    blocked = 1.0
+    for number in range(1, num_servers + 1):
+        blocked = offered * blocked / (number + offered * blocked)
+    return blocked
+
+
+@pytest.mark.parametrize(("num_servers", "offered"), [(1, 0.7), (4, 3.0)])
+def test_a_cluster_without_a_queue_turns_away_as_erlang_says(num_servers, offered):
+    # Equal servers that take one request at a time and let nobody wait: M/D/c/c, which Erlang B holds for whatever the
+    # law of service. Requests at uniform instants of a window are Poisson given their number.
+    worker = {"server": server(), "count": num_servers, "max_batch": 1}
+    service_ns = one_pass_ns(worker)
+    num_requests, num_batches = 6000, 30
+    window_s = num_requests / (offered / (service_ns / 1e9))
+    arrivals = {"kind": "uniform", "requests_per_device": 1, "until": f"{window_s!r} s"}
+    events = run_world(
+        scenario(
+            policy="cloud-only",
+            fleet=[group(count=num_requests, link=link(transport="colocated"))],
+            servers=[{**worker, "admission": {"max_inside": 1}}],
+            workload=workload(arrivals=arrivals, **ONE_PASS),
+        )
+    )[1]
+    outcomes = ends(events)
+    refused = np.asarray([outcomes[number].outcome is Outcome.REJECTED for number in sorted(outcomes)], dtype=float)
+    shares = refused.reshape(num_batches, -1).mean(axis=1)
+    half_width = stats.t.ppf(1 - ALPHA / 2, num_batches - 1) * shares.std(ddof=1) / math.sqrt(num_batches)
+    expected = erlang_b(num_servers, offered)
+    assert abs(shares.mean() - expected) < half_width
+    assert half_width < 0.25 * expected
